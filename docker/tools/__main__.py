@@ -1,0 +1,55 @@
+"""The commands behind the Makefile: `python3 docker/tools VERB [VARIANT]`."""
+
+from __future__ import annotations
+
+import sys
+
+import check
+import doctor
+import front
+from project import Failure, Project, say
+from variants import Variant
+
+OF_A_VARIANT = {
+    "build": front.build,
+    "run": front.run,
+    "shell": front.shell,
+    "up": front.up,
+    "down": front.down,
+    "logs": front.logs,
+    "config": front.config,
+    "clean": front.clean,
+    "trust": front.trust,
+}
+OF_THE_PROJECT = {
+    "doctor": doctor.doctor,
+    "test": front.test,
+    "check": check.check,
+    "fmt": check.fmt,
+    "lock": check.lock,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out one verb; returns the exit code, after one line on what went wrong."""
+    try:
+        project = Project.from_environment()
+        if len(arguments) == 1 and arguments[0] in OF_THE_PROJECT:
+            return OF_THE_PROJECT[arguments[0]](project)
+        if len(arguments) == 2 and arguments[0] in OF_A_VARIANT:
+            return OF_A_VARIANT[arguments[0]](project, Variant.named(project, arguments[1]))
+    except Failure as failure:
+        say(str(failure))
+        return failure.code
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except OSError as error:
+        say(f"{error.filename or 'this machine'}: {error.strerror or error}")
+        return 8
+    say("usage: python3 docker/tools VERB [VARIANT]; `make help` lists the verbs")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,212 @@
+"""The verbs for one variant, in a container or on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import containers
+import envfiles
+import host
+import images
+import sample_host
+from engine import Engine
+from project import Failure, Project, say
+from variants import Variant
+
+
+def runner(project: Project) -> Engine | None:
+    """The engine to run in, or None for this machine.
+
+    Raises:
+        Failure: a container was asked for, and no engine answers.
+    """
+    if project.runner == "host":
+        return None
+    engine = Engine.find(project.engine)
+    if engine is None and project.runner == "container":
+        raise Failure(
+            f"RUNNER=container, but no {project.engine} engine answers; see make doctor", 1
+        )
+    if engine is None:
+        say(f"no {project.engine} engine answers; running in .venv on this machine")
+    return engine
+
+
+def engine_for(project: Project, verb: str) -> Engine:
+    """The engine that a verb cannot do without.
+
+    Raises:
+        Failure: there is none, or the host runner was asked for.
+    """
+    if project.runner == "host":
+        raise Failure(f"{verb} needs a container engine; RUNNER=host has run, config and shell")
+    engine = Engine.find(project.engine)
+    if engine is None:
+        raise Failure(f"{verb} needs a container engine, and none answers; see make doctor", 1)
+    return engine
+
+
+def build(project: Project, variant: Variant) -> int:
+    """Build the variant's image, or on this machine its virtual environment."""
+    engine = runner(project)
+    with project.lock():
+        if engine is None:
+            host.environment(project)
+        else:
+            images.up_to_date(project, engine, variant.name, quietly=False)
+    return 0
+
+
+def run(project: Project, variant: Variant) -> int:
+    """Run the chosen task once, and say how it ended when not well."""
+    helping = any(word in ("-h", "--help") for word in project.args)
+    engine = runner(project)
+    address: list[str] = []
+    with project.lock():
+        envfiles.prepare(variant)
+        if engine is None:
+            python = host.environment(project)
+            address = [] if helping else host.sample_address(project, variant, python)
+        else:
+            services = [] if helping else [variant.service]
+            containers.prepare(project, variant, engine, services)
+    words = [project.task, *address, *project.args]
+    if engine is None:
+        code = host.task(project, variant, words)
+    else:
+        code = containers.task(project, variant, engine, words)
+    return containers.ended(project, variant, code)
+
+
+def config(project: Project, variant: Variant) -> int:
+    """Print the chosen task's settings and where each came from."""
+    words = ["config", project.task, *project.args]
+    engine = runner(project)
+    with project.lock():
+        envfiles.prepare(variant)
+        if engine is None:
+            host.environment(project)
+        else:
+            containers.prepare(project, variant, engine, [])
+    if engine is None:
+        return host.task(project, variant, words)
+    return containers.task(project, variant, engine, words)
+
+
+def shell(project: Project, variant: Variant) -> int:
+    """Open bash where the task would run."""
+    engine = runner(project)
+    with project.lock():
+        envfiles.prepare(variant)
+        if engine is None:
+            host.environment(project)
+        else:
+            containers.prepare(project, variant, engine, [variant.service])
+    if engine is not None:
+        return containers.shell(project, variant, engine)
+    env = {**host.settings(variant), **envfiles.read(variant.env_file)}
+    return host.foreground(project, ["bash", *project.args], env)
+
+
+def up(project: Project, variant: Variant) -> int:
+    """Start the services in the background."""
+    engine = engine_for(project, "up")
+    envfiles.prepare(variant)
+    return containers.up(project, variant, engine)
+
+
+def down(project: Project, variant: Variant) -> int:
+    """Stop the services and the sample host, wherever it runs."""
+    if sample_host.down_on_loopback(project, variant):
+        say("ended the sample host on loopback")
+    engine = None if project.runner == "host" else Engine.find(project.engine)
+    return containers.down(project, variant, engine) if engine else 0
+
+
+def logs(project: Project, variant: Variant) -> int:
+    """Print what the services said."""
+    engine = engine_for(project, "logs")
+    envfiles.prepare(variant)
+    variant.write_compose_env()
+    return containers.compose(variant, engine, "logs", "--tail", "200", *project.args)
+
+
+def clean(project: Project, variant: Variant) -> int:
+    """Remove the variant's containers, networks and images."""
+    sample_host.down_on_loopback(project, variant)
+    engine = None if project.runner == "host" else Engine.find(project.engine)
+    if engine is None:
+        say("no engine: no containers, networks or images to remove; kept: data/, envs/, .venv")
+        return 0
+    return containers.clean(project, variant, engine)
+
+
+def trust(project: Project, variant: Variant) -> int:
+    """Show the fingerprints of HOST's keys, and know them from now on after a yes.
+
+    Raises:
+        Failure: no HOST, or nobody to ask.
+    """
+    if not project.host:
+        raise Failure("trust needs a host: make trust HOST=host[:port]")
+    if not project.yes and not sys.stdin.isatty():
+        raise Failure(
+            "trust asks on a terminal; elsewhere say YES=1, fingerprints known to be right"
+        )
+    engine = runner(project)
+    with project.lock():
+        envfiles.prepare(variant)
+        if engine is None:
+            host.environment(project)
+        else:
+            containers.prepare(project, variant, engine, [])
+    words = ["scan", project.host]
+    if engine is None:
+        code, lines = host.capture(project, variant, words)
+    else:
+        code, lines = containers.capture(variant, engine, words)
+    if code:
+        return code
+    if not project.yes:
+        print(f"Trust these keys of {project.host}? [yes/no] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise Failure("nothing was added to envs/known_hosts", 1)
+    with project.lock():
+        added = envfiles.add_known_hosts(project, lines.splitlines())
+    say(f"{added} new line(s) in envs/known_hosts; services that run read it after `make up`")
+    return 0
+
+
+def test(project: Project) -> int:
+    """Set up what the tests need, and run them; ARGS go to pytest."""
+    python = host.environment(project)
+    _have_sshd()
+    # The tests run make themselves: what this make was told is not meant for those.
+    drop = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in drop and not key.startswith("LIGHTERAGE_")
+    }
+    return host.foreground(project, [str(python), "-m", "pytest", *project.args], env)
+
+
+def _have_sshd() -> None:
+    """Install a real OpenSSH server for the tests where that is allowed; say so where not."""
+    program = "/usr/sbin/sshd"
+    if os.path.exists(program):  # noqa: PTH110 - a fixed place, not a path of ours
+        return
+    if os.getuid() or not os.path.exists("/usr/bin/apt-get"):  # noqa: PTH110
+        say("no sshd here: its tests are skipped (Debian, as root: apt-get install openssh-server)")
+        return
+    say("installing openssh-server for the tests")
+    # policy-rc.d's way of saying: install it, but start no service.
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "openssh-server"]
+    for command in (["apt-get", "update", "-qq"], install):
+        code = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=False).returncode
+        if code:
+            say(f"{' '.join(command)} failed: the sshd tests are skipped")
+            return

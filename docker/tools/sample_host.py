@@ -1,0 +1,187 @@
+"""The bundled SSH host: a container beside a variant's services, or a process on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import envfiles
+import images
+from engine import Engine
+from project import Failure, Project, give_to_owner, say
+from variants import Variant
+
+ALIAS = "sample-host"
+PORT = 2222
+HOST_KEY = "/var/lib/sample-host/host_key"
+READY_SECONDS = 30.0
+ENDING_SECONDS = 5.0
+
+
+def container_of(variant: Variant) -> str:
+    """The name of the variant's own sample host."""
+    return f"{variant.prefix}-sample-host"
+
+
+def up(project: Project, variant: Variant, engine: Engine, services: Sequence[str]) -> None:
+    """Have the sample host running, connected to those services' networks, and trusted.
+
+    Raises:
+        Failure: the engine refused, or the host did not come up.
+    """
+    name, image = container_of(variant), images.tag_of(project, "sample-host")
+    facts = engine.inspect("container", name).get(name)
+    wanted = engine.inspect("image", image)[image]["Id"]
+    current = facts is not None and facts["State"]["Running"] and facts["Image"] == wanted
+    connected = set(facts["NetworkSettings"]["Networks"]) if facts and current else set()
+    missing = [service for service in services if variant.network(service) not in connected]
+    if not missing:
+        _trust(project, variant, engine)
+        return
+    for service in missing:
+        _network(variant, engine, service)
+    if not current:
+        engine.ask("rm", "--force", name)
+        first = missing.pop(0)
+        engine.must(
+            "run", "--detach", "--init", "--name", name,
+            "--network", variant.network(first), "--network-alias", ALIAS,
+            "--volume", f"{project.name}-sample-host:{Path(HOST_KEY).parent}",
+            "--read-only", "--tmpfs", "/tmp",  # noqa: S108 - inside the container
+            "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+            "--pids-limit", "64", "--memory", "512m",
+            image,
+        )  # fmt: skip
+        say(f"started the sample host ({name})")
+    for service in missing:
+        engine.must("network", "connect", "--alias", ALIAS, variant.network(service), name)
+    _trust(project, variant, engine)
+
+
+def _network(variant: Variant, engine: Engine, service: str) -> None:
+    """Make a service's network as compose would, labels and all, so that compose takes it on."""
+    network = variant.network(service)
+    labels = {
+        "com.docker.compose.project": variant.prefix,
+        "com.docker.compose.network": service,
+    }
+    flags = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+    if network not in engine.inspect("network", network):
+        engine.must("network", "create", *flags, network)
+
+
+def _trust(project: Project, variant: Variant, engine: Engine) -> None:
+    """Wait until the host listens, and know its key; at once when that container is known."""
+    name = container_of(variant)
+    address = f"[{ALIAS}]:{PORT}"
+    started = str(engine.inspect("container", name)[name]["State"]["StartedAt"])
+    stamp = project.state / f"{name}.trusted"
+    mark = json.dumps([started, _known_line(project, address)])
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == mark:
+        return
+    probe = f"import socket; socket.create_connection(('127.0.0.1', {PORT}), 1).close()"
+    deadline = time.monotonic() + READY_SECONDS
+    while engine.ask("exec", name, "python", "-c", probe).returncode:
+        if time.monotonic() > deadline:
+            raise Failure(f"the sample host does not answer; see `{engine.kind} logs {name}`", 5)
+        time.sleep(0.1)
+    key = engine.must(
+        "exec", name, "python", "/app/server.py", "public-key", "--host-key", HOST_KEY
+    )
+    envfiles.trust_sample_host(project, address, key)
+    stamp.write_text(json.dumps([started, _known_line(project, address)]), encoding="utf-8")
+    give_to_owner(stamp)
+
+
+def _known_line(project: Project, address: str) -> str | None:
+    """The known_hosts line that trusts the sample host at `address`, if there."""
+    for line in envfiles.known_hosts(project).read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{address} ") and line.endswith(envfiles.SAMPLE_COMMENT):
+            return line
+    return None
+
+
+def down(variant: Variant, engine: Engine) -> None:
+    """Remove the variant's sample host; its key stays in the volume."""
+    engine.ask("rm", "--force", container_of(variant))
+
+
+def _state_file(project: Project, variant: Variant) -> Path:
+    return project.state / f"{container_of(variant)}.json"
+
+
+def _running(project: Project, variant: Variant) -> dict[str, Any] | None:
+    """What the sample host's process wrote when it was ready, if that process still lives."""
+    path = _state_file(project, variant)
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        command = Path(f"/proc/{facts['pid']}/cmdline")
+        if command.parent.parent.is_dir():
+            alive = b"server.py" in command.read_bytes()  # a pid may be another's by now
+        else:  # no /proc on this system
+            os.kill(int(facts["pid"]), 0)
+            alive = True
+    except (OSError, ValueError, KeyError):
+        return None
+    return facts if alive else None
+
+
+def up_on_loopback(project: Project, variant: Variant, python: Path) -> str:
+    """Have the sample host running as a process here, trusted; returns its `127.0.0.1:port`.
+
+    Raises:
+        Failure: it did not come up.
+    """
+    facts = _running(project, variant)
+    if facts is None:
+        ready = _state_file(project, variant)
+        ready.unlink(missing_ok=True)
+        home = project.state / "sample-host"
+        home.mkdir(exist_ok=True)
+        give_to_owner(home)
+        log = home / f"{variant.name}.log"
+        command = [
+            str(python), str(project.root / "docker" / "sample-host" / "server.py"),
+            "--root", str(home / "root"), "--host-key", str(home / "host_key"),
+            "--host", "127.0.0.1", "--port", "0", "--ready-file", str(ready),
+        ]  # fmt: skip
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                close_fds=True,
+            )
+        deadline = time.monotonic() + READY_SECONDS
+        while facts is None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Failure(f"the sample host did not start; see {log}", 5)
+            time.sleep(0.05)
+            facts = _running(project, variant)
+        say(f"started the sample host (127.0.0.1:{facts['port']}, pid {facts['pid']})")
+    envfiles.trust_sample_host(project, f"[127.0.0.1]:{facts['port']}", str(facts["public_key"]))
+    return f"127.0.0.1:{facts['port']}"
+
+
+def down_on_loopback(project: Project, variant: Variant) -> bool:
+    """End the variant's sample host process; whether there was one."""
+    facts = _running(project, variant)
+    if facts is None:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(facts["pid"]), signal.SIGTERM)
+        deadline = time.monotonic() + ENDING_SECONDS
+        while _running(project, variant) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    envfiles.forget_sample_host(project, f"[127.0.0.1]:{facts['port']}")
+    _state_file(project, variant).unlink(missing_ok=True)
+    return True

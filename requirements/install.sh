@@ -1,0 +1,42 @@
+#!/bin/sh
+# Makes a virtual environment at $1 with what $2 pins, for the images and for .venv alike.
+# A CA bundle and a pip.conf are used in here only: as build secrets, or named by the variables.
+set -eu
+
+target=$1
+requirements=$2
+here=$(dirname "$requirements")
+python=${LIGHTERAGE_PYTHON:-python3}
+ca=${LIGHTERAGE_CA:-/run/secrets/ca}
+pip_conf=${LIGHTERAGE_PIP_CONF:-/run/secrets/pip_conf}
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+if [ -s "$ca" ]; then
+    export PIP_CERT="$ca" SSL_CERT_FILE="$ca" REQUESTS_CA_BUNDLE="$ca"
+fi
+if [ -s "$pip_conf" ]; then
+    export PIP_CONFIG_FILE="$pip_conf"
+fi
+
+"$python" -m venv "$work/uv"
+# uv reads no pip.conf: what it needs of one is handed over in its own variables.
+setting() {
+    "$work/uv/bin/python" -m pip config get "install.$1" 2>/dev/null ||
+        "$work/uv/bin/python" -m pip config get "global.$1" 2>/dev/null || true
+}
+index=${PIP_INDEX_URL:-$(setting index-url)}
+extra=${PIP_EXTRA_INDEX_URL:-$(setting extra-index-url)}
+trusted=${PIP_TRUSTED_HOST:-$(setting trusted-host)}
+if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
+if [ -n "$extra" ]; then export UV_INDEX="$extra"; fi
+if [ -n "$trusted" ]; then export UV_INSECURE_HOST="$trusted"; fi
+
+"$work/uv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    --require-hashes --only-binary :all: --requirement "$here/uv.txt"
+# Copies, not links: the cache may be on another file system, and goes with the build.
+export UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never
+"$work/uv/bin/uv" venv --quiet --clear --python "$python" "$target"
+"$work/uv/bin/uv" pip install --quiet --python "$target/bin/python" \
+    --require-hashes --only-binary :all: --requirement "$requirements"

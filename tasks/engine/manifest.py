@@ -1,0 +1,106 @@
+"""The manifest: what landed in a folder, from where, and with which checksums.
+
+`manifest.json` lies in the folder, and makes it one of the project's own: only such a folder
+is ever replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+NAME = "manifest.json"
+SCHEMA = "lighterage/1"
+T = TypeVar("T")
+
+
+_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+@dataclass(frozen=True)
+class Source:
+    """A remote file as it was fetched: sizes in bytes, mtime in seconds since 1970."""
+
+    path: str
+    size: int
+    mtime: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class File:
+    """A landed file, by its path relative to the folder, and the remote file it came from."""
+
+    path: str
+    size: int
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is known of a landed folder; times are UTC, ISO 8601."""
+
+    task: str
+    variant: str
+    host: str
+    remote_file_path: str
+    include: str
+    keep_archive: bool
+    sources: list[Source] = field(default_factory=list)
+    files: list[File] = field(default_factory=list)
+    archives: list[File] = field(default_factory=list)
+    skipped: int = 0
+    started: str = ""
+    finished: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Write it into `folder`: JSON, a line for each file, as there may be many."""
+        lines = []
+        for key, value in {"schema": SCHEMA, **vars(self)}.items():
+            if isinstance(value, list):
+                items = ",\n    ".join(_json(vars(item)) for item in value)
+                lines.append(f"{_json(key)}: [\n    {items}\n  ]" if items else f"{_json(key)}: []")
+            else:
+                lines.append(f"{_json(key)}: {_json(value)}")
+        text = "{\n  " + ",\n  ".join(lines) + "\n}\n"
+        (folder / NAME).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """Read the manifest of `folder`; None where there is none of this schema."""
+        try:
+            data = json.loads((folder / NAME).read_text(encoding="utf-8"))
+            if data.pop("schema") != SCHEMA:
+                return None
+            for key, kind in {"sources": Source, "files": File, "archives": File}.items():
+                data[key] = [_checked(kind, item) for item in data[key]]
+            return _checked(cls, data)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+    def paths(self) -> set[PurePosixPath]:
+        """Every file of the folder that is the project's own."""
+        own = {PurePosixPath(item.path) for item in [*self.files, *self.archives]}
+        return own | {PurePosixPath(NAME)}
+
+    def holds(self, folder: Path) -> bool:
+        """Whether every file is there with its size; contents are not read again."""
+        try:
+            return all(
+                (folder / item.path).lstat().st_size == item.size
+                for item in [*self.files, *self.archives]
+            )
+        except OSError:
+            return False
+
+
+def _checked(kind: type[T], data: dict[str, Any]) -> T:
+    """Make a dataclass of its fields; raise `TypeError` for one that is not of its type."""
+    for name, wanted in typing.get_type_hints(kind).items():
+        if not isinstance(data[name], typing.get_origin(wanted) or wanted):
+            raise TypeError(name)
+    return kind(**data)

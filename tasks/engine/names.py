@@ -1,0 +1,93 @@
+"""Names that come from archives and hosts, which are not trusted to be what they seem."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from tasks.engine.errors import ArchiveError
+
+MAX_NAME_BYTES = 255
+"""What one name may take on the file systems in use (NAME_MAX of ext4, xfs, btrfs, overlay)."""
+MAX_PATH_BYTES = 4000
+"""What a whole path may take, with room for the destination's own part (PATH_MAX is 4096)."""
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def safe(raw: str, origin: str) -> PurePosixPath:
+    """Return `raw` as a relative path that stays inside its folder.
+
+    Args:
+        raw: The name as the archive or the host gives it.
+        origin: Where it was found, for the error's text.
+
+    Raises:
+        ArchiveError: It is absolute, leads out (`..`), or no file system could hold it safely.
+    """
+    problem = _problem(raw)
+    if problem:
+        raise ArchiveError(f"{origin}: member {raw!r} {problem}; nothing was unpacked")
+    return PurePosixPath(raw)
+
+
+def _problem(raw: str) -> str:
+    """Say what is wrong with a name, or nothing."""
+    parts = raw.rstrip("/").split("/")
+    if not raw.strip("/.") and raw not in {".", "./"}:
+        return "has no name, or leads out of the folder"
+    if raw.startswith("/"):
+        return "is an absolute path"
+    if ".." in parts:
+        return "leads out of the folder (..)"
+    if "\\" in raw or _DRIVE.match(raw):
+        return "is a path of another system (backslash or drive)"
+    if any(unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} for char in raw):
+        return "has control characters or is not UTF-8"
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        return "has too long a name"
+    if len(raw.encode()) > MAX_PATH_BYTES:
+        return "is too long a path"
+    return ""
+
+
+def matches(path: PurePosixPath, pattern: str) -> bool:
+    """Whether the last part of `path` matches a glob, in any case: `A.CSV` is a `*.csv`."""
+    return fnmatchcase(path.name.lower(), pattern.lower())
+
+
+class Names:
+    """The names taken in one folder tree; each may be there once, on any file system.
+
+    Two names are the same where they differ by case or by Unicode form only: some file
+    systems keep one of the two, and the second file would replace the first.
+    """
+
+    def __init__(self) -> None:
+        self._files: dict[str, PurePosixPath] = {}
+        self._folders: dict[str, PurePosixPath] = {}
+
+    def add(self, path: PurePosixPath, origin: str) -> None:
+        """Take the name of a file, with its folders.
+
+        Raises:
+            ArchiveError: It, or a name that means the same, is taken.
+        """
+        key = _folded(path)
+        other = self._files.get(key) or self._folders.get(key)
+        if other is not None:
+            raise ArchiveError(f"{origin}: member {str(path)!r} collides with {str(other)!r}")
+        for parent in path.parents[:-1]:
+            folder = _folded(parent)
+            other = self._files.get(folder) or self._folders.setdefault(folder, parent)
+            if other != parent or folder in self._files:
+                raise ArchiveError(
+                    f"{origin}: member {str(path)!r}: its folder collides with {str(other)!r}"
+                )
+        self._files[key] = path
+
+
+def _folded(path: PurePosixPath) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())

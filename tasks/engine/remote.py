@@ -1,0 +1,559 @@
+"""The remote host: the only module that knows SSH.
+
+Gives a Fabric connection whose every hop is verified, facts of a path, a listing, and the
+bytes of a file. What goes wrong comes out as one of the errors of `tasks.engine.errors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import re
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
+
+import fabric
+import paramiko
+from paramiko.ssh_exception import NoValidConnectionsError
+
+from tasks.engine import names, sftp
+from tasks.engine.errors import (
+    ArchiveError,
+    AuthError,
+    ConfigError,
+    IntegrityError,
+    LighterageError,
+    NetworkError,
+    RemotePathError,
+    printable,
+)
+from tasks.engine.sftp import RemoteFile, Session
+from tasks.engine.transport import HOST_KEY_TYPES, Transport, known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from tasks.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MAX_DELAY = 120.0
+"""Seconds between two tries at most, however often the delay was doubled."""
+MAX_DEPTH = 64
+"""Folders below folders that a listing follows; a real dataset has a few."""
+
+# --- connecting ---------------------------------------------------------------------------
+
+
+class _KnownOnly(paramiko.MissingHostKeyPolicy):
+    """Refuse a host that is not in known_hosts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._file = settings.known_hosts_file
+
+    def missing_host_key(self, _client: Any, hostname: str, key: paramiko.PKey) -> None:
+        raise AuthError(
+            f"{hostname} is not in {self._file}: it shows {key.get_name()} {key.fingerprint}; "
+            f"run `make trust HOST={_address_of(hostname)}`, and compare the fingerprint"
+        )
+
+
+class _AcceptNew(paramiko.MissingHostKeyPolicy):
+    """Accept a host that is seen for the first time, and remember its key."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._file = settings.known_hosts_file
+
+    def missing_host_key(self, _client: Any, hostname: str, key: paramiko.PKey) -> None:
+        line = f"{hostname} {key.get_name()} {key.get_base64()}"
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("r+" if self._file.exists() else "w+", encoding="utf-8") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                text = file.read()
+                if line not in text.splitlines():
+                    file.write(("" if text.endswith("\n") or not text else "\n") + line + "\n")
+            log.warning(
+                "%s is new: accepted %s %s, remembered in %s",
+                hostname, key.get_name(), key.fingerprint, self._file,
+            )  # fmt: skip
+        except OSError as error:
+            log.warning("%s is new: accepted, but not remembered in %s: %s",
+                        hostname, self._file, error.strerror)  # fmt: skip
+
+
+def _address_of(hostname: str) -> str:
+    """Turn a name of known_hosts, `[host]:port`, into host:port."""
+    match = re.fullmatch(r"\[(.+)\]:(\d+)", hostname)
+    if match is None:
+        return hostname
+    host, port = match.groups()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def split_address(address: str) -> tuple[str, int | None]:
+    """Split `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\s\[\]@]+))(?::(\d{1,5}))?", address)
+    if match:
+        port = int(match[3]) if match[3] else None
+        if port is None or 0 < port < 65536:
+            return match[1] or match[2], port
+    elif re.fullmatch(r"[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*", address):
+        return address, None
+    raise ConfigError(
+        f"remote_host_address is {address!r}: expected host or host:port ([address]:port for IPv6);"
+        " the account goes into USERNAME"
+    )
+
+
+@contextlib.contextmanager
+def connect(settings: Settings) -> Iterator[fabric.Connection]:
+    """Open a connection to the host of `settings`; each hop verified, closed at the end.
+
+    Raises:
+        ConfigError: A key or secret file is missing or cannot be read.
+        AuthError: Login denied, host key unknown or changed.
+        NetworkError: Not reachable.
+    """
+    connection = _prepared(settings)
+    if not connection.user:
+        raise ConfigError(
+            f"USERNAME is missing: set it in envs/{settings.variant}.env, or pass --username"
+        )
+    address = f"{connection.host} port {connection.port}"
+    user = connection.user
+    log.info("connecting to %s as %s", address, user)
+    try:
+        with translated(f"{user}@{address}"):
+            connection.open()
+        yield connection
+    finally:
+        _close(connection)
+
+
+def _prepared(settings: Settings) -> fabric.Connection:
+    """Make a connection, not open yet, with every hop's policy and credentials set."""
+    host, port = split_address(settings.remote_host_address)
+    # Lazy, with an ssh_config of our own: no file of this machine's home has a say.
+    config = fabric.Config(
+        lazy=True, ssh_config=_ssh_config(settings.ssh_config_file),
+        overrides={"user": settings.username},
+    )  # fmt: skip
+    connection = fabric.Connection(host, user=settings.username or None, port=port, config=config)
+    key = _private_key(settings)
+    password = _secret(settings.password_file, "password_file") or settings.password or None
+    via = _secret(settings.gateway_password_file, "gateway_password_file")
+    hop: Any = connection
+    while isinstance(hop, fabric.Connection):
+        target = hop is connection
+        hop.connect_kwargs = _credentials(
+            settings, hop, key, password if target else via, explicit=target
+        )
+        _verify(hop.client, settings)
+        hop = hop.gateway
+    return connection
+
+
+def _credentials(
+    settings: Settings,
+    hop: fabric.Connection,
+    key: paramiko.PKey | None,
+    password: str | None,
+    *,
+    explicit: bool,
+) -> dict[str, Any]:
+    """Give the arguments of paramiko's `connect` for one hop.
+
+    What was named is what is tried: keys of the agent and of ~/.ssh come in only where neither
+    a password nor a key was, since a host counts each wrong key as a failed login.
+    """
+    named = password is not None or (key is not None and explicit)
+    files = hop.connect_kwargs.get("key_filename")  # IdentityFile of ssh_config
+    return {
+        "password": password,
+        "pkey": key,
+        "key_filename": files,
+        "passphrase": _secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
+        if files
+        else None,
+        "look_for_keys": not named and not files,
+        "allow_agent": not named,
+        "timeout": settings.timeout,
+        "banner_timeout": settings.timeout,
+        "auth_timeout": settings.timeout,
+        "channel_timeout": settings.timeout,
+        "transport_factory": Transport,
+    }
+
+
+def _verify(client: paramiko.SSHClient, settings: Settings) -> None:
+    """Let a hop's client trust known_hosts, and a new host only where the variant says so."""
+    policy = _AcceptNew if settings.host_keys == "accept-new" else _KnownOnly
+    client.set_missing_host_key_policy(policy(settings))
+    file = settings.known_hosts_file
+    if not file.exists():
+        return
+    try:
+        client.load_host_keys(str(file))
+    except (OSError, UnicodeDecodeError, paramiko.SSHException) as error:
+        raise ConfigError(f"{file}: cannot be read as known_hosts: {error}") from error
+
+
+def _ssh_config(file: Path) -> paramiko.SSHConfig:
+    config = paramiko.SSHConfig()
+    if file.is_file():
+        try:
+            with file.open(encoding="utf-8") as text:
+                config.parse(text)
+        except (OSError, UnicodeDecodeError, paramiko.ConfigParseError) as error:
+            raise ConfigError(f"{file}: cannot be read as an ssh_config: {error}") from error
+    return config
+
+
+def _secret(file: Path | None, setting: str) -> str | None:
+    """Read a secret that is a file; its last line ending is not part of it."""
+    if file is None:
+        return None
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{setting} is {file}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{setting} is {file}: cannot be read: {error}") from error
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ConfigError(f"{setting} is {file}: the file is empty: put the secret into it")
+    return text
+
+
+def _private_key(settings: Settings) -> paramiko.PKey | None:
+    file = settings.ssh_key_file
+    if file is None:
+        return None
+    phrase = _secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
+    reason = "it is no private key that can be used"
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+        try:
+            key: paramiko.PKey = kind.from_private_key_file(str(file), password=phrase)
+            certificate = Path(f"{file}-cert.pub")
+            if certificate.exists():
+                key.load_certificate(str(certificate))
+        except FileNotFoundError as error:
+            raise ConfigError(f"ssh_key_file is {file}: there is no such file") from error
+        except OSError as error:
+            why = error.strerror or error
+            raise ConfigError(f"ssh_key_file is {file}: cannot be read: {why}") from error
+        except paramiko.PasswordRequiredException as error:
+            raise AuthError(
+                f"ssh_key_file is {file}: the key has a passphrase: set SSH_KEY_PASSPHRASE_FILE"
+            ) from error
+        except Exception as error:  # noqa: BLE001 (paramiko and cryptography raise a dozen kinds)
+            log.debug("%s is no %s: %r", file, kind.__name__, error)
+            if phrase:
+                reason = "the passphrase is wrong, or it is no private key that can be used"
+        else:
+            return key
+    raise AuthError(f"ssh_key_file is {file}: {reason}")
+
+
+def _close(connection: Any) -> None:
+    """Close every hop, the target first; a lost connection has nothing more to say."""
+    while isinstance(connection, fabric.Connection):
+        with contextlib.suppress(Exception):
+            connection.close()
+        # After a failed login Fabric holds no transport yet, but the client does.
+        with contextlib.suppress(Exception):
+            connection.client.close()
+        connection = connection.gateway
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder, by their path relative to it, and how many others there were."""
+
+    files: dict[PurePosixPath, RemoteFile]
+    skipped: int
+
+
+class Host:
+    """What a connection leads to: facts, listings, and bytes that survive a cut.
+
+    Args:
+        connection: From `connect`, open.
+        settings: For the waiting and trying again.
+    """
+
+    def __init__(self, connection: fabric.Connection, settings: Settings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._sftp: Session | None = None
+
+    @property
+    def name(self) -> str:
+        """Account, host and port, as ssh has them."""
+        return f"{self._connection.user}@{self._connection.host}:{self._connection.port}"
+
+    def facts(self, path: str) -> RemoteFile:
+        """Say what `path` is, links followed.
+
+        Raises:
+            RemotePathError: There is none, or the account may not look.
+        """
+        with translated(path):
+            return self._session().stat(path)
+
+    def listing(self, path: str) -> Listing:
+        """List the files below a folder; links and special files are counted, not followed.
+
+        Raises:
+            ArchiveError: The host gives a name that would lead out of the folder.
+            RemotePathError: Part of it cannot be read.
+        """
+        found: dict[PurePosixPath, RemoteFile] = {}
+        skipped = 0
+        with translated(path):
+            for name, file in sftp.listing(self._session(), path, MAX_DEPTH):
+                relative = names.safe(name, f"listing of {path}")
+                if name.count("/") != str(relative).count("/") or file.path.count("//"):
+                    raise ArchiveError(f"listing of {path}: {name!r} is no name of a file")
+                if file.special:
+                    skipped += 1
+                elif not file.folder:
+                    found[relative] = file
+        return Listing(dict(sorted(found.items())), skipped)
+
+    def files(
+        self, wanted: Iterable[RemoteFile], on_bytes: Callable[[int], None]
+    ) -> Iterator[tuple[RemoteFile, Stream]]:
+        """Yield each file with its bytes; the next ones are asked for ahead.
+
+        Args:
+            wanted: What to read, in this order.
+            on_bytes: Called with the number of bytes of each block that came.
+
+        Raises:
+            LighterageError: From the streams, or here; see `Stream`.
+        """
+        wanted = list(wanted)
+        items = self._items(wanted, on_bytes)
+        for file in wanted:
+            stream = Stream(file.path, items)
+            yield file, stream
+            for _ in stream:  # what nobody read
+                pass
+
+    def _items(
+        self, wanted: list[RemoteFile], on_bytes: Callable[[int], None]
+    ) -> Iterator[bytes | None]:
+        """Yield the blocks of each file and then None; go on after a cut where it was."""
+        index = offset = failures = 0
+        while index < len(wanted):
+            file = wanted[index]
+            try:
+                with translated(file.path):
+                    if failures:
+                        self._reopen(file)
+                    blocks = sftp.Reader(self._session(), wanted[index:], offset).blocks()
+                while index < len(wanted):
+                    file = wanted[index]
+                    with translated(file.path):
+                        block = next(blocks)
+                    failures = 0
+                    if block is None:
+                        index, offset = index + 1, 0
+                    else:
+                        offset += len(block)
+                        on_bytes(len(block))
+                    yield block
+            except NetworkError as error:
+                failures += 1
+                if not error.transient or failures >= self._settings.max_tries:
+                    error.transient = False  # all tries are used up
+                    raise
+                delay = min(self._settings.retry_delay * 2 ** (failures - 1), MAX_DELAY)
+                log.warning("%s; going on at byte %d in %.1f s", error, offset, delay)
+                time.sleep(delay)
+
+    def _reopen(self, file: RemoteFile) -> None:
+        """Connect again, and require that the file is still the same."""
+        _close(self._connection)
+        self._sftp = None
+        self._connection.open()
+        if not self._session().stat(file.path).same_as(file):
+            raise IntegrityError(
+                f"{file.path}: changed on the host while it was fetched", transient=True
+            )
+
+    def _session(self) -> Session:
+        if self._sftp is None:
+            try:
+                self._sftp = Session(self._connection.transport, self._settings.timeout)
+            except (EOFError, paramiko.SSHException) as error:
+                if not self._connection.is_connected:
+                    raise
+                raise NetworkError(
+                    f"{self._connection.host}: the account has no SFTP: {error}"
+                ) from error
+        return self._sftp
+
+
+class Stream:
+    """The bytes of a remote file, in order, read once.
+
+    Reading raises `IntegrityError` where fewer or more bytes come than the host's size, or the
+    file changed meanwhile, and `NetworkError` where the connection is lost for good.
+    """
+
+    def __init__(self, path: str, items: Iterator[bytes | None]) -> None:
+        self.path = path
+        self._items = items
+        self._rest = b""
+        self._ended = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most `size` bytes (some, not none, before the end), or b"" at the end."""
+        if not self._rest and not self._ended:
+            block = next(self._items)
+            self._ended = block is None
+            self._rest = block or b""
+        if not 0 <= size < len(self._rest):
+            block, self._rest = self._rest, b""
+            return block
+        block, self._rest = self._rest[:size], self._rest[size:]
+        return block
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the rest, block by block."""
+        while block := self.read():
+            yield block
+
+
+# --- host keys ----------------------------------------------------------------------------
+
+
+def scan(settings: Settings) -> list[tuple[str, paramiko.PKey]]:
+    """Ask a host for its keys, one of each type, without logging in; gateways are verified.
+
+    Returns:
+        The name for known_hosts, and the key, of each.
+
+    Raises:
+        NetworkError: The host does not answer, or shows no key of a type that is in use.
+    """
+    found: dict[str, tuple[str, paramiko.PKey]] = {}
+    for kinds in (HOST_KEY_TYPES[:1], HOST_KEY_TYPES[1:4], HOST_KEY_TYPES[4:]):
+        connection = _prepared(settings)
+        host, port = connection.host, connection.port
+        name = host if port == 22 else f"[{host}]:{port}"
+        try:
+            with translated(f"{host} port {port}"):
+                sock = (
+                    connection.open_gateway()
+                    if connection.gateway
+                    else socket.create_connection((host, port), settings.timeout)
+                )
+                key = _shown_key(sock, kinds, settings.timeout)
+        finally:
+            _close(connection)
+        if key is not None:
+            found[key.get_name()] = (name, key)
+    if not found:
+        raise NetworkError(f"{settings.remote_host_address}: shows no host key of a type in use")
+    return list(found.values())
+
+
+def _shown_key(sock: Any, kinds: tuple[str, ...], timeout: float) -> paramiko.PKey | None:
+    """Return the key that a host shows when only `kinds` are offered; None when it has none."""
+    with contextlib.closing(Transport(sock)) as transport:
+        transport.banner_timeout = timeout
+        transport.get_security_options().key_types = known(
+            kinds, transport.get_security_options().key_types
+        )
+        try:
+            transport.start_client(timeout=timeout)
+        except paramiko.ssh_exception.IncompatiblePeer:
+            return None
+        return transport.get_remote_server_key()
+
+
+# --- what went wrong ----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn what paramiko, Fabric and the socket raise into the project's errors.
+
+    Args:
+        where: The path or address, for the error's text.
+    """
+    try:
+        yield
+    except LighterageError:
+        raise
+    except Exception as error:  # a host that sends nonsense makes paramiko raise anything
+        log.debug("%s: %r", where, error, exc_info=True)
+        raise _translated(where, error) from error
+
+
+def _translated(where: str, error: Exception) -> LighterageError:
+    reason = printable(str(error)) or type(error).__name__
+    if isinstance(error, paramiko.SSHException):
+        return _of_ssh(where, error, reason)
+    if isinstance(error, NoValidConnectionsError):
+        first = cast("OSError", next(iter(error.errors.values())))
+        return NetworkError(f"{where}: {first.strerror or first}", transient=True)
+    if isinstance(error, socket.gaierror):
+        again = error.errno == socket.EAI_AGAIN
+        return NetworkError(f"{where}: the name is not known: {error.strerror}", transient=again)
+    if isinstance(error, TimeoutError):
+        return NetworkError(f"{where}: timed out: no byte came in time", transient=True)
+    if isinstance(error, EOFError):
+        return NetworkError(f"{where}: the host closed the connection", transient=True)
+    if not isinstance(error, OSError):
+        return NetworkError(f"{where}: the host's answer makes no sense: {reason}", transient=True)
+    if isinstance(error, FileNotFoundError) or error.errno == errno.ENOENT:
+        return RemotePathError(f"{where}: no such file or directory on the host")
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return RemotePathError(f"{where}: this account has no permission to read it")
+    if isinstance(error, ConnectionError) or error.errno is not None:
+        return NetworkError(f"{where}: {error.strerror or reason}", transient=True)
+    if reason == "Socket is closed":
+        return NetworkError(f"{where}: the connection was lost", transient=True)
+    return RemotePathError(f"{where}: the host cannot read it: {reason}")
+
+
+def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> LighterageError:
+    if isinstance(error, paramiko.BadHostKeyException):
+        return AuthError(
+            f"{where}: the host key CHANGED: known {error.expected_key.fingerprint}, shown "
+            f"{error.key.fingerprint}; somebody may be in between. If the host was set up anew, "
+            f"remove its lines from envs/known_hosts, then `make trust`"
+        )
+    if isinstance(error, paramiko.AuthenticationException):
+        if "timeout" in reason.lower():
+            return NetworkError(f"{where}: timed out while logging in", transient=True)
+        return AuthError(f"{where}: login denied: {reason}")
+    if "No authentication methods" in reason:
+        return AuthError(
+            f"{where}: nothing to log in with: set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE"
+        )
+    if isinstance(error, paramiko.PasswordRequiredException) or "passphrase" in reason:
+        return AuthError(f"{where}: a key has a passphrase: set SSH_KEY_PASSPHRASE_FILE")
+    if isinstance(error, paramiko.ChannelException):
+        refused = error.code == 2  # the gateway could not connect onwards (RFC 4254, 5.1)
+        return NetworkError(f"{where}: refused by the host: {reason}", transient=refused)
+    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+        return NetworkError(f"{where}: no cipher or key type in common: {reason}")
+    return NetworkError(f"{where}: {reason}", transient=True)

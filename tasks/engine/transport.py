@@ -1,0 +1,144 @@
+"""What makes paramiko fast, and what it may negotiate: each thing once, at its narrowest place."""
+
+from __future__ import annotations
+
+import socket
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
+
+if TYPE_CHECKING:
+    import threading
+
+REKEY_BYTES = 2**35
+"""Bytes until we ask for new keys: half of what OpenSSH takes AES for (2**32 blocks of 16 bytes).
+
+Paramiko asks at 512 MiB, and a busy channel can then hang (paramiko #822). What the server asks
+for is served as ever.
+"""
+SOCKET_BUFFER = 2**18
+"""Bytes taken from the socket at once: paramiko asks for each packet twice."""
+
+# OpenSSH 9.2's own defaults, less what paramiko lacks; AES-GCM first, which is its fastest by far.
+CIPHERS = (
+    "aes128-gcm@openssh.com", "aes256-gcm@openssh.com",
+    "aes128-ctr", "aes192-ctr", "aes256-ctr",
+)  # fmt: skip
+MACS = (
+    "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com",
+    "hmac-sha2-256", "hmac-sha2-512",
+)  # fmt: skip
+HOST_KEY_TYPES = (
+    "ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+    "rsa-sha2-512", "rsa-sha2-256",
+)  # fmt: skip
+
+
+class Transport(paramiko.Transport):
+    """Paramiko's transport, without Nagle's delay, and with nothing weaker than OpenSSH's own."""
+
+    def __init__(self, sock: Any, **options: Any) -> None:
+        if isinstance(sock, socket.socket):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock = _BufferedSocket(sock)
+        super().__init__(sock, **options)
+        self.packetizer.REKEY_BYTES = REKEY_BYTES
+        security = self.get_security_options()
+        security.ciphers = known(CIPHERS, security.ciphers)
+        security.digests = known(MACS, security.digests)
+        security.key_types = known(HOST_KEY_TYPES, security.key_types)
+        security.kex = [name for name in security.kex if not name.endswith("-sha1")]
+
+
+def known(wanted: tuple[str, ...], supported: Any) -> list[str]:
+    """Return those of `wanted` that are supported, in their order."""
+    return [name for name in wanted if name in supported]
+
+
+class _BufferedSocket:
+    """A socket that is read in large pieces, whatever size is asked for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray(SOCKET_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def recv(self, size: int) -> bytes:
+        """Return up to `size` bytes; from the socket only when none are left here."""
+        if self._start == self._end:
+            self._end = self._sock.recv_into(self._buffer)
+            self._start = 0
+        end = min(self._start + size, self._end)
+        block = bytes(self._view[self._start : end])
+        self._start = end
+        return block
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def hand_over(channel: paramiko.Channel) -> None:
+    """Let a channel hand its packets over as they are, where paramiko still keeps them as known.
+
+    The channel must not have been asked for anything that may still come.
+    """
+    if type(channel.in_buffer) is BufferedPipe and not len(channel.in_buffer):
+        channel.in_buffer = _Pipe()  # type: ignore[assignment]
+
+
+class _Pipe:
+    """Stands in for paramiko's BufferedPipe: packets change hands, and no byte is moved.
+
+    Its queue is bounded by the channel's window, which the reader opens as it reads.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[bytes] = SimpleQueue()
+        self._rest = b""
+        self._closed = False
+
+    def feed(self, data: bytes) -> None:
+        """Take a packet, in paramiko's thread."""
+        if data:
+            self._queue.put(data)
+
+    def close(self) -> None:
+        """Note the end, in paramiko's thread."""
+        self._closed = True
+        self._queue.put(b"")
+
+    def read(self, nbytes: int, timeout: float | None = None) -> bytes:
+        """Return at most `nbytes` of what came; b"" at the end.
+
+        Raises:
+            PipeTimeout: Nothing came in time.
+        """
+        block = self._rest
+        if not block:
+            try:
+                block = self._queue.get(timeout=timeout)
+            except Empty:
+                raise PipeTimeout from None
+            if not block:
+                self._queue.put(b"")  # the end stays the end
+        self._rest = block[nbytes:]
+        return block[:nbytes]
+
+    def read_ready(self) -> bool:
+        """Whether a read would not wait."""
+        return bool(self._rest) or not self._queue.empty()
+
+    def __len__(self) -> int:
+        return len(self._rest)
+
+    def empty(self) -> bytes:
+        """Drop nothing: only paramiko's merging of error output empties a pipe."""
+        return b""
+
+    def set_event(self, event: threading.Event) -> None:
+        """Wake nobody: only `select` on the channel would wait for that."""
+        if self._closed:
+            event.set()

@@ -1,0 +1,17 @@
+"""Task 1: one zip archive of CSVs.
+
+Fetches the archive at remote_file_path, and lands its CSVs in file_save_path.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.engine.fetch import Fetch, Report
+
+
+def run(fetch: Fetch) -> Report:
+    """Land the CSVs of the zip."""
+    with fetch.connect() as connection:
+        return fetch.archive(connection, "zip")

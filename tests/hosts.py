@@ -1,0 +1,56 @@
+"""Hosts that lie: SFTP servers which OpenSSH cannot be made to be (asyncssh, on loopback)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+import asyncssh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PASSWORD = "liar"
+
+
+class _Server(asyncssh.SSHServer):
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def password_auth_supported(self) -> bool:
+        return True
+
+    def validate_password(self, username: str, password: str) -> bool:
+        return password == PASSWORD
+
+
+@contextlib.contextmanager
+def host(
+    sftp: Callable[[asyncssh.SSHServerChannel[bytes]], asyncssh.SFTPServer] | None,
+    known_hosts: Path,
+) -> Iterator[str]:
+    """Serve SFTP, or none, for a block; gives `host:port`, trusted in `known_hosts`."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    loop = asyncio.new_event_loop()
+
+    async def listen() -> asyncssh.SSHAcceptor:
+        return await asyncssh.listen(
+            "127.0.0.1", 0, server_factory=_Server, server_host_keys=[key],
+            sftp_factory=sftp, encoding=None,
+        )  # fmt: skip
+
+    listener = loop.run_until_complete(listen())
+    port = listener.get_port()
+    with known_hosts.open("a") as file:
+        file.write(f"[127.0.0.1]:{port} {key.export_public_key().decode()}")
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        loop.call_soon_threadsafe(listener.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)

@@ -1,0 +1,212 @@
+"""Signals: a run ends within seconds and clean, whatever its main thread is doing.
+
+The bounds are generous: what is promised is two seconds, what is tested is that it ends at all.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from clone import Clone
+
+REPOSITORY = Path(__file__).parents[1]
+SOON = 8.0
+"""Seconds in which a process must have ended; each of them waits for a minute otherwise."""
+
+SCRIPT = """
+import ctypes, sys, time
+from tasks.engine import interrupt
+from tasks.engine.errors import Interrupted
+
+def say(what):
+    print(what, flush=True)
+
+def block():
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)
+
+interrupt.install()
+try:
+    {body}
+except Interrupted as stop:
+    say("told")
+    sys.exit(stop.exit_code)
+"""
+SLEEP = "say('ready'); time.sleep(60)"
+BUSY = "say('ready')\n    while True: pass"
+SWALLOW = """say('ready')
+    while True:
+        try:
+            time.sleep(60)
+        except Exception:
+            say("swallowed")"""
+BLOCK = "say('ready'); block()"
+
+
+class Process:
+    """A script in a process of its own, that has said that it is ready."""
+
+    def __init__(self, body: str, *, ignoring: str = "") -> None:
+        command = [sys.executable, "-c", SCRIPT.format(body=body)]
+        if ignoring:
+            command = ["sh", "-c", f"trap '' {ignoring}; exec \"$@\"", "sh", *command]
+        self._process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        if BLOCK in body:
+            self._wait_until_it_sleeps()
+
+    def _wait_until_it_sleeps(self) -> None:
+        """Wait until the main thread has come to the call that does not return."""
+        asleep = 0
+        while asleep < 5:
+            state = (
+                Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            )
+            asleep = asleep + 1 if state == "S" else 0
+            time.sleep(0.05)
+
+    def signal(self, *signums: signal.Signals) -> None:
+        """Send signals, one after another."""
+        for signum in signums:
+            self._process.send_signal(signum)
+            time.sleep(0.1)
+
+    def end(self, code: int) -> list[str]:
+        """Require that it ends soon with an exit code; gives what it said."""
+        try:
+            out, err = self._process.communicate(timeout=SOON)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise
+        assert (self._process.returncode, err) == (code, "")
+        return out.split()
+
+
+@pytest.mark.parametrize(
+    ("body", "signum", "code"),
+    [
+        pytest.param(SLEEP, signal.SIGINT, 130, id="sleep, SIGINT"),
+        pytest.param(BUSY, signal.SIGTERM, 143, id="busy, SIGTERM"),
+        pytest.param(SWALLOW, signal.SIGHUP, 129, id="swallow, SIGHUP"),
+    ],
+)
+def test_signal_ends_python_code(body: str, signum: signal.Signals, code: int) -> None:
+    """It comes out as `Interrupted`, which no `except Exception` takes."""
+    process = Process(body)
+    process.signal(signum)
+    assert process.end(code) == ["told"]
+
+
+def test_signal_ends_a_call_into_c_that_does_not_return() -> None:
+    """As a name lookup does not: the clean-ups run, the last first, and the process ends.
+
+    One that fails holds none up, and that of a block that is over does not run.
+    """
+    process = Process(f"""
+    with interrupt.cleaned_up_by(lambda: say('over')):
+        pass
+    with interrupt.cleaned_up_by(lambda: say('first')), \\
+            interrupt.cleaned_up_by(lambda: 1 / 0), \\
+            interrupt.cleaned_up_by(lambda: say('last')):
+        {BLOCK}""")
+    process.signal(signal.SIGTERM)
+    assert process.end(143) == ["last", "first"]
+
+
+def test_second_signal_does_not_interrupt_the_clean_up() -> None:
+    process = Process("""
+    try:
+        say('ready'); time.sleep(60)
+    finally:
+        time.sleep(0.5); say('clean')""")
+    process.signal(signal.SIGINT, signal.SIGINT, signal.SIGTERM)
+    assert process.end(130) == ["clean", "told"]
+
+
+def test_clean_up_that_never_ends_is_given_up() -> None:
+    process = Process(f"""
+    try:
+        {SLEEP}
+    finally:
+        block()""")
+    process.signal(signal.SIGTERM)
+    assert process.end(143) == []
+
+
+def test_signal_waits_for_a_block_that_must_be_whole() -> None:
+    process = Process("""
+    with interrupt.uninterrupted():
+        say('ready')
+        time.sleep(0.5)
+        say('whole')
+    say('not reached')""")
+    process.signal(signal.SIGTERM)
+    assert process.end(143) == ["whole", "told"]
+
+
+def test_block_that_must_be_whole_and_was_not_disturbed_changes_nothing() -> None:
+    process = Process("""
+    with interrupt.uninterrupted():
+        pass
+    say('ready')
+    time.sleep(60)""")
+    process.signal(signal.SIGTERM)
+    assert process.end(143) == ["told"]
+
+
+def test_interrupt_works_in_the_background_of_a_shell() -> None:
+    """A shell without job control starts a background job with SIGINT ignored."""
+    process = Process(SLEEP, ignoring="INT")
+    process.signal(signal.SIGINT)
+    assert process.end(130) == ["told"]
+
+
+def test_nohup_is_obeyed() -> None:
+    process = Process(SLEEP, ignoring="HUP")
+    process.signal(signal.SIGHUP, signal.SIGTERM)
+    assert process.end(143) == ["told"]
+
+
+@pytest.mark.parametrize(
+    ("how", "signum", "code"),
+    [
+        ("sleep", signal.SIGINT, 130),
+        ("sleep", signal.SIGTERM, 143),
+        ("block", signal.SIGINT, 130),
+    ],
+)
+def test_interrupted_run_leaves_nothing_half_landed(
+    tmp_path: Path, how: str, signum: signal.Signals, code: int
+) -> None:
+    clone = Clone(tmp_path)
+    process = clone.start(*clone.complete(how), "--json")
+    wait_for(tmp_path / "ready", process)
+    assert (tmp_path / "data/.out.staging/half.csv").exists()
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=SOON)
+    assert process.returncode == code
+    if how == "sleep":
+        assert err == "lighterage: interrupted: nothing was changed\n"
+        assert f'"exit_code": {code}' in out
+    assert "Traceback" not in err
+    left = {path.name for path in tmp_path.glob("data/*")}
+    assert left <= {".out.lock"}, "a lock file without its holder holds nobody up"
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has made a file."""
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
