@@ -11,7 +11,7 @@ import tarfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import asyncssh
 import pytest
@@ -29,8 +29,11 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.home = folder / "root/dev"
         ready = folder / "ready.json"
-        files = ["--host-key", folder / "key", "--root", folder / "root", "--ready-file", ready]
-        self.process = subprocess.Popen([sys.executable, SERVER, *files, "--port", "0"])
+        command = [
+            sys.executable, str(SERVER), "--host-key", str(folder / "key"),
+            "--root", str(folder / "root"), "--ready-file", str(ready), "--port", "0",
+        ]  # fmt: skip
+        self.process = subprocess.Popen(command)
         for _ in range(600):
             if ready.exists() or self.process.poll() is not None:
                 break
@@ -129,7 +132,7 @@ def test_sidecars_are_right(folder: Path) -> None:
 
 
 def test_two_that_start_at_once_generate_once(tmp_path: Path) -> None:
-    command = [sys.executable, SERVER.with_name("datasets.py"), tmp_path, "dev"]
+    command = [sys.executable, str(SERVER.with_name("datasets.py")), str(tmp_path), "dev"]
     both = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "dev"]
@@ -139,9 +142,7 @@ def test_two_that_start_at_once_generate_once(tmp_path: Path) -> None:
 def test_both_ways_give_the_bytes(host: Host, path: str) -> None:
     async def fetch(connection: asyncssh.SSHClientConnection) -> bytes:
         async with connection.start_sftp_client() as sftp, sftp.open(path, "rb") as file:
-            content = await file.read()
-            assert isinstance(content, bytes)
-            return content
+            return cast("bytes", await file.read())
 
     content = (host.home / FILE).read_bytes()
     assert host.ask(fetch) == content

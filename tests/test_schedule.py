@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,9 @@ def test_next_run_is_at_crons_time(cron: str, after: str, expected: str) -> None
 @pytest.mark.parametrize(
     "cron",
     ["", "daily", "@daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 24 * * *", "0 3 0 * *",
-     "0 3 32 * *", "0 3 * 13 *", "0 3 * * 8", "0 3 * * 1-", "0 3 * * -1", "0 3 * * 1/", "0 3 * * /2",
-     "0 3 * * 5-3", "0 3 * * 1/0", "0 3 * * */0", "0 3 * * 1--2", "0 3 * * day", "0 3 * * ,",
-     "0 3 * * ?", "0 3 * * \u00b2", "a b c d e", "0 3 31 2 *"],
+     "0 3 32 * *", "0 3 * 13 *", "0 3 * * 8", "0 3 * * 1-", "0 3 * * -1", "0 3 * * 1/",
+     "0 3 * * /2", "0 3 * * 5-3", "0 3 * * 1/0", "0 3 * * */0", "0 3 * * 1--2", "0 3 * * day",
+     "0 3 * * ,", "0 3 * * ?", "0 3 * * \u00b2", "a b c d e", "0 3 31 2 *"],
 )  # fmt: skip
 def test_what_is_no_cron_form_is_refused_with_its_task(cron: str) -> None:
     with pytest.raises(ConfigError, match=r"^schedule of task 2 is ") as caught:
@@ -102,7 +103,7 @@ def test_what_is_no_cron_form_is_refused_with_its_task(cron: str) -> None:
 
 @pytest.mark.parametrize("cron", ["0 3 1 * 1", "0 3 1-7 * mon", "0 3 1,15 * 5"])
 def test_both_days_at_once_are_refused(cron: str) -> None:
-    """cron would take either day, the scheduler's library only both."""
+    """Cron would take either day, the scheduler's library only both."""
     with pytest.raises(ConfigError, match="not both"):
         schedule.trigger("2", cron)
 
@@ -187,7 +188,7 @@ def test_task_runs_again_and_again_and_never_twice_at_once(
     log = service.end()
     runs = (folder / "runs").read_text().split()
     assert runs[:4] == ["begin", "end", "begin", "end"]
-    assert all(one != other for one, other in zip(runs, runs[1:], strict=False)), runs
+    assert all(one != other for one, other in pairwise(runs)), runs
     assert "task 9 started" in log
     assert "task 9 ended with exit code 0" in log
     assert not service.healthy(), "an ended service is not healthy"

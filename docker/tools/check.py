@@ -39,7 +39,9 @@ def commands(project: Project) -> dict[str, list[str]]:
         "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *compose,
     ]  # fmt: skip
     checks["Makefile"] = ["mbake", "validate", "Makefile"]
-    checks["Makefile format"] = ["mbake", "format", "--check", "Makefile"]
+    checks["Makefile format"] = [
+        "mbake", "format", "--config", ".bake.toml", "--check", "Makefile",
+    ]  # fmt: skip
     return checks
 
 

@@ -123,7 +123,9 @@ def _fetch(options: argparse.Namespace) -> int:
             _say(f"missing here: {program}: left out: {', '.join(sides)}")
         rounds = _rounds(arena, results, options, started)
         memory = (
-            _memory(arena, store, share) if "memory" in options.only or not options.only else []
+            _memory(arena, store, share, started + options.budget)
+            if "memory" in options.only or not options.only
+            else []
         )
         facts = _facts(options, arena, "fetch")
 

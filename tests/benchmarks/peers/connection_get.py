@@ -40,10 +40,10 @@ def main(kind: str, port: str, user: str, key: str, source: str) -> None:
             connection.get(source, local="archive")
     if kind == "tar":
         with tarfile.open("archive") as tar:
-            tar.extractall("out")  # noqa: S202 (what people write, on data of our own)
+            tar.extractall("out")
     elif kind == "zip":
         with zipfile.ZipFile("archive") as archive:
-            archive.extractall("out")  # noqa: S202
+            archive.extractall("out")
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ def main(kind: str, port: str, user: str, key: str, source: str) -> None:
     client.close()
     if kind == "tar":
         with tarfile.open("archive", "r:gz") as tar:
-            tar.extractall("out")  # noqa: S202 (as it was)
+            tar.extractall("out")
     elif kind == "zip":
         with zipfile.ZipFile("archive") as archive:
-            archive.extractall("out")  # noqa: S202 (as it was)
+            archive.extractall("out")
 
 
 if __name__ == "__main__":
