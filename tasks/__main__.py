@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 import tasks
 from tasks.engine import interrupt
 from tasks.engine.errors import ConfigError, Interrupted, LighterageError, nearest, printable
-from tasks.settings import FIELDS, TYPES, Resolved, choices, load_config, resolve
+from tasks.settings import FIELDS, TYPES, Resolved, Words, choices, load_config, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,15 +83,16 @@ def _parser(description: str, usage: str) -> _Parser:
         if item.metadata.get("cli") is False:
             continue
         option, text = f"--{name.replace('_', '-')}", item.metadata["help"]
-        if item.default not in (None, "", name):
+        if item.default not in (None, "", (), name):
             text += f" (default: {_shown(item.default)})"
         if TYPES[name] is bool:
             settings.add_argument(
                 option, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text
             )
         else:
-            hint = choices(name)
-            settings.add_argument(option, dest=name, help=text, metavar=hint or name.upper())
+            hint = choices(name) or name.upper()
+            action = "append" if TYPES[name] is Words else "store"
+            settings.add_argument(option, dest=name, help=text, metavar=hint, action=action)
     parser.add_argument("--config-file", type=Path, help="instead of config.yaml of this folder")
     parser.add_argument("--json", action="store_true", help="the result as JSON")
     return parser
@@ -191,7 +192,7 @@ def _run(task: str, parsed: argparse.Namespace) -> int:
     if not isinstance(report, Report):
         raise ConfigError(f"tasks/{PREFIX}{task}.py: run() must return the report of its fetch")
     print(_json(report.data()) if parsed.json else "\n".join(map(printable, report.lines())))
-    return 0
+    return report.exit_code
 
 
 def _config(task: str, parsed: argparse.Namespace) -> int:

@@ -26,16 +26,27 @@ VARIANTS = ("dev", "prod")
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 ProgressMode = Literal["auto", "bar", "lines", "none"]
 HostKeys = Literal["known", "accept-new"]
+OnError = Literal["fail", "continue"]
+Verify = Literal["checksum", "size"]
 
 _SIZE_UNITS = ["", "k", "m", "g", "t"]
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)(i?)b?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
 _ENV_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 _ENV_TROUBLE = re.compile(r"[\"'$#`\\]")
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
 class Size(int):
-    """A number of bytes; written as a number, or with a unit: `500MB`, `2GiB`."""
+    """A number of bytes; written as a number, or with a unit: `500MB`, `2GiB`, `20MB/s`."""
+
+
+class Words(tuple[str, ...]):
+    """Some texts; written as one, as a list, or as an option given several times."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ", ".join(self)
 
 
 def _setting(text: str, default: Any = None, *, env: bool = False, **more: Any) -> Any:
@@ -50,16 +61,30 @@ class Settings:
 
     task: str = _setting("the task's name: N of tasks/task_N.py", "")
     variant: str = _setting("the build variant whose settings apply", "dev", cli=False)
-    remote_file_path: str = _setting("what to fetch, on the remote host", "", env=True)
+    remote_file_path: Words = _setting(
+        "what to fetch, on the remote host: a path, a glob, or several", Words(), env=True
+    )
     file_save_path: Path | None = _setting("the local folder to land in", env=True)
     overwrite: bool = _setting("replace data that landed before", True, env=True)
+    include: Words = _setting("globs of the names that land", Words())
+    exclude: Words = _setting("globs of the names that do not", Words())
     keep_archive: bool = _setting("keep the archive beside its data", False, env=True)
+    mirror: bool = _setting("remove what landed before and is gone from the host", False)
+    on_error: OnError = _setting("whether a broken file among many stops the others", "fail")
+    verify: Verify = _setting(
+        "compare the host's sha256 where it tells one, or sizes only", "checksum"
+    )
     force: bool = _setting("fetch even if the source has not changed", False)
+    checksum: bool = _setting("tell what changed by content, not by size and time", False)
+    dry_run: bool = _setting("show what would be done, and do nothing", False)
+    explain: bool = _setting("say which ways were chosen, and why", False)
     max_tries: int = _setting("how often to try, at transient faults", 3, env=True, least=1)
     retry_delay: float = _setting(
         "seconds before the second try; then doubled, with jitter", 2.0, env=True, least=0
     )
     timeout: float = _setting("seconds without a byte until a fault", 30.0, least=0.1)
+    wait: float = _setting("seconds to wait for another run into the same place", 0.0, least=0)
+    max_rate: Size = _setting("most bytes in a second, as 20MB/s; 0: no limit", Size(0), least=0)
     log_level: LogLevel = _setting("how much to log", "INFO", env=True)
     progress: ProgressMode = _setting("how to show progress", "auto")
     schedule: str = _setting("cron form: when the prod service runs the task", "", cli=False)
@@ -101,7 +126,8 @@ class Settings:
 
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 TYPES: dict[str, Any] = typing.get_type_hints(Settings)
-CONFIGURABLE = [n for n in FIELDS if n not in {"task", "variant", "password", "force"}]
+_ONCE = {"task", "variant", "password", "force", "checksum", "dry_run", "explain"}
+CONFIGURABLE = [n for n in FIELDS if n not in _ONCE]
 ENVIRONMENT = {n.upper(): n for n, f in FIELDS.items() if f.metadata["env"]}
 
 
@@ -256,6 +282,9 @@ def _convert(wanted: Any, value: Any) -> Any:
         return True if text in _TRUE else False if text in _FALSE else _no()
     if value in (None, "") and type(None) in parts:
         return None
+    if wanted is Words:
+        words = value if isinstance(value, list | tuple) else [value] if value != "" else []
+        return Words(_convert(str, word) or _no() for word in words)
     if isinstance(value, bool | list | dict) or value is None:
         return _no()
     if wanted is int:
@@ -264,12 +293,7 @@ def _convert(wanted: Any, value: Any) -> Any:
         number = float(value)
         return number if abs(number) < 1e12 else _no()  # neither nan nor infinite
     if wanted is Size:
-        match = _SIZE.fullmatch(str(value).strip())
-        if match is None:
-            return _no()
-        digits, unit, binary = match.groups()
-        base = 1024 if binary else 1000
-        return Size(float(digits) * base ** _SIZE_UNITS.index(unit.lower()))
+        return _size(str(value))
     if not isinstance(value, str | Path):  # 007, 1.10 and 12:30 are other numbers to YAML
         return _no()
     text = str(value)
@@ -278,6 +302,15 @@ def _convert(wanted: Any, value: Any) -> Any:
     if Path not in (wanted, *parts):
         return text
     return Path(text).expanduser() if text else _no()
+
+
+def _size(text: str) -> Size:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        return _no()
+    digits, unit, binary = match.groups()
+    base = 1024 if binary else 1000
+    return Size(float(digits) * base ** _SIZE_UNITS.index(unit.lower()))
 
 
 def choices(name: str) -> str:
@@ -293,10 +326,16 @@ def _no() -> typing.NoReturn:
 def _expected(wanted: Any) -> str:
     if typing.get_origin(wanted) is Literal:
         return "one of " + ", ".join(typing.get_args(wanted))
-    names = {bool: "true or false", int: "a whole number", float: "a number"}
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        Size: "a size such as 500MB",
+        Words: "text, or a list of texts (in quotes, where it looks like something else)",
+    }
     if wanted is str:
         return "text (in quotes, where it looks like something else)"
-    return names.get(wanted, "a size such as 500MB" if wanted is Size else "a path")
+    return names.get(wanted, "a path")
 
 
 def _variant(environ: Mapping[str, str], config: Config) -> str:

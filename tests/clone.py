@@ -22,9 +22,13 @@ import time
 from tasks.engine import errors
 from tasks.engine.fetch import Report
 from tasks.engine.manifest import File, Manifest, Source
+from tasks.engine.plan import Item, Plan
+from tasks.engine.sftp import RemoteFile
+
+PLAN = Plan([Item(RemoteFile("a.zip", 5, 0), pathlib.PurePosixPath("a.zip"), True)])
 
 def run(fetch):
-    wanted = fetch.settings.remote_file_path
+    wanted = str(fetch.settings.remote_file_path)
     if wanted == "bug":
         raise KeyError("first line\\nsecond line")
     if wanted == "nothing":
@@ -36,10 +40,10 @@ def run(fetch):
     if wanted.startswith("log"):
         log_a_run(wanted)
     manifest = Manifest(
-        "9", fetch.settings.variant, "me@host:22", wanted, "*.csv", False,
+        "9", fetch.settings.variant, "me@host:22", wanted, "*.csv", "", False,
         sources=[Source(wanted, 5, 0, "")], files=[File("a.csv", 12, "", wanted)],
     )
-    return Report("landed", str(fetch.settings.target), manifest, 1.0)
+    return Report("landed", str(fetch.settings.target), manifest, PLAN, seconds=1.0)
 
 def wait_in_staging(fetch, how):
     """Wait in Python, or in a call into C that no signal ends, with half a file in staging."""

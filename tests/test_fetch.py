@@ -253,6 +253,7 @@ def test_the_manifest_tells_source_and_checksums(client: Client) -> None:
             "size": remote.stat().st_size,
             "mtime": int(remote.stat().st_mtime),
             "sha256": hashlib.sha256(remote.read_bytes()).hexdigest(),
+            "verified": "sha256",
         }
     ]
     assert {file["path"]: (file["size"], file["sha256"]) for file in manifest["files"]} == {

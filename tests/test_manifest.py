@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.engine.manifest import NAME, File, Manifest, Source
+from tasks.engine.manifest import NAME, File, Kept, Manifest, Source
 
 MANIFEST = Manifest(
     task="2",
@@ -16,6 +16,7 @@ MANIFEST = Manifest(
     host="me@host:22",
     remote_file_path="données/events.tar.gz",
     include="*.csv",
+    exclude="",
     keep_archive=True,
     sources=[Source("données/events.tar.gz", 100, 1_767_225_600, "ab" * 32)],
     files=[File("2026/ä.csv", 3, "cd" * 32, "données/events.tar.gz")],
@@ -47,6 +48,7 @@ def test_manifest_is_json_that_people_can_read(tmp_path: Path) -> None:
         "size": 100,
         "mtime": 1_767_225_600,
         "sha256": "ab" * 32,
+        "verified": "size",
     }
     assert data["files"][0]["sha256"] == "cd" * 32
 
@@ -109,17 +111,17 @@ def test_no_file_or_a_folder_in_its_place_is_no_manifest(tmp_path: Path) -> None
     assert Manifest.read(tmp_path) is None
 
 
-def test_manifest_holds_while_each_file_is_there_with_its_size(tmp_path: Path) -> None:
-    (tmp_path / "2026").mkdir()
-    csv, archive = tmp_path / "2026/ä.csv", tmp_path / "events.tar.gz"
-    csv.write_bytes(b"1,2")
-    assert not MANIFEST.holds(tmp_path), "the archive is missing"
-    archive.write_bytes(b"-" * 100)
-    assert MANIFEST.holds(tmp_path)
-    csv.write_bytes(b"1,")
-    assert not MANIFEST.holds(tmp_path), "a file is short"
-    csv.unlink()
-    assert not MANIFEST.holds(tmp_path), "a file is gone"
+def test_each_source_has_what_came_from_it() -> None:
+    assert MANIFEST.by_source() == {
+        "données/events.tar.gz": Kept(MANIFEST.sources[0], MANIFEST.files, MANIFEST.archives)
+    }
+
+
+def test_a_file_of_no_source_makes_it_no_manifest(tmp_path: Path) -> None:
+    data = written(tmp_path)
+    data["files"][0]["source"] = "another.zip"
+    (tmp_path / NAME).write_text(json.dumps(data), encoding="utf-8")
+    assert Manifest.read(tmp_path) is None
 
 
 def test_paths_are_all_files_of_the_folder() -> None:

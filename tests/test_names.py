@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.engine.errors import ArchiveError
-from tasks.engine.names import Names, matches, safe
+from tasks.engine.names import Names, matches, safe, stem
 
 HOSTILE = {
     "/etc/passwd": "absolute",
@@ -93,10 +93,26 @@ def test_name_that_is_taken_stays_inside(raw: str) -> None:
         ("x.csv/readme", "*.csv", False),
         (".csv", "*.csv", True),
         ("acsv", "*.csv", False),
+        ("2026/feb/a.csv", "2026/*.csv", True),
+        ("2025/a.csv", "2026/*.csv", False),
+        ("a.csv", "2026/*.csv", False),
     ],
 )
-def test_pattern_is_of_the_last_part_in_any_case(path: str, pattern: str, whether: bool) -> None:
-    assert matches(PurePosixPath(path), pattern) is whether
+def test_glob_is_of_the_last_part_or_with_a_slash_of_all(
+    path: str, pattern: str, whether: bool
+) -> None:
+    assert matches(PurePosixPath(path), ["*.none", pattern]) is whether
+
+
+@pytest.mark.parametrize(
+    ("name", "without"),
+    [
+        ("a.zip", "a"), ("a.tar.gz", "a"), ("a.csv.ZIP", "a.csv"), ("a.tgz", "a"),
+        ("a.2026.tar.zst", "a.2026"), ("a", "a"), (".zip", ".zip"), ("a.rar", "a.rar"),
+    ],
+)  # fmt: skip
+def test_stem_is_an_archives_name_without_its_endings(name: str, without: str) -> None:
+    assert stem(name) == without
 
 
 @pytest.mark.parametrize(

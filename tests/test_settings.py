@@ -351,7 +351,7 @@ def test_task_runs_on_arguments_alone() -> None:
     """No config file, no env file."""
     arguments = {"remote_file_path": "a.zip", "file_save_path": "out", "remote_host_address": "h"}
     settings = resolve("1", arguments, environ={}).settings.require()
-    assert settings.remote_file_path == "a.zip"
+    assert settings.remote_file_path == ("a.zip",)
     assert settings.target == Path("out")
     assert settings.host_keys == "known", "the careful choice is the default"
 
@@ -407,7 +407,11 @@ tasks:
         ("max_unpacked_size", "2GiB", 2 * 2**30),
         ("max_unpacked_size", "1.5T", 1_500_000_000_000),
         ("username", "'0123'", "0123"),
-        ("remote_file_path", "a b/données.zip", "a b/données.zip"),
+        ("remote_file_path", "a b/données.zip", ("a b/données.zip",)),
+        ("remote_file_path", "[a.zip, 'b?.zip']", ("a.zip", "b?.zip")),
+        ("include", "'*.csv'", ("*.csv",)),
+        ("exclude", "[]", ()),
+        ("max_rate", "20MB/s", 20_000_000),
         ("file_save_path", "data/x", Path("data/x")),
     ],
 )
@@ -445,6 +449,9 @@ def test_value_becomes_its_type(name: str, text: str, wanted: object) -> None:
         ("file_save_path", "~nobody-of-this-name/x", "expected a path"),
         ("known_hosts_file", "''", "expected a path"),
         ("remote_file_path", "{a: b}", "expected text"),
+        ("remote_file_path", "[1]", "expected text"),
+        ("include", "['']", "expected text"),
+        ("on_error", "stop", "one of fail, continue"),
         ("remote_file_path", "2026-01-01", "expected text"),
         ("remote_file_path", '"a\\0b"', "expected text"),
         ("username", "yes", "expected text"),

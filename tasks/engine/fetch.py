@@ -11,7 +11,8 @@ import contextlib
 import hashlib
 import logging
 import time
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Literal
@@ -19,81 +20,38 @@ from typing import IO, TYPE_CHECKING, Literal
 import tenacity
 
 from tasks.engine import names, remote, unpack
-from tasks.engine.errors import ArchiveError, LighterageError, RemotePathError
+from tasks.engine.errors import (
+    ArchiveError,
+    IntegrityError,
+    LighterageError,
+    LocalError,
+    RemotePathError,
+)
 from tasks.engine.landing import landing, writing
-from tasks.engine.manifest import File, Manifest, Source
-from tasks.engine.progress import human, progress
+from tasks.engine.manifest import File, Kept, Manifest, Source
+from tasks.engine.plan import Item, Plan, compare
+from tasks.engine.progress import progress
+from tasks.engine.report import Failed, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
     from contextlib import AbstractContextManager
 
     import fabric
 
     from tasks.engine.landing import Landing
+    from tasks.engine.report import Status
     from tasks.engine.sftp import RemoteFile
     from tasks.settings import Settings
 
+__all__ = ["Fetch", "Report", "execute"]
+
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Report:
-    """How a run ended: what is where, and how it got there.
-
-    Attributes:
-        status: `landed`, or `unchanged` where nothing had to be done.
-        target: The folder with the data.
-        manifest: What is in it.
-        seconds: What the run took.
-    """
-
-    status: Literal["landed", "unchanged"]
-    target: str
-    manifest: Manifest
-    seconds: float = 0.0
-
-    def lines(self) -> list[str]:
-        """Give the report for people."""
-        manifest = self.manifest
-        size = human(sum(file.size for file in manifest.files))
-        count = f"{len(manifest.files)} file{'' if len(manifest.files) == 1 else 's'}"
-        packed = human(sum(source.size for source in manifest.sources))
-        where = f"{manifest.host}:{manifest.remote_file_path}"
-        name = f"task {manifest.task} ({manifest.variant})"
-        if self.status == "unchanged":
-            return [
-                f"{name}: unchanged since {manifest.finished}: {count}, {size}, in {self.target}",
-                f"  source: {where}; --force fetches it again",
-            ]
-        lines = [
-            f"{name}: landed {count}, {size}, in {self.target}",
-            f"  source: {where}, {packed}, in {self.seconds:.1f} s; checked: size, archive CRC",
-        ]
-        if manifest.archives:
-            kept = ", ".join(archive.path for archive in manifest.archives)
-            lines.append(f"  kept: {kept}")
-        if manifest.skipped:
-            lines.append(f"  skipped: {manifest.skipped} not matching {manifest.include}")
-        return lines
-
-    def data(self) -> dict[str, object]:
-        """Give the report for programs."""
-        manifest = self.manifest
-        return {
-            "status": self.status,
-            "task": manifest.task,
-            "variant": manifest.variant,
-            "target": self.target,
-            "files": len(manifest.files),
-            "bytes": sum(file.size for file in manifest.files),
-            "host": manifest.host,
-            "remote_file_path": manifest.remote_file_path,
-            "remote_bytes": sum(source.size for source in manifest.sources),
-            "archives": [archive.path for archive in manifest.archives],
-            "skipped": manifest.skipped,
-            "seconds": round(self.seconds, 3),
-        }
+HOURS = 86400.0
+"""How long contents may be asked for, in seconds, where nothing else goes on meanwhile."""
+_OWN_FAULTS = (RemotePathError, IntegrityError, ArchiveError)
+"""Errors that are one remote file's own: the next one may come all the same."""
 
 
 class Fetch:
@@ -116,24 +74,27 @@ class Fetch:
         kind: Literal["zip", "tar"],
         include: str = "*.csv",
     ) -> Report:
-        """Land the members of the one archive at `remote_file_path`.
+        """Land the members of the archive at `remote_file_path`.
+
+        Of several, named by a glob or a list, each lands in a folder of its own name.
 
         Args:
             connection: From `connect`.
             kind: What it is: a zip, or a tar that may be packed.
-            include: A glob of the member names that land, in any case.
+            include: A glob of the names that land, in any case, where the settings have none.
 
         Raises:
             LighterageError: One of its kinds; nothing has changed then.
         """
         host = remote.Host(connection, self.settings)
-        source = host.facts(self.settings.remote_file_path)
-        if source.folder:
-            raise RemotePathError(f"{source.path}: is a directory: task 3 takes those")
-        run = _Run(self.settings, self._place, host, include)
-        return self._land(
-            run, [source], lambda stream: run.archive(source, stream, kind, PurePosixPath())
-        )
+        items = []
+        for source, folder in self._sources(host, names.stem):
+            if source.folder:
+                raise RemotePathError(f"{source.path}: is a directory: task 3 takes those")
+            path = folder / names.safe(PurePosixPath(source.path).name, source.path)
+            items.append(Item(source, path, packed=True))
+        run = _Run(self.settings, self._place, host, include, kind)
+        return self._land(run, items, None)
 
     def tree(
         self,
@@ -143,144 +104,273 @@ class Fetch:
     ) -> Report:
         """Land the directory at `remote_file_path`: its files, and each zip's members in its place.
 
+        Of several, named by a glob or a list, each lands in a folder of its own name.
+
         Args:
             connection: From `connect`.
-            include: A glob of the names that land, in any case, of files and of members.
+            include: A glob of the names that land, in any case, of files and of members, where
+                the settings have none.
             archives: A glob of the names that are unpacked where they lie.
 
         Raises:
             LighterageError: One of its kinds; nothing has changed then.
         """
         host = remote.Host(connection, self.settings)
-        top = host.facts(self.settings.remote_file_path)
-        if not top.folder:
-            raise RemotePathError(f"{top.path}: is a file: tasks 1 and 2 take archives")
-        found = host.listing(top.path)
-        run = _Run(self.settings, self._place, host, include)
-        wanted = {
-            file.path: path
-            for path, file in found.files.items()
-            if names.matches(path, include) or names.matches(path, archives)
-        }
-        run.skipped = found.skipped + len(found.files) - len(wanted)
-        if not wanted:
-            raise RemotePathError(f"{top.path}: holds no {include} and no {archives}")
+        run = _Run(self.settings, self._place, host, include, "zip")
+        items = []
+        there: set[str] = set()
+        for top, folder in self._sources(host, str):
+            if not top.folder:
+                raise RemotePathError(f"{top.path}: is a file: tasks 1 and 2 take archives")
+            found = host.listing(top.path)
+            run.skipped += found.skipped + len(found.files)
+            there.update(file.path for file in found.files.values())
+            for below, source in found.files.items():
+                path = folder / below
+                packed = names.matches(path, [archives]) and not run.excludes(path)
+                if run.wants(path) or packed:
+                    items.append(Item(source, path, packed=not run.wants(path)))
+        run.skipped -= len(items)
+        if not items:
+            raise RemotePathError(
+                f"{self.settings.remote_file_path}: holds no {run.selection} and no {archives}"
+            )
+        return self._land(run, items, there)
 
-        def bring(stream: remote.Stream) -> None:
-            path = wanted[stream.path]
-            source = found.files[path]
-            if names.matches(path, include):
-                run.plain(source, stream, path)
-            else:
-                run.archive(source, stream, "zip", path.parent)
-
-        return self._land(run, [found.files[path] for path in wanted.values()], bring)
+    def _sources(
+        self, host: remote.Host, named: Callable[[str], str]
+    ) -> Iterator[tuple[RemoteFile, PurePosixPath]]:
+        """Yield what `remote_file_path` names, and the folder for each: one alone needs none."""
+        asked = self.settings.remote_file_path
+        found = host.expand(asked)
+        alone = len(asked) == 1 and [file.path for file in found] == list(asked)
+        for file in found:
+            name = PurePosixPath(file.path).name
+            folder = PurePosixPath() if alone else names.safe(named(name), file.path)
+            yield file, folder
 
     # --- the way of the data --------------------------------------------------------------
 
-    def _land(
-        self, run: _Run, sources: list[RemoteFile], bring: Callable[[remote.Stream], None]
-    ) -> Report:
-        """Fetch what changed into the staging folder, check it, and put it in place."""
-        before = self._place.landed()
-        if before and not self.settings.force and run.same(before, sources):
-            return self._report("unchanged", before)
-        self._place.begin()
-        total = sum(source.size for source in sources)
-        with progress(self.settings.remote_file_path, total, self.settings.progress) as bar:
-            for _, stream in run.host.files(sources, bar.add):
-                bring(stream)
+    def _land(self, run: _Run, items: list[Item], there: Container[str] | None) -> Report:
+        """Fetch what is new or changed into the staging folder, check it, and put it in place.
+
+        Args:
+            run: Of this try.
+            items: All that the host has.
+            there: The paths of the host's listing, where there was one.
+        """
+        settings, place = self.settings, self._place
+        before = run.comparable(place.landed())
+        plan = compare(items, before, place.target, run.told, force=settings.force)
+        run.explain_plan(plan)
+        if settings.dry_run:
+            return self._report("planned", before or run.manifest(), plan, run)
+        if before and not plan.fetched and not (settings.mirror and plan.removed):
+            place.finish()
+            return self._report("unchanged", before, plan, run)
+        place.begin({run.identity(item) for item in plan.fetched})
+        kept = [*plan.unchanged, *([] if settings.mirror else plan.removed)]
+        for one in kept:
+            run.keep(one)
+        sums = run.host.sums([item.source for item in plan.fetched], there)
+        began = time.monotonic()
+        total = sum(item.source.size for item in plan.fetched)
+        with progress(str(settings.remote_file_path), total, settings.progress) as bar:
+            run.bring_all(plan, bar.add)
+        place.written()
+        run.check(plan, sums, max(settings.timeout, time.monotonic() - began))
         manifest = run.manifest()
+        if run.failed and len(run.failed) == len(plan.fetched) and not manifest.files:
+            raise run.failed[0].error
         if not manifest.files:
             raise ArchiveError(
-                f"{self.settings.remote_file_path}: holds no {manifest.include}: nothing to land"
+                f"{settings.remote_file_path}: holds no {run.selection}: nothing to land"
             )
-        self._place.commit(manifest)
-        return self._report("landed", manifest)
+        place.commit(manifest)
+        return self._report("partial" if run.failed else "landed", manifest, plan, run)
 
-    def _report(self, status: Literal["landed", "unchanged"], manifest: Manifest) -> Report:
-        target = str(self.settings.target)
-        return Report(status, target, manifest, time.monotonic() - self._started)
+    def _report(self, status: Status, manifest: Manifest, plan: Plan, run: _Run) -> Report:
+        return Report(
+            status,
+            str(self.settings.target),
+            manifest,
+            plan,
+            run.failed,
+            run.explained() if self.settings.explain else [],
+            time.monotonic() - self._started,
+        )
 
 
 class _Run:
     """One try: what has come so far, and how each kind of file is brought."""
 
-    def __init__(self, settings: Settings, place: Landing, host: remote.Host, include: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        place: Landing,
+        host: remote.Host,
+        include: str,
+        kind: Literal["zip", "tar"],
+    ) -> None:
         self.host = host
         self.skipped = 0
+        self.failed: list[Failed] = []
         self._settings = settings
         self._place = place
-        self._sources: list[tuple[RemoteFile, str | None]] = []  # None: as the file that it is
-        self._archives: list[File] = []
-        self._manifest = Manifest(
-            task=settings.task,
-            variant=settings.variant,
-            host=host.name,
-            remote_file_path=settings.remote_file_path,
-            include=include,
-            keep_archive=settings.keep_archive,
-            started=_now(),
-        )
+        self._kind = kind
+        self._include = settings.include or (include,)
+        self._sources: dict[str, Source] = {}
+        self._ways: list[str] = []
+        self._started = _now()
+
+    # --- what is wanted, and what is there --------------------------------------------------
+
+    @property
+    def selection(self) -> str:
+        """The globs of what lands, for people."""
+        return " or ".join(self._include)
+
+    def wants(self, path: PurePosixPath) -> bool:
+        """Whether a file of that name lands."""
+        return names.matches(path, self._include) and not self.excludes(path)
+
+    def excludes(self, path: PurePosixPath) -> bool:
+        """Whether a name was excluded."""
+        return names.matches(path, self._settings.exclude)
+
+    def comparable(self, before: Manifest | None) -> Manifest | None:
+        """Return `before` where it tells of the same selection, landed in the same form."""
+        return before if before and before.same_way(self.manifest()) else None
+
+    @property
+    def told(self) -> Callable[[list[RemoteFile]], dict[str, str]] | None:
+        """Asks for the sha256 of remote files, where contents decide what has changed."""
+        if not self._settings.checksum:
+            return None
+        return lambda files: self.host.sums(files).result(HOURS)
+
+    def identity(self, item: Item) -> str:
+        """Give a name for just this content of a remote file, as far as size and time tell."""
+        source = item.source
+        text = f"{self.host.name}\0{source.path}\0{source.size}\0{source.mtime}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def manifest(self) -> Manifest:
         """Give the manifest of what has come, once it is written."""
-        files = self._place.written()
-        landed = {file.source: file.sha256 for file in files}
-        return replace(
-            self._manifest,
-            sources=[
-                Source(source.path, source.size, source.mtime, sha256 or landed[source.path])
-                for source, sha256 in self._sources
-            ],
-            files=files,
-            archives=self._archives,
+        settings, place = self._settings, self._place
+        return Manifest(
+            task=settings.task,
+            variant=settings.variant,
+            host=self.host.name,
+            remote_file_path=str(settings.remote_file_path),
+            include=", ".join(self._include),
+            exclude=str(settings.exclude),
+            keep_archive=settings.keep_archive,
+            sources=sorted(self._sources.values(), key=lambda source: source.path),
+            files=sorted(place.written(), key=lambda file: file.path),
+            archives=sorted(place.archives(), key=lambda file: file.path),
             skipped=self.skipped,
+            started=self._started,
             finished=_now(),
         )
 
-    def same(self, before: Manifest, sources: list[RemoteFile]) -> bool:
-        """Whether `before` tells of the same sources, landed in the same way."""
-        now = self._manifest
-        return (before.host, before.remote_file_path, before.include, before.keep_archive) == (
-            now.host, now.remote_file_path, now.include, now.keep_archive
-        ) and {(old.path, old.size, old.mtime) for old in before.sources} == {
-            (new.path, new.size, new.mtime) for new in sources
-        }  # fmt: skip
+    # --- bringing ---------------------------------------------------------------------------
 
-    def plain(self, source: RemoteFile, stream: remote.Stream, path: PurePosixPath) -> None:
-        """Bring a file as it is."""
-        self._place.write(path, stream, source.path)
-        self._sources.append((source, None))
+    def keep(self, kept: Kept) -> None:
+        """Take over what landed before."""
+        self._place.keep(kept)
+        self._sources[kept.source.path] = kept.source
 
-    def archive(
-        self,
-        source: RemoteFile,
-        stream: remote.Stream,
-        kind: Literal["zip", "tar"],
-        folder: PurePosixPath,
-    ) -> None:
-        """Bring an archive, and land its members in `folder`; keep it there where asked."""
-        path = folder / PurePosixPath(source.path).name
-        limits = unpack.Limits.of(self._settings)
+    def bring_all(self, plan: Plan, on_bytes: Callable[[int], None]) -> None:
+        """Bring what is to be fetched; each file again where it changed meanwhile."""
+        left, tries = deque(plan.fetched), Counter[PurePosixPath]()
+        while left:
+            try:
+                wanted = [(item.source, self._place.begun(self.identity(item))) for item in left]
+                for stream in self.host.files(wanted, on_bytes):
+                    self._bring(left[0], stream)
+                    left.popleft()
+            except _OWN_FAULTS as error:
+                item = left.popleft()
+                tries[item.path] += 1
+                again = self._again(item, error, tries[item.path])
+                if again:
+                    left.appendleft(again)
+                elif not self._goes_on(plan, item, error):
+                    raise
+
+    def _again(self, item: Item, error: LighterageError, tries: int) -> Item | None:
+        """Prepare another try of one file, where its fault may pass."""
+        if not error.transient:
+            return None
+        if tries >= self._settings.max_tries:
+            error.transient = False  # all tries are used up
+            return None
+        delay = remote.delay_before(self._settings, tries)
+        log.warning("%s; fetching it again in %.1f s", error, delay)
+        time.sleep(delay)
+        self._forget(item)
+        try:
+            return replace(item, source=self.host.facts(item.source.path))
+        except RemotePathError as gone:  # so what else is there has to be looked at anew
+            raise IntegrityError(f"{gone} any more", transient=True) from gone
+
+    def _goes_on(self, plan: Plan, item: Item, error: LighterageError) -> bool:
+        """Whether the others land without this one; of which the old data stays then."""
+        if self._settings.on_error == "fail" or len(plan.fetched) + len(plan.unchanged) < 2:
+            return False
+        log.error("%s", error)
+        self._forget(item)
+        self.failed.append(Failed(item.source.path, error))
+        if item.source.path in plan.stale:
+            self.keep(plan.stale[item.source.path])
+        return True
+
+    def _forget(self, item: Item) -> None:
+        self.host.reset()
+        self._place.drop(item.source.path)
+        self._sources.pop(item.source.path, None)
+
+    def _bring(self, item: Item, stream: remote.Stream) -> None:
+        if item.packed:
+            self._archive(item, stream)
+        else:
+            self._place.write(item.path, stream, item.source.path)
+            self._note(item, "")
+
+    def _note(self, item: Item, sha256: str) -> None:
+        source = item.source
+        self._sources[source.path] = Source(source.path, source.size, source.mtime, sha256)
+
+    def _archive(self, item: Item, stream: remote.Stream) -> None:
+        """Bring an archive, and land its members in its folder; keep it there where asked."""
+        source, limits = item.source, unpack.Limits.of(self._settings)
+        skipped = self.skipped
         with contextlib.ExitStack() as stack:
-            copy = None
+            copy, begun = None, 0
             if self._settings.keep_archive:
-                copy = stack.enter_context(self._place.open(path, source.path))
-            elif kind == "zip":  # its table of contents is at its end
+                identity = self.identity(item)
+                begun = self._place.begun(identity)
+                copy = stack.enter_context(self._place.archive(item.path, source.path, identity))
+            elif self._kind == "zip":  # its table of contents is at its end
                 copy = stack.enter_context(self._place.scratch())
-            tee = _Tee(stream, copy)
-            if copy is not None and kind == "zip":
+            tee = _Tee(stream, copy, begun)
+            wanted = self._wanted_in(item.path.parent)
+            if copy is not None and self._kind == "zip":
                 tee.drain()
-                members = unpack.zip_members(copy, limits, source.path, self._wanted)
+                members = unpack.zip_members(copy, limits, source.path, wanted)
             else:
-                members = unpack.tar_members(tee, limits, source.path, self._wanted)
-            self._members(members, folder, source.path)
-            tee.drain()  # what comes behind the archive's own end is part of its checksum
+                members = unpack.tar_members(tee, limits, source.path, wanted)
+            try:
+                self._members(members, item.path.parent, source.path)
+                tee.drain()  # what comes behind the archive's own end is part of its checksum
+            except BaseException:
+                self.skipped = skipped
+                raise
         sha256 = tee.digest.hexdigest()
-        self._sources.append((source, sha256))
+        self._note(item, sha256)
         if self._settings.keep_archive:
-            self._archives.append(File(str(path), source.size, sha256, source.path))
+            self._place.archived(File(str(item.path), source.size, sha256, source.path))
 
     def _members(
         self, members: Iterator[unpack.Member | None], folder: PurePosixPath, origin: str
@@ -291,27 +381,89 @@ class _Run:
                 continue
             self._place.write(folder / member.path, member.blocks, origin)
 
-    def _wanted(self, path: PurePosixPath) -> bool:
-        return names.matches(path, self._manifest.include)
+    def _wanted_in(self, folder: PurePosixPath) -> Callable[[PurePosixPath], bool]:
+        return lambda path: self.wants(folder / path)
+
+    # --- checking -----------------------------------------------------------------------------
+
+    def check(self, plan: Plan, sums: remote.Sums, seconds: float) -> None:
+        """Compare what came with the checksums that the host tells.
+
+        Args:
+            plan: Says what was fetched.
+            sums: Asked for when the fetch began.
+            seconds: How long to wait for them.
+
+        Raises:
+            IntegrityError: Something else came.
+        """
+        landed = {file.source: file.sha256 for file in self._place.written()}
+        told = sums.result(seconds)
+        for item in plan.fetched:
+            path = item.source.path
+            source = self._sources.get(path)
+            if source is None or path in {failed.path for failed in self.failed}:
+                continue
+            sha256 = source.sha256 or landed[path]
+            expected = told.get(path)
+            if expected and expected != sha256:
+                where = "beside it" if path in sums.beside else "of the host's sha256sum"
+                error = IntegrityError(
+                    f"{path}: came with sha256 {sha256}, but the one {where} is {expected}",
+                    transient=path not in sums.beside,
+                )
+                if not self._goes_on(plan, item, error):
+                    raise error
+                continue
+            verified = "sha256" if expected else "size"
+            self._sources[path] = replace(source, sha256=sha256, verified=verified)
+        self._ways.append(_of_checksums(plan, sums, told))
+
+    # --- explaining -----------------------------------------------------------------------------
+
+    def explain_plan(self, plan: Plan) -> None:
+        """Note how it was told what to fetch."""
+        if plan.unchanged:
+            how = "sha256" if self._settings.checksum else "size and time"
+            self._ways.append(
+                f"{len(plan.fetched)} to fetch, {len(plan.unchanged)} as they were: by {how}"
+            )
+
+    def explained(self) -> list[str]:
+        """Say which ways were chosen, and why."""
+        return [*self.host.explained(), *self._ways]
 
 
 class _Tee:
-    """A stream that is hashed as it is read, and written to `copy` where there is one."""
+    """A stream that is hashed as it is read, and written to `copy` where there is one.
 
-    def __init__(self, stream: remote.Stream, copy: IO[bytes] | None) -> None:
+    Args:
+        stream: What follows on the first `begun` bytes, which `copy` has already.
+        copy: A file for reading and appending.
+        begun: How many bytes of it come first.
+    """
+
+    def __init__(self, stream: remote.Stream, copy: IO[bytes] | None, begun: int) -> None:
         self._stream = stream
         self._copy = copy
+        self._begun = begun
         self.digest = hashlib.sha256()
         self.count = 0
 
     def read(self, size: int = -1) -> bytes:
         """Return at most `size` bytes, b"" at the end."""
-        block = self._stream.read(size)
+        if self._copy is not None and self.count < self._begun:
+            left = self._begun - self.count
+            block = self._copy.read(min(size if size >= 0 else unpack.BLOCK, left))
+            if not block:
+                raise LocalError(f"{self._stream.path}: what came of it before is gone")
+        else:
+            block = self._stream.read(size)
+            if self._copy is not None:
+                with writing(self._stream.path):
+                    self._copy.write(block)
         self.digest.update(block)
         self.count += len(block)
-        if self._copy is not None:
-            with writing(self._stream.path):
-                self._copy.write(block)
         return block
 
     def drain(self) -> None:
@@ -341,9 +493,25 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
         before_sleep=lambda state: _tell(state, settings.max_tries),
         reraise=True,
     )
-    with landing(settings.target, overwrite=settings.overwrite) as place:
+    with landing(
+        settings.target,
+        overwrite=settings.overwrite,
+        wait=settings.wait,
+        dry_run=settings.dry_run,
+    ) as place:
         fetch = Fetch(settings, place)
         return tries(run, fetch)
+
+
+def _of_checksums(plan: Plan, sums: remote.Sums, told: dict[str, str]) -> str:
+    """Say what contents were compared with, and why no better."""
+    paths = [item.source.path for item in plan.fetched]
+    ways = {
+        "a checksum beside the data": sum(path in sums.beside for path in paths),
+        "the host's sha256sum": sum(path in sums.asked for path in paths),
+        "size only, as the host tells no checksum": sum(path not in told for path in paths),
+    }
+    return "verified by " + ", ".join(f"{way} ({n})" for way, n in ways.items() if n)
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -2,8 +2,10 @@
 
 Files go into a staging folder beside the target, on its own file system; at the end the two
 change names in one step. A lock beside them keeps a second run out, and is gone with its
-process. Nothing is flushed to the disk by force: after a power cut the kernel may have lost
-what was written last, and the next run sees that by the sizes in the manifest.
+process. Archives that are kept come into a folder `.NAME.part` of their own until then, so that
+a later run goes on where this one broke off. Nothing is flushed to the disk by force: after a
+power cut the kernel may have lost what was written last, and the next run sees that by the
+sizes in the manifest.
 """
 
 from __future__ import annotations
@@ -13,23 +15,29 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
+import time
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from tasks.engine import interrupt
-from tasks.engine.errors import BusyError, Interrupted, LocalError
+from tasks.engine.errors import ArchiveError, BusyError, IntegrityError, Interrupted, LocalError
 from tasks.engine.manifest import NAME as MANIFEST_NAME
-from tasks.engine.manifest import File, Manifest
+from tasks.engine.manifest import File, Kept, Manifest
 from tasks.engine.names import Names
 from tasks.engine.threads import WriteBehind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
+log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 0.1
+"""How often a waiting run looks whether the place is free."""
 BLOCKS_BEHIND = 32
 """Blocks that may wait to be hashed and written: 8 MiB at most."""
 
@@ -77,29 +85,80 @@ class Landing:
         self.target = target
         self.staging = target.with_name(f".{target.name}.staging")
         self._aside = target.with_name(f".{target.name}.old")
+        self._parts = target.with_name(f".{target.name}.part")
         self._names = Names()
         self._files: list[File] = []
+        self._begun: dict[str, list[PurePosixPath]] = {}
+        self._archives: list[File] = []
+        self._parts_in_use: dict[PurePosixPath, Path] = {}  # archives that are yet to be placed
         self._writer: WriteBehind | None = None
         self.committed = False
 
     def landed(self) -> Manifest | None:
-        """Return the manifest of what landed here before, if it is all still there."""
-        manifest = Manifest.read(self.target)
-        return manifest if manifest and manifest.holds(self.target) else None
+        """Return the manifest of what landed here before."""
+        return Manifest.read(self.target)
 
-    def begin(self) -> None:
+    def begin(self, parts: Collection[str] = ()) -> None:
         """Start with an empty staging folder; also the second time, when a try failed.
+
+        Args:
+            parts: The identities of the archives that may come; other beginnings are removed.
 
         Raises:
             LocalError: It cannot be made.
         """
         self._stop_writing()
         self._files = []
-        self._names = Names()
-        self._names.add(PurePosixPath(MANIFEST_NAME), "Lighterage")
+        self._archives = []
+        self._begun = {}
+        self._parts_in_use = {}
+        self._take_manifests_name()
         with writing(self.staging):
             _remove(self.staging)
             self.staging.mkdir()
+            for part in self._parts.iterdir() if self._parts.is_dir() else []:
+                if part.name not in parts:
+                    _remove(part)
+
+    def _take_manifests_name(self) -> None:
+        self._names = Names()
+        self._names.add(PurePosixPath(MANIFEST_NAME), "Lighterage")
+
+    def keep(self, kept: Kept) -> None:
+        """Take what landed before into the new tree: as hard links, or copies.
+
+        Raises:
+            LocalError: A file cannot be taken over.
+        """
+        self.written()
+        self._files += kept.files
+        self._archives += kept.archives
+        for file in [*kept.files, *kept.archives]:
+            path = PurePosixPath(file.path)
+            self._names.add(path, file.source)
+            self._begun.setdefault(file.source, []).append(path)
+            old, new = self.target / path, self.staging / path
+            with writing(self.target / path):
+                new.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(old, new)
+                except OSError as error:
+                    if error.errno == errno.ENOSPC:
+                        raise
+                    shutil.copyfile(old, new)
+
+    def drop(self, source: str) -> None:
+        """Forget what came from a remote file so far, as if it had never been asked for."""
+        self.written()
+        for path in self._begun.pop(source, []):
+            (self.staging / path).unlink(missing_ok=True)
+            self._parts_in_use.pop(path, None)
+        self._files = [file for file in self._files if file.source != source]
+        self._archives = [file for file in self._archives if file.source != source]
+        self._take_manifests_name()
+        for origin, paths in self._begun.items():
+            for path in paths:
+                self._names.add(path, origin)
 
     def write(self, path: PurePosixPath, blocks: Iterable[bytes], source: str) -> None:
         """Write a file of the new tree; it is hashed and written behind, see `written`.
@@ -114,6 +173,7 @@ class Landing:
             LocalError: It, or one before it, cannot be written.
         """
         self._names.add(path, source)
+        self._begun.setdefault(source, []).append(path)
         writer = self._behind()
         new = _NewFile(self.staging / path, self.target / path)
         for block in blocks:
@@ -144,16 +204,43 @@ class Landing:
             self._writer.stop()
             self._writer = None
 
+    def begun(self, identity: str) -> int:
+        """Return how many bytes an earlier run got of an archive that is kept."""
+        try:
+            return (self._parts / identity).stat().st_size
+        except OSError:
+            return 0
+
+    def archived(self, file: File) -> None:
+        """Note an archive that is kept, now that it is whole."""
+        self._archives.append(file)
+
+    def archives(self) -> list[File]:
+        """Tell which archives are kept."""
+        return self._archives
+
     @contextlib.contextmanager
-    def open(self, path: PurePosixPath, origin: str) -> Iterator[IO[bytes]]:
-        """Open a new file of the new tree, for writing and reading."""
-        self._names.add(path, origin)
-        full = self.staging / path
+    def archive(self, path: PurePosixPath, source: str, identity: str) -> Iterator[IO[bytes]]:
+        """Open an archive that is kept, to read what an earlier run got of it, and to append.
+
+        Args:
+            path: Where it will be, relative to the target.
+            source: The remote file.
+            identity: A file name for just this content; what is there under it is its beginning.
+        """
+        self._names.add(path, source)
+        self._begun.setdefault(source, []).append(path)
+        self._parts_in_use[path] = part = self._parts / identity
         with writing(self.target / path):
-            full.parent.mkdir(parents=True, exist_ok=True)
-            file = full.open("x+b")
-        with _flushed(file, self.target / path):
-            yield file
+            self._parts.mkdir(exist_ok=True)
+            file = part.open("a+b")
+            file.seek(0)
+        try:
+            with _flushed(file, self.target / path):
+                yield file
+        except (ArchiveError, IntegrityError):  # it is not worth going on with
+            part.unlink(missing_ok=True)
+            raise
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[IO[bytes]]:
@@ -170,11 +257,15 @@ class Landing:
             LocalError: The renaming failed; the old tree is still there.
         """
         with writing(self.target):
+            for path, part in self._parts_in_use.items():
+                (self.staging / path).parent.mkdir(parents=True, exist_ok=True)
+                part.rename(self.staging / path)
             manifest.write(self.staging)
             with interrupt.uninterrupted():
                 self._swap()
                 self.committed = True
         _remove(self.staging)
+        _remove(self._parts)
 
     def _swap(self) -> None:
         """Let the two trees change names; what is in staging then is rubbish."""
@@ -205,18 +296,27 @@ class Landing:
             _remove(self.staging)
 
     def discard(self) -> None:
-        """Remove the staging folder, if there is one."""
+        """Remove the staging folder, if there is one; the beginnings of archives stay."""
         self._stop_writing()
         _remove(self.staging)
+        _remove_empty([self._parts])
+
+    def finish(self) -> None:
+        """Remove what was to serve a later run: there is nothing left to be done."""
+        _remove(self._parts)
 
 
 @contextlib.contextmanager
-def landing(target: Path, *, overwrite: bool) -> Iterator[Landing]:
+def landing(
+    target: Path, *, overwrite: bool, wait: float = 0, dry_run: bool = False
+) -> Iterator[Landing]:
     """Lock a target, and give the way to land in it; without a commit nothing stays.
 
     Args:
         target: The folder that will hold the data. A link to a folder is followed.
         overwrite: Whether data that landed before may be replaced.
+        wait: Seconds to wait for another run that has the lock.
+        dry_run: Only look: no lock is taken, and nothing is made or removed.
 
     Raises:
         BusyError: Another run has the lock.
@@ -229,10 +329,15 @@ def landing(target: Path, *, overwrite: bool) -> Iterator[Landing]:
             raise LocalError(f"{target}: a link that leads back to itself") from error
         if not target.name:
             raise LocalError(f"{target}: the root folder is no place to land in")
-        made = _make_parents(target.parent)
     place = Landing(target)
+    if dry_run:
+        _check_replaceable(target, overwrite=overwrite)
+        yield place
+        return
+    with writing(target):
+        made = _make_parents(target.parent)
     try:
-        with _locked(target), interrupt.cleaned_up_by(place.discard):
+        with _locked(target, wait), interrupt.cleaned_up_by(place.discard):
             place.recover()
             _check_replaceable(target, overwrite=overwrite)
             try:
@@ -292,15 +397,16 @@ def _check_replaceable(target: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
+def _locked(target: Path, wait: float) -> Iterator[None]:
     """Hold the lock file beside a target; the system frees it however its holder ends."""
+    end = time.monotonic() + wait
     path = target.with_name(f".{target.name}.lock")
     while True:
         with writing(path):
             file = path.open("a")
         try:
             with writing(path):
-                _lock(file, target)
+                _lock(file, target, end)
         except BaseException:
             file.close()
             raise
@@ -320,11 +426,23 @@ def _locked(target: Path) -> Iterator[None]:
         file.close()
 
 
-def _lock(file: IO[str], target: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BusyError(f"{target}: another run is landing here: wait for its end") from error
+def _lock(file: IO[str], target: Path, end: float) -> None:
+    said = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise BusyError(
+                    f"{target}: another run is landing here: wait for its end, or pass --wait"
+                ) from error
+            if not said:
+                log.warning("%s: another run is landing here; waiting for its end", target)
+                said = True
+            time.sleep(min(LOCK_SECONDS, left))
+        else:
+            return
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -22,12 +22,17 @@ _json = json.JSONEncoder(ensure_ascii=False).encode
 
 @dataclass(frozen=True)
 class Source:
-    """A remote file as it was fetched: sizes in bytes, mtime in seconds since 1970."""
+    """A remote file as it was fetched: sizes in bytes, mtime in seconds since 1970.
+
+    Attributes:
+        verified: What its content was compared with: `sha256` of the host, or `size` only.
+    """
 
     path: str
     size: int
     mtime: int
     sha256: str
+    verified: str = "size"
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,15 @@ class File:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A source, the files that came from it, and the archive where it was kept."""
+
+    source: Source
+    files: list[File]
+    archives: list[File]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """All that is known of a landed folder; times are UTC, ISO 8601."""
 
@@ -49,6 +63,7 @@ class Manifest:
     host: str
     remote_file_path: str
     include: str
+    exclude: str
     keep_archive: bool
     sources: list[Source] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
@@ -78,24 +93,32 @@ class Manifest:
                 return None
             for key, kind in {"sources": Source, "files": File, "archives": File}.items():
                 data[key] = [_checked(kind, item) for item in data[key]]
-            return _checked(cls, data)
+            manifest = _checked(cls, data)
+            manifest.by_source()  # raises where a file is of no source
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        return manifest
+
+    def same_way(self, other: Manifest) -> bool:
+        """Whether both tell of the same selection from the same place, landed in the same form."""
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("host", "remote_file_path", "include", "exclude", "keep_archive")
+        )
+
+    def by_source(self) -> dict[str, Kept]:
+        """Return each source with what came from it, by its remote path."""
+        found = {source.path: Kept(source, [], []) for source in self.sources}
+        for file in self.files:
+            found[file.source].files.append(file)
+        for archive in self.archives:
+            found[archive.source].archives.append(archive)
+        return found
 
     def paths(self) -> set[PurePosixPath]:
         """Every file of the folder that is the project's own."""
         own = {PurePosixPath(item.path) for item in [*self.files, *self.archives]}
         return own | {PurePosixPath(NAME)}
-
-    def holds(self, folder: Path) -> bool:
-        """Whether every file is there with its size; contents are not read again."""
-        try:
-            return all(
-                (folder / item.path).lstat().st_size == item.size
-                for item in [*self.files, *self.archives]
-            )
-        except OSError:
-            return False
 
 
 def _checked(kind: type[T], data: dict[str, Any]) -> T:

@@ -6,14 +6,19 @@ import re
 import unicodedata
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from tasks.engine.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_NAME_BYTES = 255
 """What one name may take on the file systems in use (NAME_MAX of ext4, xfs, btrfs, overlay)."""
 MAX_PATH_BYTES = 4000
 """What a whole path may take, with room for the destination's own part (PATH_MAX is 4096)."""
 
+_PACKED = re.compile(r"(?:\.tar)?\.(?:zip|tar|tgz|tbz2?|txz|tzst|gz|bz2|xz|zst)$", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -53,9 +58,19 @@ def _problem(raw: str) -> str:
     return ""
 
 
-def matches(path: PurePosixPath, pattern: str) -> bool:
-    """Whether the last part of `path` matches a glob, in any case: `A.CSV` is a `*.csv`."""
-    return fnmatchcase(path.name.lower(), pattern.lower())
+def matches(path: PurePosixPath, patterns: Iterable[str]) -> bool:
+    """Whether `path` matches one of some globs, in any case: `A.CSV` is a `*.csv`.
+
+    A glob with a slash is for the whole path, in which `*` goes over slashes; one without is
+    for the last name.
+    """
+    whole, name = str(path).lower(), path.name.lower()
+    return any(fnmatchcase(whole if "/" in glob else name, glob.lower()) for glob in patterns)
+
+
+def stem(name: str) -> str:
+    """Return an archive's name without its endings: `events` of `events.tar.gz`."""
+    return _PACKED.sub("", name) or name
 
 
 class Names:

@@ -12,8 +12,10 @@ import fcntl
 import logging
 import re
 import socket
+import threading
 import time
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +23,7 @@ import fabric
 import paramiko
 from paramiko.ssh_exception import NoValidConnectionsError
 
-from tasks.engine import names, sftp
+from tasks.engine import checksums, names, sftp
 from tasks.engine.errors import (
     ArchiveError,
     AuthError,
@@ -32,11 +34,12 @@ from tasks.engine.errors import (
     RemotePathError,
     printable,
 )
+from tasks.engine.progress import human
 from tasks.engine.sftp import RemoteFile, Session
 from tasks.engine.transport import HOST_KEY_TYPES, Transport, known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from tasks.settings import Settings
 
@@ -44,6 +47,8 @@ log = logging.getLogger(__name__)
 
 MAX_DELAY = 120.0
 """Seconds between two tries at most, however often the delay was doubled."""
+COMMAND_SECONDS = 0.5
+"""How often a waiting command looks whether it is still wanted."""
 MAX_DEPTH = 64
 """Folders below folders that a listing follows; a real dataset has a few."""
 
@@ -279,6 +284,10 @@ def _close(connection: Any) -> None:
 # --- reading ------------------------------------------------------------------------------
 
 
+def _is_glob(path: str) -> bool:
+    return any(char in path for char in "*?[")
+
+
 @dataclass(frozen=True)
 class Listing:
     """The files below a folder, by their path relative to it, and how many others there were."""
@@ -305,6 +314,19 @@ class Host:
         """Account, host and port, as ssh has them."""
         return f"{self._connection.user}@{self._connection.host}:{self._connection.port}"
 
+    def explained(self) -> list[str]:
+        """Say how the link is used, and why."""
+        session, transport = self._session(), self._connection.transport
+        trip = 1000 * session.round_trip
+        lines = [
+            f"{transport.remote_cipher}: the fastest of those that both sides have",
+            f"one SFTP session, {session.ahead / 2**20:.1f} MiB asked for ahead: "
+            f"a round trip takes {trip:.1f} ms; it needs no command on the host",
+        ]
+        if self._settings.max_rate:
+            lines.append(f"at most {human(self._settings.max_rate)}/s: max_rate")
+        return lines
+
     def facts(self, path: str) -> RemoteFile:
         """Say what `path` is, links followed.
 
@@ -313,6 +335,49 @@ class Host:
         """
         with translated(path):
             return self._session().stat(path)
+
+    def expand(self, patterns: Iterable[str]) -> list[RemoteFile]:
+        """Say what some paths and globs name, each once; a path that exists is no glob.
+
+        Raises:
+            RemotePathError: There is nothing of that name, or the account may not look.
+        """
+        found: dict[str, RemoteFile] = {}
+        for pattern in patterns:
+            named = self._named(pattern)
+            if not named:
+                raise RemotePathError(f"{pattern}: nothing on the host matches")
+            found.update((file.path, file) for file in named)
+        return list(found.values())
+
+    def _named(self, pattern: str) -> list[RemoteFile]:
+        if not _is_glob(pattern):
+            return [self.facts(pattern)]
+        with contextlib.suppress(RemotePathError):
+            return [self.facts(pattern)]
+        found = ["/" if pattern.startswith("/") else ""]
+        with translated(pattern):
+            for part in filter(None, pattern.split("/")):
+                found = [
+                    path + name
+                    for path in (folder and folder.rstrip("/") + "/" for folder in found)
+                    for name in (self._matching(path, part) if _is_glob(part) else [part])
+                ]
+            return [file for file in self._session().stats(found) if isinstance(file, RemoteFile)]
+
+    def _matching(self, folder: str, glob: str) -> list[str]:
+        """List the names in a folder that match; hidden ones only where the glob says so."""
+        names_there = []
+        try:
+            for name, _ in sftp.listing(self._session(), folder or ".", 0, deep=False):
+                if fnmatchcase(name, glob) and (glob.startswith(".") or not name.startswith(".")):
+                    if "/" in name:
+                        raise ArchiveError(f"listing of {folder}: {name!r} is no name of a file")
+                    names.safe(name, f"listing of {folder}")
+                    names_there.append(name)
+        except (OSError, RemotePathError) as error:  # a file where a folder would have to be
+            log.debug("%s: %s", folder, error)
+        return sorted(names_there)
 
     def listing(self, path: str) -> Listing:
         """List the files below a folder; links and special files are counted, not followed.
@@ -335,56 +400,142 @@ class Host:
         return Listing(dict(sorted(found.items())), skipped)
 
     def files(
-        self, wanted: Iterable[RemoteFile], on_bytes: Callable[[int], None]
-    ) -> Iterator[tuple[RemoteFile, Stream]]:
-        """Yield each file with its bytes; the next ones are asked for ahead.
+        self, wanted: Iterable[tuple[RemoteFile, int]], on_bytes: Callable[[int], None]
+    ) -> Iterator[Stream]:
+        """Yield the bytes of each file; the next ones are asked for ahead.
 
         Args:
-            wanted: What to read, in this order.
+            wanted: What to read, in this order, and from which byte on.
             on_bytes: Called with the number of bytes of each block that came.
 
         Raises:
-            LighterageError: From the streams, or here; see `Stream`.
+            LighterageError: From the streams, or here; see `Stream`. The session is of no use
+                then, see `reset`.
         """
         wanted = list(wanted)
         items = self._items(wanted, on_bytes)
-        for file in wanted:
+        for file, _ in wanted:
             stream = Stream(file.path, items)
-            yield file, stream
+            yield stream
             for _ in stream:  # what nobody read
                 pass
 
     def _items(
-        self, wanted: list[RemoteFile], on_bytes: Callable[[int], None]
+        self, wanted: list[tuple[RemoteFile, int]], on_bytes: Callable[[int], None]
     ) -> Iterator[bytes | None]:
         """Yield the blocks of each file and then None; go on after a cut where it was."""
-        index = offset = failures = 0
+        pace = _Pace(self._settings.max_rate)
+        index, failures = 0, 0
+        offset = wanted[0][1] if wanted else 0
         while index < len(wanted):
-            file = wanted[index]
+            file, _ = wanted[index]
             try:
                 with translated(file.path):
                     if failures:
                         self._reopen(file)
-                    blocks = sftp.Reader(self._session(), wanted[index:], offset).blocks()
+                    rest = [(file, offset), *wanted[index + 1 :]]
+                    blocks = sftp.Reader(self._session(), rest).blocks()
                 while index < len(wanted):
-                    file = wanted[index]
+                    file, _ = wanted[index]
                     with translated(file.path):
                         block = next(blocks)
                     failures = 0
                     if block is None:
-                        index, offset = index + 1, 0
+                        index += 1
+                        offset = wanted[index][1] if index < len(wanted) else 0
                     else:
                         offset += len(block)
                         on_bytes(len(block))
+                        pace.keep(len(block))
                     yield block
             except NetworkError as error:
                 failures += 1
                 if not error.transient or failures >= self._settings.max_tries:
                     error.transient = False  # all tries are used up
                     raise
-                delay = min(self._settings.retry_delay * 2 ** (failures - 1), MAX_DELAY)
+                delay = delay_before(self._settings, failures)
                 log.warning("%s; going on at byte %d in %.1f s", error, offset, delay)
                 time.sleep(delay)
+
+    def sums(self, files: Iterable[RemoteFile], there: Container[str] | None = None) -> Sums:
+        """Begin to ask for the sha256 of some files.
+
+        Args:
+            files: Which.
+            there: The paths of a listing; None where nobody has listed the folders.
+        """
+        files = list(files)
+        paths = [file.path for file in files]
+        if self._settings.verify == "size":
+            return Sums(self, [], {})
+        with translated(", ".join(paths[:1])):
+            known = self._told_beside(paths, there)
+        return Sums(self, [path for path in paths if path not in known], known)
+
+    def _told_beside(self, paths: list[str], there: Container[str] | None) -> dict[str, str]:
+        """Read the checksums that lie beside the data: NAME.sha256, and SHA256SUMS."""
+        candidates = [place for path in paths for place in checksums.beside(path)]
+        if there is not None:
+            candidates = [place for place in candidates if place in there]
+        facts = self._session().stats(list(dict.fromkeys(candidates)))
+        sidecars = [
+            file
+            for file in facts
+            if isinstance(file, RemoteFile) and not file.folder and file.size <= checksums.MAX_SIZE
+        ]
+        found: dict[str, str] = {}
+        own: dict[str, str] = {}
+        for stream in self.files([(file, 0) for file in sidecars], lambda _: None):
+            text = b"".join(stream).decode("utf-8", "replace")
+            place = PurePosixPath(stream.path)
+            alone = place.name.removesuffix(checksums.SUFFIX) if place.suffix else ""
+            (own if alone else found).update(checksums.parse(text, place.parent, alone))
+        told = {**found, **own}
+        by_path = {path: told.get(str(PurePosixPath(path))) for path in paths}
+        return {path: digest for path, digest in by_path.items() if digest}
+
+    def ask(self, command: bytes, seconds: Callable[[], float]) -> str | None:
+        """Run a command on the host, and return what it writes; None where it runs none.
+
+        Args:
+            command: For the account's shell.
+            seconds: How long may still be waited for more of its output.
+
+        Raises:
+            NetworkError: The connection is lost.
+        """
+        transport = self._connection.transport
+        try:
+            channel = transport.open_session(timeout=self._settings.timeout)
+            with contextlib.closing(channel):
+                channel.settimeout(COMMAND_SECONDS)
+                channel.exec_command(command)
+                channel.shutdown_write()
+                output = []
+                while True:
+                    try:
+                        block = channel.recv(2**16)
+                    except TimeoutError:
+                        if seconds() <= 0:
+                            return None
+                        continue
+                    if not block:
+                        break
+                    output.append(block)
+                if channel.recv_exit_status():
+                    return None
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            log.debug("no command: %r", error)
+            if not transport.is_active():
+                raise NetworkError("the connection was lost", transient=True) from error
+            return None
+        return b"".join(output).decode("utf-8", "surrogateescape")
+
+    def reset(self) -> None:
+        """Begin a new session, since of this one answers may still be under way."""
+        if self._sftp is not None:
+            self._sftp.close()
+        self._sftp = None
 
     def _reopen(self, file: RemoteFile) -> None:
         """Connect again, and require that the file is still the same."""
@@ -399,7 +550,9 @@ class Host:
     def _session(self) -> Session:
         if self._sftp is None:
             try:
-                self._sftp = Session(self._connection.transport, self._settings.timeout)
+                self._sftp = Session(
+                    self._connection.transport, self._settings.timeout, self._settings.max_rate
+                )
             except (EOFError, paramiko.SSHException) as error:
                 if not self._connection.is_connected:
                     raise
@@ -407,6 +560,74 @@ class Host:
                     f"{self._connection.host}: the account has no SFTP: {error}"
                 ) from error
         return self._sftp
+
+
+def delay_before(settings: Settings, tries: int) -> float:
+    """Return how many seconds to wait after so many tries: each time twice as long."""
+    return min(settings.retry_delay * 2.0 ** (tries - 1), MAX_DELAY)
+
+
+class Sums:
+    """The sha256 of remote files: told beside them, or by the host's own sha256sum meanwhile.
+
+    Args:
+        host: Whose.
+        missing: The paths that the host is to be asked for.
+        beside: What is known already.
+    """
+
+    def __init__(self, host: Host, missing: list[str], beside: dict[str, str]) -> None:
+        self._host = host
+        self._missing = missing
+        self._end = float("inf")
+        self.beside = beside
+        self.asked: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._ask, name="sha256sum", daemon=True)
+        if missing:
+            self._thread.start()
+
+    def _ask(self) -> None:
+        for command, paths in checksums.commands(self._missing):
+            try:
+                output = self._host.ask(command, lambda: self._end - time.monotonic())
+            except NetworkError:
+                return
+            found = checksums.told(output, paths) if output is not None else None
+            if found is None:  # what it cannot do once, it need not be asked again
+                self._missing = []
+                return
+            self.asked.update(found)
+
+    def result(self, seconds: float) -> dict[str, str]:
+        """Return the sha256 by path, of those that the host tells.
+
+        Args:
+            seconds: How long to wait for it at most.
+        """
+        self._end = time.monotonic() + seconds
+        if self._thread.ident:
+            self._thread.join(seconds)
+        self._missing = [path for path in self._missing if path not in self.asked]
+        if self._missing and not self._thread.is_alive():  # the connection was cut meanwhile
+            self._ask()
+        return {**self.asked, **self.beside}
+
+
+class _Pace:
+    """Keeps to a rate: bytes per second, or 0 for none."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._free = time.monotonic()  # when the bytes so far have had their time
+
+    def keep(self, count: int) -> None:
+        """Wait until so many bytes may have come."""
+        if not self._rate:
+            return
+        now = time.monotonic()
+        self._free = max(self._free, now - 1) + count / self._rate  # at most a second's worth late
+        if self._free > now:
+            time.sleep(self._free - now)
 
 
 class Stream:

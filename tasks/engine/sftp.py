@@ -14,6 +14,7 @@ import struct
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import paramiko
@@ -39,7 +40,7 @@ from tasks.engine.errors import IntegrityError, RemotePathError
 from tasks.engine.transport import hand_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 PIECE: Final = 2**16
 """Bytes of one READ; servers that give less at once are asked for that much from then on."""
@@ -51,6 +52,7 @@ BYTES_PER_SECOND: Final = 400e6
 """What a link may be worth: the bytes ahead are this times the round trip."""
 FILES_AHEAD: Final = 64
 FOLDERS_AHEAD: Final = 16
+STATS_AHEAD: Final = 256
 REQUESTS_AT_ONCE: Final = 16
 """Requests sent in one packet while answers keep coming; else each when there is none to take."""
 BLOCK: Final = 2**18
@@ -94,9 +96,10 @@ class Session:
     Args:
         transport: Authenticated.
         timeout: Seconds without an answer until a fault.
+        max_rate: Bytes per second at most, 0 for no limit: no more is asked for ahead.
     """
 
-    def __init__(self, transport: paramiko.Transport, timeout: float) -> None:
+    def __init__(self, transport: paramiko.Transport, timeout: float, max_rate: int = 0) -> None:
         client = paramiko.SFTPClient.from_transport(
             transport, window_size=CHANNEL_WINDOW, max_packet_size=CHANNEL_PACKET
         )
@@ -110,25 +113,47 @@ class Session:
         self._rest = memoryview(b"")
         self._requests: list[bytes] = []
         self._number = 0
+        self._most_ahead = max(PIECE, max_rate) if max_rate else AHEAD_FAR
         self.round_trip = float("inf")
 
     def stat(self, path: str) -> RemoteFile:
         """Say what `path` is, links followed; measures the round trip as well."""
         started = time.monotonic()
-        wanted = self.send(CMD_STAT, _packed(encoded(path)))
-        number, kind, body = self.receive()
-        while number != wanted:  # an answer that nobody waits for any more
-            number, kind, body = self.receive()
+        (facts,) = self.stats([path])
         self.round_trip = min(self.round_trip, time.monotonic() - started)
-        if kind != CMD_ATTRS:
-            raise _error(path, kind, body)
-        return _attributes(path, body)[1]
+        if isinstance(facts, Exception):
+            raise facts
+        return facts
+
+    def stats(self, paths: Sequence[str]) -> list[RemoteFile | Exception]:
+        """Say what each path is, links followed, or why that cannot be told."""
+        asked = {}
+        found: dict[str, RemoteFile | Exception] = {}
+        waiting = iter(dict.fromkeys(paths))
+        for path in islice(waiting, STATS_AHEAD):
+            asked[self.send(CMD_STAT, _packed(encoded(path)))] = path
+        while asked:
+            number, kind, body = self.receive()
+            path = asked.pop(number, "")
+            if not path:
+                continue  # an answer that nobody waits for any more
+            found[path] = (
+                _attributes(path, body)[1] if kind == CMD_ATTRS else _error(path, kind, body)
+            )
+            for path in islice(waiting, 1):
+                asked[self.send(CMD_STAT, _packed(encoded(path)))] = path
+        return [found[path] for path in paths]
 
     @property
     def ahead(self) -> int:
         """How many bytes to ask for ahead: what the link holds in a round trip."""
         trip = self.round_trip if self.round_trip < 10 else 0
-        return int(min(max(AHEAD, trip * BYTES_PER_SECOND), AHEAD_FAR))
+        return int(min(max(AHEAD, trip * BYTES_PER_SECOND), AHEAD_FAR, self._most_ahead))
+
+    def close(self) -> None:
+        """End it, whatever is still under way."""
+        with contextlib.suppress(Exception):
+            self._client.close()
 
     # --- packets --------------------------------------------------------------------------
 
@@ -214,19 +239,12 @@ class Reader:
 
     Args:
         session: Used by nobody else meanwhile.
-        files: What to read.
-        start: Where in the first file to begin, in bytes.
+        files: What to read, and at which byte of each to begin.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        files: Iterable[RemoteFile],
-        start: int,
-    ) -> None:
+    def __init__(self, session: Session, files: Iterable[tuple[RemoteFile, int]]) -> None:
         self._session = session
         self._files = iter(files)
-        self._start = start
         self._open: deque[_Reading] = deque()
         self._asked: dict[int, tuple[_Reading, int, int]] = {}  # number: file, offset, length
         self._under_way = 0
@@ -278,12 +296,11 @@ class Reader:
         session = self._session
         budget = session.ahead
         while self._more and self._under_way < budget and len(self._open) < FILES_AHEAD:
-            file = next(self._files, None)
+            file, start = next(self._files, (None, 0))
             if file is None:
                 self._more = False
                 break
-            reading = _Reading(file, self._start, self._start)
-            self._start = 0
+            reading = _Reading(file, start, start)
             self._open.append(reading)
             fields = _packed(encoded(file.path)) + _READ_ONLY
             self._asked[session.send(CMD_OPEN, fields)] = (reading, -1, 0)
@@ -356,10 +373,13 @@ class Reader:
 # --- listing ------------------------------------------------------------------------------
 
 
-def listing(session: Session, top: str, max_depth: int) -> Iterator[tuple[str, RemoteFile]]:
-    """Yield what lies below a folder: its path relative to it, as the host gives it, and facts.
+def listing(
+    session: Session, top: str, max_depth: int, *, deep: bool = True
+) -> Iterator[tuple[str, RemoteFile]]:
+    """Yield what lies in a folder: its path relative to it, as the host gives it, and facts.
 
-    Folders are asked ahead, many at once, and not given themselves; links are not followed.
+    Links are not followed. With `deep`, what lies in its folders comes as well: many are asked
+    ahead at once.
 
     Raises:
         RemotePathError: Part of it cannot be read, or it is too deep.
@@ -381,7 +401,7 @@ def listing(session: Session, top: str, max_depth: int) -> Iterator[tuple[str, R
             handle = bytes(_string(body))
         elif kind == CMD_NAME:
             for name, file in _names(folder, body):
-                if file.folder:
+                if file.folder and deep:
                     waiting.append((file.path, f"{below}{name}/", depth + 1))
                 yield below + name, file
         elif kind == CMD_STATUS and handle is not None and _status(body)[0] == SFTP_EOF:

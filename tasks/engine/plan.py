@@ -1,0 +1,107 @@
+"""The plan of a run: what to bring, what is there already, and what the host has no more."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path, PurePosixPath
+
+    from tasks.engine.manifest import File, Kept, Manifest
+    from tasks.engine.sftp import RemoteFile
+
+
+@dataclass(frozen=True)
+class Item:
+    """A remote file to bring.
+
+    Attributes:
+        source: Which.
+        path: Where it lands, relative to the target; for an archive, where it is kept, and in
+            whose folder its members land.
+        packed: Whether it is an archive.
+    """
+
+    source: RemoteFile
+    path: PurePosixPath
+    packed: bool
+
+
+@dataclass
+class Plan:
+    """What a run is to do; each remote file is in one of the lists."""
+
+    added: list[Item] = field(default_factory=list)
+    changed: list[Item] = field(default_factory=list)
+    unchanged: list[Kept] = field(default_factory=list)
+    removed: list[Kept] = field(default_factory=list)
+    stale: dict[str, Kept] = field(default_factory=dict)
+    """What is whole of the old data of those that changed, by the remote path."""
+
+    @property
+    def fetched(self) -> list[Item]:
+        """What is to be brought, in the order of the names."""
+        return sorted([*self.added, *self.changed], key=lambda item: item.path)
+
+
+def compare(
+    items: Iterable[Item],
+    before: Manifest | None,
+    folder: Path,
+    told: Callable[[list[RemoteFile]], Mapping[str, str]] | None,
+    *,
+    force: bool,
+) -> Plan:
+    """Compare what the host has with what landed before.
+
+    Args:
+        items: All that the host has, and that is wanted.
+        before: Of what landed before, if it still counts.
+        folder: Where that is; a source of which a file is gone has changed.
+        told: Gives the sha256 of remote files, where contents decide; None: size and time do.
+        force: Whether all counts as changed.
+    """
+    plan = Plan()
+    old = before.by_source() if before else {}
+    same: list[tuple[Item, Kept]] = []
+    for item in items:
+        kept = old.pop(item.source.path, None)
+        if kept is None:
+            plan.added.append(item)
+            continue
+        source = kept.source
+        equal = source.size == item.source.size and (told or source.mtime == item.source.mtime)
+        files = [*kept.files, *kept.archives]
+        whole = all(_is_whole(folder, file, content=bool(told)) for file in files)
+        if whole:
+            plan.stale[source.path] = kept
+        if equal and whole and not force:
+            same.append((item, kept))
+        else:
+            plan.changed.append(item)
+    sums = told([item.source for item, _ in same]) if told and same else None
+    for item, kept in same:
+        if sums is not None and sums.get(item.source.path) != kept.source.sha256:
+            plan.changed.append(item)
+        else:
+            now = replace(kept.source, mtime=item.source.mtime)
+            plan.unchanged.append(replace(kept, source=now))
+    plan.removed = list(old.values())
+    return plan
+
+
+def _is_whole(folder: Path, file: File, *, content: bool) -> bool:
+    """Whether a landed file is there with its size, or, where asked, with its content."""
+    path = folder / file.path
+    try:
+        if path.is_symlink() or path.stat().st_size != file.size:
+            return False
+        if not content:
+            return True
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
+    except OSError:
+        return False
