@@ -298,9 +298,17 @@ class _Run:
                     left.appendleft(again)
                 elif not self._goes_on(plan, item, error):
                     raise
+            except BaseException:
+                self.host.reset()  # before the connection goes: nobody is to open it again
+                raise
 
     def _again(self, item: Item, error: LighterageError, tries: int) -> Item | None:
         """Prepare another try of one file, where its fault may pass."""
+        self._forget(item)
+        try:
+            source = self.host.facts(item.source.path)
+        except RemotePathError as gone:  # so what else is there has to be looked at anew
+            raise IntegrityError(f"{gone} any more", transient=True) from gone
         if not error.transient:
             return None
         if tries >= self._settings.max_tries:
@@ -309,18 +317,13 @@ class _Run:
         delay = remote.delay_before(self._settings, tries)
         log.warning("%s; fetching it again in %.1f s", error, delay)
         time.sleep(delay)
-        self._forget(item)
-        try:
-            return replace(item, source=self.host.facts(item.source.path))
-        except RemotePathError as gone:  # so what else is there has to be looked at anew
-            raise IntegrityError(f"{gone} any more", transient=True) from gone
+        return replace(item, source=source)
 
     def _goes_on(self, plan: Plan, item: Item, error: LighterageError) -> bool:
         """Whether the others land without this one; of which the old data stays then."""
         if self._settings.on_error == "fail" or len(plan.fetched) + len(plan.unchanged) < 2:
             return False
         log.error("%s", error)
-        self._forget(item)
         self.failed.append(Failed(item.source.path, error))
         if item.source.path in plan.stale:
             self.keep(plan.stale[item.source.path])
@@ -412,6 +415,7 @@ class _Run:
                     f"{path}: came with sha256 {sha256}, but the one {where} is {expected}",
                     transient=path not in sums.beside,
                 )
+                self._forget(item)
                 if not self._goes_on(plan, item, error):
                     raise error
                 continue

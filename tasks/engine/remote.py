@@ -308,6 +308,7 @@ class Host:
         self._connection = connection
         self._settings = settings
         self._sftp: Session | None = None
+        self._generation = 0
 
     @property
     def name(self) -> str:
@@ -425,7 +426,7 @@ class Host:
     ) -> Iterator[bytes | None]:
         """Yield the blocks of each file and then None; go on after a cut where it was."""
         pace = _Pace(self._settings.max_rate)
-        index, failures = 0, 0
+        index, failures, generation = 0, 0, self._generation
         offset = wanted[0][1] if wanted else 0
         while index < len(wanted):
             file, _ = wanted[index]
@@ -449,6 +450,8 @@ class Host:
                         pace.keep(len(block))
                     yield block
             except NetworkError as error:
+                if generation != self._generation:
+                    raise
                 failures += 1
                 if not error.transient or failures >= self._settings.max_tries:
                     error.transient = False  # all tries are used up
@@ -532,7 +535,11 @@ class Host:
         return b"".join(output).decode("utf-8", "surrogateescape")
 
     def reset(self) -> None:
-        """Begin a new session, since of this one answers may still be under way."""
+        """Begin a new session, since of this one answers may still be under way.
+
+        Another thread may still read from it: that ends with an error, and does not go on.
+        """
+        self._generation += 1
         if self._sftp is not None:
             self._sftp.close()
         self._sftp = None

@@ -36,7 +36,7 @@ from paramiko.sftp import (
     SFTP_PERMISSION_DENIED,
 )  # fmt: skip
 
-from tasks.engine.errors import IntegrityError, RemotePathError
+from tasks.engine.errors import IntegrityError, LighterageError, RemotePathError
 from tasks.engine.transport import hand_over
 
 if TYPE_CHECKING:
@@ -223,6 +223,7 @@ class _Reading:
         came: Pieces that came and are not handed on, by offset.
         after: What the host said of the open file when it was read.
         closing: Whether all of it was asked for.
+        failed: What went wrong with it, to be told in its turn.
     """
 
     file: RemoteFile
@@ -232,6 +233,7 @@ class _Reading:
     came: dict[int, memoryview] = field(default_factory=dict)
     after: RemoteFile | None = None
     closing: bool = False
+    failed: Exception | None = None
 
 
 class Reader:
@@ -261,6 +263,8 @@ class Reader:
         self._ask()
         while self._open:
             reading = self._open[0]
+            if reading.failed:
+                raise reading.failed
             block = self._contiguous(reading)
             if block:
                 yield block
@@ -306,7 +310,7 @@ class Reader:
             self._asked[session.send(CMD_OPEN, fields)] = (reading, -1, 0)
             self._under_way += 1  # empty files count as well
         for reading in self._open:
-            if reading.handle is None or reading.closing:
+            if reading.handle is None or reading.closing or reading.failed:
                 continue
             first = reading is self._open[0]  # it must go on, whatever the others have taken
             while reading.asked < reading.file.size and (
@@ -332,8 +336,16 @@ class Reader:
 
     def _answer(self, number: int, kind: int, body: memoryview) -> None:
         reading, offset, length = self._asked.pop(number, (None, 0, 0))
-        if reading is None:
-            return  # of a CLOSE
+        if reading is None or reading.failed:  # of a CLOSE, or of no use any more
+            return
+        try:
+            self._take(reading, offset, length, kind, body)
+        except (OSError, LighterageError) as error:
+            reading.failed = error
+
+    def _take(
+        self, reading: _Reading, offset: int, length: int, kind: int, body: memoryview
+    ) -> None:
         file = reading.file
         if kind == CMD_HANDLE:
             reading.handle = bytes(_string(body))
