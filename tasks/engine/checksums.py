@@ -53,23 +53,27 @@ def beside(path: str) -> tuple[str, str]:
     return path + SUFFIX, str(PurePosixPath(path).parent / SUMS)
 
 
-def commands(paths: Sequence[str]) -> Iterator[tuple[bytes, list[str]]]:
-    """Yield commands that tell the sha256 of all the paths, and the paths of each."""
+PROGRAMS: Final = (b"openssl dgst -sha256 -r", b"sha256sum --")
+"""What tells a sha256, in one form: the first is up to four times as fast, but not everywhere."""
+
+
+def batches(paths: Sequence[str]) -> Iterator[tuple[bytes, list[str]]]:
+    """Yield the arguments of commands that name all the paths, and the paths of each."""
     batch: list[str] = []
     size = 0
     for path in paths:
         more = len(_quoted(path)) + 1
         if batch and size + more > COMMAND_BYTES:
-            yield _command(batch), batch
+            yield b" ".join(map(_quoted, batch)), batch
             batch, size = [], 0
         batch.append(path)
         size += more
     if batch:
-        yield _command(batch), batch
+        yield b" ".join(map(_quoted, batch)), batch
 
 
 def told(output: str, paths: Sequence[str]) -> dict[str, str] | None:
-    """Read what a command of `commands` wrote: a line for each path, in their order.
+    """Read what one of the programs wrote: a line for each path, in their order.
 
     Returns:
         The sha256 by path; None where it is anything else.
@@ -81,9 +85,6 @@ def told(output: str, paths: Sequence[str]) -> dict[str, str] | None:
     return {path: match[2].lower() for path, match in zip(paths, matches, strict=True) if match}
 
 
-def _command(paths: Sequence[str]) -> bytes:
-    return b"sha256sum -- " + b" ".join(map(_quoted, paths))
-
-
 def _quoted(path: str) -> bytes:
+    path = f"./{path}" if path.startswith("-") else path
     return shlex.quote(path).encode("utf-8", "surrogateescape")

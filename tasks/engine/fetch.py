@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 import tenacity
 
-from tasks.engine import names, remote, unpack
+from tasks.engine import memory, names, remote, unpack
 from tasks.engine.errors import (
     ArchiveError,
     IntegrityError,
@@ -487,6 +487,7 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
         LighterageError: One of its kinds; what landed before is untouched then.
     """
     settings.require()
+    memory.keep_freed()
     wait = tenacity.wait_exponential_jitter(
         initial=settings.retry_delay, max=remote.MAX_DELAY, jitter=settings.retry_delay / 2
     )

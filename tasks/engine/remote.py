@@ -594,16 +594,21 @@ class Sums:
             self._thread.start()
 
     def _ask(self) -> None:
-        for command, paths in checksums.commands(self._missing):
-            try:
-                output = self._host.ask(command, lambda: self._end - time.monotonic())
-            except NetworkError:
-                return
-            found = checksums.told(output, paths) if output is not None else None
-            if found is None:  # what it cannot do once, it need not be asked again
-                self._missing = []
-                return
-            self.asked.update(found)
+        programs = list(checksums.PROGRAMS)
+        for arguments, paths in checksums.batches(self._missing):
+            while programs:
+                command = programs[0] + b" " + arguments
+                try:
+                    output = self._host.ask(command, lambda: self._end - time.monotonic())
+                except NetworkError:
+                    return
+                found = checksums.told(output, paths) if output is not None else None
+                if found is not None:
+                    self.asked.update(found)
+                    break
+                programs.pop(0)  # what it cannot do once, it need not be asked again
+        if not programs:
+            self._missing = []
 
     def result(self, seconds: float) -> dict[str, str]:
         """Return the sha256 by path, of those that the host tells.
