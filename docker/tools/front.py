@@ -77,6 +77,11 @@ def run(project: Project, variant: Variant) -> int:
         code = host.task(project, variant, words)
     else:
         code = containers.task(project, variant, engine, words)
+        if code == 0 and not helping and not variant.binds_tree:
+            say(
+                f"data/ is in the volume {variant.prefix}-data; "
+                f"`make shell ENV={variant.name}` looks into it"
+            )
     return containers.ended(project, variant, code)
 
 

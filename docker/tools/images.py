@@ -52,8 +52,9 @@ def context_files(project: Project) -> Iterator[Path]:
 
 
 def base_scripts(project: Project) -> list[Path]:
-    """The scripts that make base images from Debian packages."""
-    return sorted((project.root / "docker" / "base").glob("*.py"))
+    """What makes the base images from Debian packages: the script, and its lists of packages."""
+    folder = project.root / "docker" / "base"
+    return sorted([*folder.glob("*.py"), *folder.glob("*.txt")])
 
 
 def inputs_of(project: Project, image: str) -> str:

@@ -163,6 +163,10 @@ class Fetch:
         before = run.comparable(place.landed())
         plan = compare(items, before, place.target, run.told, force=settings.force)
         run.explain_plan(plan)
+        log.debug(
+            "%s: %d added, %d changed, %d unchanged, %d removed", settings.remote_file_path,
+            len(plan.added), len(plan.changed), len(plan.unchanged), len(plan.removed),
+        )  # fmt: skip
         if settings.dry_run:
             return self._report("planned", before or run.manifest(), plan, run)
         if before and not plan.fetched and not (settings.mirror and plan.removed):
@@ -335,6 +339,7 @@ class _Run:
         self._sources.pop(item.source.path, None)
 
     def _bring(self, item: Item, stream: remote.Stream) -> None:
+        log.debug("%s: %d bytes, from %d", item.source.path, item.source.size, stream.start)
         if item.packed:
             self._archive(item, stream)
         else:

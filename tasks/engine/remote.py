@@ -415,8 +415,8 @@ class Host:
         """
         wanted = list(wanted)
         items = self._items(wanted, on_bytes)
-        for file, _ in wanted:
-            stream = Stream(file.path, items)
+        for file, start in wanted:
+            stream = Stream(file.path, start, items)
             yield stream
             for _ in stream:  # what nobody read
                 pass
@@ -649,8 +649,9 @@ class Stream:
     file changed meanwhile, and `NetworkError` where the connection is lost for good.
     """
 
-    def __init__(self, path: str, items: Iterator[bytes | None]) -> None:
+    def __init__(self, path: str, start: int, items: Iterator[bytes | None]) -> None:
         self.path = path
+        self.start = start
         self._items = items
         self._rest = b""
         self._ended = False

@@ -1,0 +1,311 @@
+"""The front door without an engine: every target and knob, and the tasks in .venv here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tree import NO_ENGINE, REPOSITORY, Tree
+
+MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+VERBS = ("build", "run", "shell", "up", "down", "logs", "config", "clean")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """Give a tree where no engine answers, in a folder with a space in its name."""
+    tree = Tree(tmp_path_factory.mktemp("make") / "a clone", env=NO_ENGINE)
+    yield tree
+    for variant in ("dev", "prod"):
+        tree.make("down", f"ENV={variant}")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Tree:
+    """Give a tree to change."""
+    return Tree(tmp_path / "clone", env=NO_ENGINE)
+
+
+# --- help, and what is refused before anything starts -------------------------------------
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["help", "ENV=prod"]])
+def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list[str]) -> None:
+    help_text = tree.ok(*words, env={"PATH": "/usr/bin:/bin"})
+    for target in (*VERBS, "test", "check", "fmt", "lock", "help", "doctor", "trust"):
+        assert f"  make {target} " in help_text
+    assert f"  ENV={'prod' if words[1:] else 'dev'}\n" in help_text
+    assert "Variants: dev prod" in help_text
+    assert "Tasks: 1 2 3" in help_text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "ENV=prd"], "ENV=prd is not known; allowed: dev prod"),
+        (["run", "ENV="], "ENV= is not known; allowed: dev prod"),
+        (["run", "ENV=dev prod"], "ENV=dev prod is not known; allowed: dev prod"),
+        (["run", "ENV=%"], "ENV=% is not known; allowed: dev prod"),
+        (["run", "ENV=../x"], "ENV=../x is not known; allowed: dev prod"),
+        (["run", "TASK=9"], "TASK=9 is not known; allowed: 1 2 3"),
+        (["run", "TASK=1 2"], "TASK=1 2 is not known; allowed: 1 2 3"),
+        (["run", "ENGINE=rkt"], "ENGINE=rkt is not known; allowed: docker podman"),
+        (["run", "RUNNER=vm"], "RUNNER=vm is not known; allowed: container host"),
+        (["run", "BASE=alpine"], "BASE=alpine is not known; allowed: hub debian"),
+        (["trust", "YES=yes"], "YES=yes is not known; allowed: 0 1"),
+        (["run", "TSAK=2"], "TSAK=2 is not a variable of this Makefile; known: ENV TASK"),
+        (["prod-run", "ENV=dev"], "prod-run and ENV=dev name two variants; say one"),
+        (["run", "PROJECT=A b"], "PROJECT=A b: use lowercase letters, digits and dashes"),
+        (["run", "ARGS='"], "ARGS=': No closing quotation"),
+    ],
+)
+def test_a_wrong_value_is_one_line_before_anything_starts(
+    copy: Tree, words: list[str], says: str
+) -> None:
+    error = copy.refused(*words)
+    lines = [line for line in error.splitlines() if not line.startswith("make: ***")]
+    assert says in error
+    assert len(lines) <= 1, error
+    assert not (copy.folder / "envs/dev.env").exists(), "nothing was started"
+    assert not (copy.folder / ".lighterage").exists()
+
+
+def test_names_of_the_surroundings_do_not_leak(tree: Tree) -> None:
+    """ENV is a start-up file of shells, and USERNAME what desktops export."""
+    outside = {"ENV": "/etc/profile", "TASK": "7", "USERNAME": "someone", "ARGS": "--nonsense"}
+    config = tree.ok("config", "TASK=2", env=outside)
+    rows = {line.split()[0]: line.split()[1:] for line in config.splitlines()}
+    assert rows["variant"][0] == "dev"
+    assert rows["task"][0] == "2"
+    assert rows["username"][0] == "dev"
+    shell = tree.ok("shell", "ARGS=-c 'echo [${ENV-} ${TASK-}]'", env=outside)
+    assert shell == "[ ]\n"
+
+
+def test_a_variant_in_the_targets_name_is_the_same_as_env(tree: Tree) -> None:
+    assert tree.ok("prod-config") == tree.ok("config", "ENV=prod")
+    assert tree.ok("dev-config") == tree.ok("config")
+
+
+def test_make_reaches_it_from_elsewhere_in_parallel_and_dry(tree: Tree, tmp_path: Path) -> None:
+    expected = tree.ok("config")
+    elsewhere = tree.ok("-C", str(tree.folder), "--no-print-directory", "config", cwd=tmp_path)
+    assert elsewhere == expected
+    assert tree.ok("-j4", "config") == expected
+    dry = tree.ok("-n", "prod-run")
+    assert dry.strip() == "exec python3 docker/tools run prod"
+
+
+@pytest.mark.parametrize("text", ["$HOME", "$(touch made)", "`touch made`", "a;touch made", "%s"])
+def test_args_reach_the_task_as_they_were_written(tree: Tree, text: str) -> None:
+    out = tree.ok("config", f"ARGS=--json --remote-file-path '{text}'")
+    assert json.loads(out)["remote_file_path"]["value"] == text
+    assert not (tree.folder / "made").exists()
+
+
+def test_a_third_variant_is_a_folder_and_an_env_file(copy: Tree) -> None:
+    shutil.copytree(copy.folder / "docker/prod", copy.folder / "docker/staging")
+    example = copy.folder / "envs/prod.env.example"
+    shutil.copy(example, copy.folder / "envs/staging.env.example")
+    config = (copy.folder / "config.yaml").read_text()
+    config = config.replace("variants:\n", "variants:\n  staging:\n    log_level: INFO\n")
+    (copy.folder / "config.yaml").write_text(config)
+    assert "Variants: dev prod staging" in copy.ok("help")
+    rows = copy.ok("staging-config")
+    assert rows == copy.ok("config", "ENV=staging")
+    assert "config.yaml: variants.staging" in rows
+    assert (copy.folder / "envs/staging.env").exists()
+
+
+# --- env files, secrets, trust --------------------------------------------------------------
+
+
+def test_env_files_are_made_closed_and_stay_as_they_are(copy: Tree) -> None:
+    copy.ok("config", "ENV=prod")
+    file = copy.folder / "envs/prod.env"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    text = file.read_text().replace("USERNAME=prod", "USERNAME=me")
+    file.write_text(text)
+    file.chmod(0o644)
+    assert "me" in copy.ok("config", "ENV=prod")
+    assert file.read_text() == text
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_config_shows_origins_and_masks_the_password(tree: Tree) -> None:
+    shown = tree.ok("config", "TASK=2", "ENV=prod")
+    assert "prod-sample-only" not in shown
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in shown.splitlines()}
+    assert rows["password"] == "******** environment (envs/prod.env)"
+    assert rows["log_level"] == "WARNING config.yaml: variants.prod"
+    assert rows["schedule"] == "0 3 * * * config.yaml: tasks.2.prod"
+    assert rows["max_tries"] == "3 config.yaml: common"
+
+
+@pytest.mark.parametrize("line", ["export A=b", 'PASSWORD="x"', "PASSWORD=a$b", "PASSWORD=a b "])
+def test_a_line_that_readers_take_differently_is_refused(copy: Tree, line: str) -> None:
+    copy.ok("config")
+    file = copy.folder / "envs/dev.env"
+    file.write_text(file.read_text() + line + "\n")
+    error = copy.refused("run")
+    assert f"envs/dev.env:{len(file.read_text().splitlines())}: " in error
+
+
+def test_trust_asks_where_it_can_and_adds_a_key_once(tree: Tree) -> None:
+    tree.ok("run")
+    state = tree.folder / ".lighterage/lighterage-dev-sample-host.json"
+    address = f"127.0.0.1:{json.loads(state.read_text())['port']}"
+    assert "make trust HOST=host[:port]" in tree.refused("trust")
+    assert "say YES=1" in tree.refused("trust", f"HOST={address}")
+    known = tree.folder / "envs/known_hosts"
+    known.write_text("")
+    done = tree.make("trust", f"HOST={address}", "YES=1")
+    assert done.returncode == 0, done.stderr
+    assert "SHA256:" in done.stderr, "the fingerprint is shown"
+    (line,) = known.read_text().splitlines()
+    assert line.startswith(f"[{address.partition(':')[0]}]:{address.partition(':')[2]} ssh-ed25519")
+    tree.ok("trust", f"HOST={address}", "YES=1")
+    assert known.read_text() == line + "\n"
+
+
+def test_a_host_that_is_not_there_is_a_network_error(tree: Tree) -> None:
+    error = tree.refused("trust", "HOST=127.0.0.1:1", "YES=1", "ENV=prod")
+    assert "lighterage: network: " in error
+
+
+# --- tasks here -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["dev", "prod"])
+@pytest.mark.parametrize("task", ["1", "2", "3"])
+def test_without_an_engine_a_task_runs_here_with_its_variants_settings(
+    tree: Tree, task: str, variant: str
+) -> None:
+    words = ["run", f"TASK={task}", f"ENV={variant}"]
+    done = tree.make(*words, "ARGS=--force")
+    assert done.returncode == 0, done.stderr
+    assert "no docker engine answers; running in .venv on this machine" in done.stderr
+    assert f"task {task} ({variant}): landed" in done.stdout
+    target = tree.folder / f"data/task_{task}/events"
+    manifest = json.loads((target / "manifest.json").read_text())
+    assert {str(p.relative_to(target)) for p in target.rglob("*.csv")} == {
+        file["path"] for file in manifest["files"]
+    }
+    assert bool(manifest["archives"]) == (variant == "dev"), "archives are kept in dev only"
+    assert bool(list(target.rglob("*.zip")) + list(target.rglob("*.gz"))) == (variant == "dev")
+    assert (" DEBUG tasks.engine" in done.stderr) == (variant == "dev")
+    again = tree.ok(*words)
+    assert f"task {task} ({variant}): unchanged since" in again
+
+
+def test_the_exit_code_of_a_task_is_printed(tree: Tree) -> None:
+    done = tree.make("run", "TASK=2", "ENV=prod", "ARGS=--remote-file-path missing.tar.gz")
+    assert done.returncode == 2
+    assert "lighterage: remote path: missing.tar.gz: no such file" in done.stderr
+    assert "task 2 (prod) ended with exit code 3: remote path" in done.stderr
+
+
+def test_the_result_alone_is_on_standard_output(tree: Tree) -> None:
+    report = json.loads(tree.ok("run", "TASK=2", "ARGS=--json --force"))
+    assert (report["status"], report["variant"]) == ("landed", "dev")
+
+
+def test_help_of_a_task_starts_nothing(copy: Tree) -> None:
+    out = copy.ok("run", "TASK=3", "ARGS=--help")
+    assert "Task 3: a directory of CSVs and zips" in out
+    assert "--file-save-path" in out
+    assert not list((copy.folder / ".lighterage").glob("*.json"))
+
+
+def test_the_task_of_readme_needs_no_other_edit(copy: Tree) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Your own task")[2]
+    code = section.partition("```python\n")[2].partition("```")[0]
+    lines = section.partition("```yaml\n")[2].partition("```")[0]
+    (copy.folder / "tasks/task_4.py").write_text(code)
+    config = copy.folder / "config.yaml"
+    config.write_text(config.read_text() + lines)
+    for variant in ("dev", "prod"):
+        assert f"task 4 ({variant}): landed" in copy.ok("run", "TASK=4", f"ENV={variant}")
+        copy.ok("down", f"ENV={variant}")
+
+
+def test_down_ends_the_sample_host(copy: Tree) -> None:
+    copy.ok("run", "ENV=prod")
+    state = copy.folder / ".lighterage/lighterage-prod-sample-host.json"
+    process = Path(f"/proc/{json.loads(state.read_text())['pid']}")
+    assert process.exists()
+    copy.ok("down", "ENV=prod")
+    assert not state.exists()
+    deadline = time.monotonic() + 10
+    while _lives(process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _lives(process)
+
+
+def _lives(process: Path) -> bool:
+    """Whether a process is there and has not ended: nobody may have asked after it yet."""
+    try:
+        return ") Z" not in (process / "stat").read_text()
+    except OSError:
+        return False
+
+
+def test_two_runs_at_once_both_end_well(tree: Tree) -> None:
+    """Different tasks side by side; one task twice: the second has nothing to do, or is told."""
+    runs = [tree.start("run", "TASK=1"), tree.start("run", "TASK=3"), tree.start("run", "TASK=1")]
+    ends = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs[:2]] == [0, 0] or "busy" in ends[0][1]
+    for run, (_, err) in zip(runs, ends, strict=True):
+        assert run.returncode == 0 or "ended with exit code 9: busy" in err
+
+
+def test_ctrl_c_ends_a_run_clean(copy: Tree) -> None:
+    copy.ok("config")
+    slow = "--force --max-rate 20kB --timeout 60"
+    process = copy.start("run", "TASK=3", "ENV=prod", f"ARGS={slow}")
+    deadline = time.monotonic() + 60
+    staging = copy.folder / "data/task_3/.events.staging"
+    while not staging.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "nothing was changed" in err
+    assert not list(copy.folder.glob("data/task_3/*"))
+    copy.ok("down", "ENV=prod")
+
+
+# --- what needs an engine, and doctor -------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["up", "logs"])
+def test_what_needs_an_engine_says_so(tree: Tree, verb: str) -> None:
+    assert f"{verb} needs a container engine, and none answers" in tree.refused(verb)
+    assert f"{verb} needs a container engine; RUNNER=host has" in tree.refused(verb, "RUNNER=host")
+
+
+def test_a_container_that_was_asked_for_is_not_replaced(tree: Tree) -> None:
+    error = tree.refused("run", "RUNNER=container")
+    assert "RUNNER=container, but no docker engine answers" in error
+
+
+def test_doctor_names_each_thing_with_its_fix(tree: Tree) -> None:
+    out = tree.make("doctor").stdout
+    rows = {line.split()[1]: line for line in out.splitlines()}
+    assert rows["engine"].startswith("- ")
+    assert "install and start docker; until then tasks run in .venv here" in rows["engine"]
+    assert {"Python", ".venv", "disk", "envs/dev.env", "envs/prod.env"} <= set(rows)
+
+
+def test_clean_keeps_data_and_env_files(tree: Tree) -> None:
+    tree.ok("run", "TASK=1")
+    assert "kept: data/, envs/" in tree.make("clean").stderr
+    assert (tree.folder / "data/task_1/events/manifest.json").exists()
+    assert (tree.folder / "envs/dev.env").exists()
