@@ -1,0 +1,258 @@
+"""The tools behind make, piece by piece: env files, engines, what goes into an image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tree import Tree
+
+import engine as engines
+import envfiles
+import images
+from engine import Engine
+from project import Failure, Project
+from variants import Variant
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Give a copy of the tree, with no knob turned."""
+    for name in list(os.environ):
+        if name.startswith(("LIGHTERAGE_", "PIP_", "SSL_", "REQUESTS_")):
+            monkeypatch.delenv(name)
+    tree = Tree(tmp_path / "clone")
+    return replace(Project.from_environment(), root=tree.folder)
+
+
+# --- knobs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["A", "-a", "a_b", "a b", "a/b"])
+def test_a_project_name_that_an_engine_would_refuse_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTERAGE_PROJECT", name)
+    with pytest.raises(Failure, match="use lowercase letters, digits and dashes"):
+        Project.from_environment()
+
+
+def test_args_are_split_as_by_a_shell_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTERAGE_ARGS", """--a 'b c' "d" $HOME `e` ;""")
+    assert Project.from_environment().args == ("--a", "b c", "d", "$HOME", "`e`", ";")
+
+
+# --- env files ------------------------------------------------------------------------------
+
+
+def test_an_env_file_gives_values_as_every_reader_has_them(tmp_path: Path) -> None:
+    file = tmp_path / "x.env"
+    file.write_text("# comment\n\nA=b=c\nEMPTY=\nSPACE=a b\nUMLAUT=ä\n", encoding="utf-8")
+    assert envfiles.read(file) == {"A": "b=c", "EMPTY": "", "SPACE": "a b", "UMLAUT": "ä"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["export A=b", "A = b", "A", "1A=b", "A=b # c", "A='b'", 'A="b"', "A=$B", "A=b ", "A=\\n"],
+)
+def test_a_line_that_one_reader_would_take_differently_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "x.env"
+    file.write_text(f"OK=1\n{line}\n", encoding="utf-8")
+    with pytest.raises(Failure, match=r"^envs/x\.env:2: "):
+        envfiles.read(file)
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [("sample-host:2222", "sample-host"), ("me@host:22", "host"), ("host", "host"), ("", "")],
+)
+def test_the_host_of_an_address_decides_on_the_sample_host(
+    project: Project, address: str, host: str
+) -> None:
+    variant = Variant(project, "dev")
+    variant.env_file.write_text(f"REMOTE_HOST_ADDRESS={address}\n", encoding="utf-8")
+    assert envfiles.host_of(variant) == host
+
+
+def test_the_sample_hosts_key_replaces_its_old_one_and_no_other(project: Project) -> None:
+    known = envfiles.known_hosts(project)
+    known.write_text("data.example ssh-ed25519 AAAA\n", encoding="utf-8")
+    envfiles.trust_sample_host(project, "[sample-host]:2222", "ssh-ed25519 BBBB comment")
+    envfiles.trust_sample_host(project, "[sample-host]:2222", "ssh-ed25519 CCCC")
+    envfiles.trust_sample_host(project, "[sample-host]:2222", "ssh-ed25519 CCCC")
+    assert known.read_text(encoding="utf-8").splitlines() == [
+        "data.example ssh-ed25519 AAAA",
+        "[sample-host]:2222 ssh-ed25519 CCCC lighterage-sample-host",
+    ]
+    envfiles.forget_sample_host(project, "[sample-host]:2222")
+    assert known.read_text(encoding="utf-8") == "data.example ssh-ed25519 AAAA\n"
+
+
+# --- variants -------------------------------------------------------------------------------
+
+
+def test_variants_and_their_services_are_read_from_the_tree(project: Project) -> None:
+    found = {variant.name: variant for variant in Variant.all(project)}
+    assert list(found) == ["dev", "prod"]
+    assert found["dev"].services == ("task1", "task2", "task3")
+    assert found["prod"].services == ("tasks",)
+    assert (found["dev"].binds_tree, found["prod"].binds_tree) == (True, False)
+    (project.root / "docker/odd").mkdir()
+    assert [variant.name for variant in Variant.all(project)] == ["dev", "prod"]
+
+
+@pytest.mark.parametrize(("task", "service"), [("2", "task2"), ("4", "task1")])
+def test_a_task_runs_in_its_own_service_or_the_first(
+    project: Project, task: str, service: str
+) -> None:
+    assert Variant(replace(project, task=task), "dev").service == service
+    assert Variant(replace(project, task=task), "prod").service == "tasks"
+
+
+# --- engines: stand-ins answer as the real clients do, since one machine has but one kind -----
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Give a way to put a client on an otherwise empty path."""
+    monkeypatch.setenv("PATH", "")
+
+    def put(folder: str, name: str, **answers: str) -> Path:
+        place = tmp_path / folder
+        place.mkdir(exist_ok=True)
+        cases = "".join(f'  "{key.replace("_", " ")}"*) {do} ;;\n' for key, do in answers.items())
+        program = place / name
+        program.write_text(f'#!/bin/sh\ncase "$*" in\n{cases}  *) exit 1 ;;\nesac\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{place}".strip(":"))
+        return program
+
+    return put
+
+
+def versions(version: str) -> str:
+    """Answer the question for a client's or a server's version."""
+    return f"echo {version}"
+
+
+def test_the_first_client_whose_engine_answers_is_taken(client: Callable[..., Path]) -> None:
+    client("one", "docker", version="echo no daemon >&2; exit 1")
+    second = client("two", "docker", version=versions("20.10.24"))
+    found = Engine.find("docker")
+    assert found == Engine("docker", str(second))
+    assert Engine.find("podman") is None
+
+
+def test_the_client_that_can_build_need_not_be_the_first(client: Callable[..., Path]) -> None:
+    """A static client of 28 has neither buildx nor BuildKit; 20.10 has BuildKit inside."""
+    first = client("one", "docker", version=versions("28.2.2"))
+    second = client("two", "docker", version=versions("20.10.24"))
+    builder = Engine("docker", str(first)).builder
+    assert builder == (str(second), {"DOCKER_BUILDKIT": "1"})
+
+
+def test_buildx_is_told_to_build_where_the_local_images_are(client: Callable[..., Path]) -> None:
+    only = client(
+        "one", "docker", version=versions("28.2.2"), buildx_version="echo v0.12",
+        context_show="echo desktop",
+    )  # fmt: skip
+    builder = Engine("docker", str(only)).builder
+    assert builder == (str(only), {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "desktop"})
+
+
+def test_no_client_that_can_build_is_none(client: Callable[..., Path]) -> None:
+    only = client("one", "docker", version=versions("28.2.2"))
+    assert Engine("docker", str(only)).builder is None
+
+
+def test_compose_is_the_plugin_or_the_program(client: Callable[..., Path]) -> None:
+    docker = client("one", "docker", version=versions("28.2.2"))
+    assert Engine("docker", str(docker)).compose is None
+    program = client("two", "docker-compose", version="echo 1.29.2")
+    assert Engine("docker", str(docker)).compose == ((str(program),), {})
+    plugin = client("three", "docker", compose_version="echo v2.24")
+    assert Engine("docker", str(docker)).compose == ((str(plugin), "compose"), {})
+
+
+def test_a_client_that_hangs_counts_as_none(
+    client: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client("one", "docker", version="exec /bin/sleep 60")
+    real = engines.quiet
+    monkeypatch.setattr(engines, "quiet", lambda *words, timeout: real(*words, timeout=0.2))
+    assert Engine.find("docker") is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "known", "same"),
+    [
+        ("a", "/a", True), ("a", "a:latest", True), ("a", "localhost/a:latest", True),
+        ("a:b", "a:b", True), ("a", "a:b", False), ("a", "b/a:latest", False),
+    ],
+)  # fmt: skip
+def test_names_of_an_engine_are_told_apart(wanted: str, known: str, *, same: bool) -> None:
+    assert engines._same_name(wanted, known) is same
+
+
+# --- images ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tasks/task_1.py", "config.yaml", "requirements/prod.txt", "docker/prod/Dockerfile",
+     "docker/base/build.py", "docker/base/runtime.txt", "docker/base/build.txt"],
+)  # fmt: skip
+def test_what_goes_into_an_image_makes_it_stale(project: Project, name: str) -> None:
+    before = images.inputs_of(project, "prod")
+    file = project.root / name
+    file.write_bytes(file.read_bytes() + b"\n")
+    assert images.inputs_of(project, "prod") != before
+
+
+def test_a_files_mode_and_name_count_and_its_time_does_not(project: Project) -> None:
+    file = project.root / "tasks/task_1.py"
+    before = images.inputs_of(project, "prod")
+    os.utime(file, (1, 1))
+    assert images.inputs_of(project, "prod") == before
+    file.chmod(0o755)
+    changed = images.inputs_of(project, "prod")
+    assert changed != before
+    file.rename(file.with_name("task_8.py"))
+    assert images.inputs_of(project, "prod") not in {before, changed}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "Makefile", "envs/prod.env", "envs/secrets/password", "data/x.csv", ".env",
+     "docker/dev/Dockerfile", "tasks/__pycache__/x.pyc", ".lighterage/x"],
+)  # fmt: skip
+def test_what_stays_outside_makes_nothing_stale(project: Project, name: str) -> None:
+    before = images.inputs_of(project, "prod")
+    file = project.root / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("new", encoding="utf-8")
+    assert images.inputs_of(project, "prod") == before
+
+
+def test_the_ca_and_pip_conf_of_the_machine_go_to_builds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    conf, bundle, other = tmp_path / "pip.conf", tmp_path / "ca.pem", tmp_path / "other.pem"
+    bundle.write_text("x")
+    other.write_text("x")
+    conf.write_text(f"[global]\ncert = {bundle}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(conf))
+    assert images.build_secrets() == {"pip_conf": conf, "ca": bundle}
+    monkeypatch.setenv("PIP_CERT", str(other))
+    assert images.build_secrets() == {"pip_conf": conf, "ca": other}
+    monkeypatch.setenv("PIP_CERT", str(tmp_path / "gone.pem"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "gone.conf"))
+    assert "pip_conf" not in images.build_secrets()
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(conf))
+    conf.write_text("not a pip.conf")
+    assert images.build_secrets()["pip_conf"] == conf
