@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import stat
@@ -274,7 +275,7 @@ def test_ctrl_c_ends_a_run_clean(copy: Tree) -> None:
     staging = copy.folder / "data/task_3/.events.staging"
     while not staging.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode != 0
     assert "nothing was changed" in err

@@ -60,7 +60,7 @@ class Tree:
         )
 
     def start(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start make in the folder."""
+        """Start make in the folder, in a process group of its own, as a terminal does."""
         return subprocess.Popen(
             ["make", *words],
             cwd=self.folder,
@@ -69,6 +69,7 @@ class Tree:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def ok(self, *words: str, **more: Any) -> str:
