@@ -115,11 +115,14 @@ class Client:
         """Where it lands."""
         return self.folder / "out/data"
 
-    def arguments(self, task: str, path: str, *flags: str, **options: str | None) -> list[str]:
-        """Give the arguments of a task; an option that is None is left out."""
+    def arguments(
+        self, task: str, path: str | None, *flags: str, **options: str | None
+    ) -> list[str]:
+        """Give the arguments of a task, its path in the server's home; what is None is left out."""
         given = {**self.options, **{k.replace("_", "-"): v for k, v in options.items()}}
+        given["remote-file-path"] = path and str(self.server.home / path)
         words = [f"--{name}={value}" for name, value in given.items() if value is not None]
-        return [task, f"--remote-file-path={self.server.home / path}", *words, *flags]
+        return [task, *words, *flags]
 
     def env(self) -> dict[str, str]:
         """Give the environment of a run: nothing of the tests' own."""
@@ -128,12 +131,12 @@ class Client:
             "LIGHTERAGE_ENV_FILE": "", **self.environ,
         }  # fmt: skip
 
-    def start(self, task: str, path: str, *flags: str, **options: str | None) -> Fork:
+    def start(self, task: str, path: str | None, *flags: str, **options: str | None) -> Fork:
         """Start a task."""
         arguments = self.arguments(task, path, *flags, **options)
         return forks().start(arguments, self.folder, self.env())
 
-    def run(self, task: str, path: str, *flags: str, **options: str | None) -> Ended:
+    def run(self, task: str, path: str | None, *flags: str, **options: str | None) -> Ended:
         """Run a task to its end."""
         return ended(self.start(task, path, *flags, **options))
 

@@ -47,6 +47,10 @@ class Fork:
         """End it."""
         self.send_signal(signal.SIGKILL)
 
+    def said(self) -> str:
+        """Return what it wrote to standard error so far."""
+        return os.pread(self._err.fileno(), 2**20, 0).decode()
+
     def poll(self) -> int | None:
         """Return the code of its end; None while it runs."""
         if self.returncode is None:

@@ -169,18 +169,21 @@ class Fetch:
         )  # fmt: skip
         if settings.dry_run:
             return self._report("planned", before or run.manifest(), plan, run)
-        if before and not plan.fetched and not (settings.mirror and plan.removed):
+        left = [] if settings.mirror else plan.left
+        if before and not plan.fetched and left == plan.removed:
             place.finish()
             return self._report("unchanged", before, plan, run)
-        place.begin({run.identity(item) for item in plan.fetched})
-        kept = [*plan.unchanged, *([] if settings.mirror else plan.removed)]
-        for one in kept:
+        parts = plan.fetched if settings.keep_archive else []
+        place.begin({run.identity(item): item.source.size for item in parts})
+        for one in plan.unchanged:
             run.keep(one)
         sums = run.host.sums([item.source for item in plan.fetched], there)
         began = time.monotonic()
         total = sum(item.source.size for item in plan.fetched)
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
             run.bring_all(plan, bar.add)
+        for one in left:
+            run.keep_old(one)
         place.written()
         run.check(plan, sums, max(settings.timeout, time.monotonic() - began))
         manifest = run.manifest()
@@ -225,6 +228,7 @@ class _Run:
         self._include = settings.include or (include,)
         self._sources: dict[str, Source] = {}
         self._ways: list[str] = []
+        self._resumed: set[PurePosixPath] = set()
         self._started = _now()
 
     # --- what is wanted, and what is there --------------------------------------------------
@@ -285,18 +289,29 @@ class _Run:
         self._place.keep(kept)
         self._sources[kept.source.path] = kept.source
 
+    def keep_old(self, kept: Kept) -> None:
+        """Take over what the host has no more, or what is broken there now, if there is room."""
+        try:
+            if kept.files or kept.archives:
+                self.keep(kept)
+        except ArchiveError as error:  # what the host has now has its name
+            log.warning("%s; the new one stays", error)
+            self._place.drop(kept.source.path)
+
     def bring_all(self, plan: Plan, on_bytes: Callable[[int], None]) -> None:
         """Bring what is to be fetched; each file again where it changed meanwhile."""
         left, tries = deque(plan.fetched), Counter[PurePosixPath]()
         while left:
             try:
-                wanted = [(item.source, self._place.begun(self.identity(item))) for item in left]
+                wanted = [(item.source, self._begun(item)) for item in left]
                 for stream in self.host.files(wanted, on_bytes):
                     self._bring(left[0], stream)
                     left.popleft()
             except _OWN_FAULTS as error:
                 item = left.popleft()
                 tries[item.path] += 1
+                if item.path in self._resumed:  # what was there of it may be the fault
+                    error.transient = True
                 again = self._again(item, error, tries[item.path])
                 if again:
                     left.appendleft(again)
@@ -305,6 +320,13 @@ class _Run:
             except BaseException:
                 self.host.reset()  # before the connection goes: nobody is to open it again
                 raise
+
+    def _begun(self, item: Item) -> int:
+        """Return how many bytes an earlier run got of an archive that is kept."""
+        count = self._place.begun(self.identity(item))
+        if count:
+            self._resumed.add(item.path)
+        return count
 
     def _again(self, item: Item, error: LighterageError, tries: int) -> Item | None:
         """Prepare another try of one file, where its fault may pass."""
@@ -330,11 +352,12 @@ class _Run:
         log.error("%s", error)
         self.failed.append(Failed(item.source.path, error))
         if item.source.path in plan.stale:
-            self.keep(plan.stale[item.source.path])
+            self.keep_old(plan.stale[item.source.path])
         return True
 
     def _forget(self, item: Item) -> None:
         self.host.reset()
+        self._resumed.discard(item.path)
         self._place.drop(item.source.path)
         self._sources.pop(item.source.path, None)
 
@@ -418,7 +441,7 @@ class _Run:
                 where = "beside it" if path in sums.beside else "of the host's sha256sum"
                 error = IntegrityError(
                     f"{path}: came with sha256 {sha256}, but the one {where} is {expected}",
-                    transient=path not in sums.beside,
+                    transient=path not in sums.beside or item.path in self._resumed,
                 )
                 self._forget(item)
                 if not self._goes_on(plan, item, error):

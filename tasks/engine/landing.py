@@ -25,14 +25,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 from tasks.engine import interrupt
-from tasks.engine.errors import ArchiveError, BusyError, IntegrityError, Interrupted, LocalError
+from tasks.engine.errors import BusyError, Interrupted, LocalError
 from tasks.engine.manifest import NAME as MANIFEST_NAME
 from tasks.engine.manifest import File, Kept, Manifest
 from tasks.engine.names import Names
 from tasks.engine.threads import WriteBehind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +98,12 @@ class Landing:
         """Return the manifest of what landed here before."""
         return Manifest.read(self.target)
 
-    def begin(self, parts: Collection[str] = ()) -> None:
+    def begin(self, parts: Mapping[str, int] | None = None) -> None:
         """Start with an empty staging folder; also the second time, when a try failed.
 
         Args:
-            parts: The identities of the archives that may come; other beginnings are removed.
+            parts: The identities and sizes of the archives that are to be kept; beginnings of
+                others are removed.
 
         Raises:
             LocalError: It cannot be made.
@@ -117,7 +118,7 @@ class Landing:
             _remove(self.staging)
             self.staging.mkdir()
             for part in self._parts.iterdir() if self._parts.is_dir() else []:
-                if part.name not in parts:
+                if part.stat().st_size > (parts or {}).get(part.name, -1):
                     _remove(part)
 
     def _take_manifests_name(self) -> None:
@@ -152,7 +153,8 @@ class Landing:
         self.written()
         for path in self._begun.pop(source, []):
             (self.staging / path).unlink(missing_ok=True)
-            self._parts_in_use.pop(path, None)
+            if part := self._parts_in_use.pop(path, None):
+                part.unlink(missing_ok=True)
         self._files = [file for file in self._files if file.source != source]
         self._archives = [file for file in self._archives if file.source != source]
         self._take_manifests_name()
@@ -235,12 +237,8 @@ class Landing:
             self._parts.mkdir(exist_ok=True)
             file = part.open("a+b")
             file.seek(0)
-        try:
-            with _flushed(file, self.target / path):
-                yield file
-        except (ArchiveError, IntegrityError):  # it is not worth going on with
-            part.unlink(missing_ok=True)
-            raise
+        with _flushed(file, self.target / path):
+            yield file
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[IO[bytes]]:

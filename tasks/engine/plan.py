@@ -38,6 +38,8 @@ class Plan:
     changed: list[Item] = field(default_factory=list)
     unchanged: list[Kept] = field(default_factory=list)
     removed: list[Kept] = field(default_factory=list)
+    left: list[Kept] = field(default_factory=list)
+    """Of what the host has no more, what is whole here."""
     stale: dict[str, Kept] = field(default_factory=dict)
     """What is whole of the old data of those that changed, by the remote path."""
 
@@ -74,8 +76,7 @@ def compare(
             continue
         source = kept.source
         equal = source.size == item.source.size and (told or source.mtime == item.source.mtime)
-        files = [*kept.files, *kept.archives]
-        whole = all(_is_whole(folder, file, content=bool(told)) for file in files)
+        whole = _whole(folder, kept, content=bool(told)) == kept
         if whole:
             plan.stale[source.path] = kept
         if equal and whole and not force:
@@ -90,7 +91,17 @@ def compare(
             now = replace(kept.source, mtime=item.source.mtime)
             plan.unchanged.append(replace(kept, source=now))
     plan.removed = list(old.values())
+    plan.left = [_whole(folder, kept, content=bool(told)) for kept in plan.removed]
     return plan
+
+
+def _whole(folder: Path, kept: Kept, *, content: bool) -> Kept:
+    """Return what is whole of what came from a source."""
+
+    def whole(files: list[File]) -> list[File]:
+        return [file for file in files if _is_whole(folder, file, content=content)]
+
+    return replace(kept, files=whole(kept.files), archives=whole(kept.archives))
 
 
 def _is_whole(folder: Path, file: File, *, content: bool) -> bool:

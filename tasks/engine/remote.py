@@ -14,6 +14,7 @@ import re
 import socket
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -470,10 +471,11 @@ class Host:
         files = list(files)
         paths = [file.path for file in files]
         if self._settings.verify == "size":
-            return Sums(self, [], {})
+            return Sums(self, self._settings, [], {})
         with translated(", ".join(paths[:1])):
             known = self._told_beside(paths, there)
-        return Sums(self, [path for path in paths if path not in known], known)
+        missing = [path for path in paths if path not in known]
+        return Sums(self, self._settings, missing, known)
 
     def _told_beside(self, paths: list[str], there: Container[str] | None) -> dict[str, str]:
         """Read the checksums that lie beside the data: NAME.sha256, and SHA256SUMS."""
@@ -488,14 +490,25 @@ class Host:
         ]
         found: dict[str, str] = {}
         own: dict[str, str] = {}
-        for stream in self.files([(file, 0) for file in sidecars], lambda _: None):
-            text = b"".join(stream).decode("utf-8", "replace")
-            place = PurePosixPath(stream.path)
+        for place, text in self._texts(sidecars):
             alone = place.name.removesuffix(checksums.SUFFIX) if place.suffix else ""
             (own if alone else found).update(checksums.parse(text, place.parent, alone))
         told = {**found, **own}
         by_path = {path: told.get(str(PurePosixPath(path))) for path in paths}
         return {path: digest for path, digest in by_path.items() if digest}
+
+    def _texts(self, files: Iterable[RemoteFile]) -> Iterator[tuple[PurePosixPath, str]]:
+        """Read small files; those that cannot be read are passed over."""
+        left = deque(files)
+        while left:
+            try:
+                for stream in self.files([(file, 0) for file in left], lambda _: None):
+                    text = b"".join(stream).decode("utf-8", "replace")
+                    yield PurePosixPath(left.popleft().path), text
+            except (RemotePathError, IntegrityError) as error:
+                log.warning("%s; passed over", error)
+                left.popleft()
+                self.reset()
 
     def ask(self, command: bytes, seconds: Callable[[], float]) -> str | None:
         """Run a command on the host, and return what it writes; None where it runs none.
@@ -508,6 +521,8 @@ class Host:
             NetworkError: The connection is lost.
         """
         transport = self._connection.transport
+        if transport is None:  # while somebody connects again
+            raise NetworkError("the connection was lost", transient=True)
         try:
             channel = transport.open_session(timeout=self._settings.timeout)
             with contextlib.closing(channel):
@@ -544,11 +559,16 @@ class Host:
             self._sftp.close()
         self._sftp = None
 
+    def reconnect(self) -> None:
+        """Connect again, after a cut."""
+        with translated(self.name):
+            _close(self._connection)
+            self._sftp = None
+            self._connection.open()
+
     def _reopen(self, file: RemoteFile) -> None:
         """Connect again, and require that the file is still the same."""
-        _close(self._connection)
-        self._sftp = None
-        self._connection.open()
+        self.reconnect()
         if not self._session().stat(file.path).same_as(file):
             raise IntegrityError(
                 f"{file.path}: changed on the host while it was fetched", transient=True
@@ -579,49 +599,65 @@ class Sums:
 
     Args:
         host: Whose.
+        settings: For the trying again.
         missing: The paths that the host is to be asked for.
         beside: What is known already.
     """
 
-    def __init__(self, host: Host, missing: list[str], beside: dict[str, str]) -> None:
+    def __init__(
+        self, host: Host, settings: Settings, missing: list[str], beside: dict[str, str]
+    ) -> None:
         self._host = host
+        self._settings = settings
         self._missing = missing
         self._end = float("inf")
         self.beside = beside
         self.asked: dict[str, str] = {}
-        self._thread = threading.Thread(target=self._ask, name="sha256sum", daemon=True)
+        self._thread = threading.Thread(target=self._begin, name="sha256sum", daemon=True)
         if missing:
             self._thread.start()
 
+    def _begin(self) -> None:
+        with contextlib.suppress(NetworkError):  # `result` goes on then
+            self._ask()
+
     def _ask(self) -> None:
         programs = list(checksums.PROGRAMS)
-        for arguments, paths in checksums.batches(self._missing):
+        missing = [path for path in self._missing if path not in self.asked]
+        for arguments, paths in checksums.batches(missing):
             while programs:
                 command = programs[0] + b" " + arguments
-                try:
-                    output = self._host.ask(command, lambda: self._end - time.monotonic())
-                except NetworkError:
-                    return
+                output = self._host.ask(command, lambda: self._end - time.monotonic())
                 found = checksums.told(output, paths) if output is not None else None
                 if found is not None:
                     self.asked.update(found)
                     break
                 programs.pop(0)  # what it cannot do once, it need not be asked again
-        if not programs:
-            self._missing = []
+        self._missing = []
 
     def result(self, seconds: float) -> dict[str, str]:
         """Return the sha256 by path, of those that the host tells.
 
         Args:
             seconds: How long to wait for it at most.
+
+        Raises:
+            AuthError: The host does not take us back after a cut.
         """
         self._end = time.monotonic() + seconds
         if self._thread.ident:
             self._thread.join(seconds)
-        self._missing = [path for path in self._missing if path not in self.asked]
-        if self._missing and not self._thread.is_alive():  # the connection was cut meanwhile
-            self._ask()
+        most = self._settings.max_tries
+        for tries in range(1, most + 1):
+            if not self._missing or self._thread.is_alive():
+                break
+            try:  # the connection was cut meanwhile
+                if tries > 1:
+                    time.sleep(delay_before(self._settings, tries - 1))
+                    self._host.reconnect()
+                self._ask()
+            except NetworkError as error:
+                log.warning("try %d of %d to ask for checksums: %s", tries, most, error)
         return {**self.asked, **self.beside}
 
 
