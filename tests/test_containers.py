@@ -341,7 +341,7 @@ def test_prod_up_runs_by_schedule_answers_health_comes_back_and_ends_soon(
         assert first["HostConfig"]["Memory"] == 2**30
         assert engine.ask("exec", name, "python", "-m", "tasks", "health").returncode == 0
         # a crash: the main process is killed, and the engine starts another
-        engine.must("exec", name, "python", "-c", KILL_THE_SCHEDULER)
+        engine.ask("exec", name, "python", "-c", KILL_THE_SCHEDULER)  # which may end with it
         wait_for(lambda: inspect(engine, name)["RestartCount"] > first["RestartCount"])
         wait_for(lambda: "task 2 (prod): landed" in tree.ok("logs", "ENV=prod"), 150)
         begun = time.monotonic()
