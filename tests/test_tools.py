@@ -212,6 +212,27 @@ def test_what_goes_into_an_image_makes_it_stale(project: Project, name: str) -> 
     assert images.inputs_of(project, "prod") != before
 
 
+@pytest.mark.parametrize(
+    ("image", "name", "stale"),
+    [
+        ("prod", "tests/test_tools.py", False), ("prod", "requirements/dev.txt", False),
+        ("prod", "pyproject.toml", False), ("dev", "tests/test_tools.py", True),
+        ("dev", "tasks/engine/fetch.py", True), ("prod", "tasks/engine/fetch.py", True),
+        ("sample-host", "tasks/task_1.py", False), ("sample-host", "config.yaml", False),
+        ("sample-host", "docker/sample-host/server.py", True),
+        ("sample-host", "requirements/sample-host.txt", True),
+        ("prod", "docker/sample-host/server.py", False),
+    ],
+)  # fmt: skip
+def test_only_what_an_image_takes_makes_it_stale(
+    project: Project, image: str, name: str, *, stale: bool
+) -> None:
+    before = images.inputs_of(project, image)
+    file = project.root / name
+    file.write_bytes(file.read_bytes() + b"\n")
+    assert (images.inputs_of(project, image) != before) is stale
+
+
 def test_a_files_mode_and_name_count_and_its_time_does_not(project: Project) -> None:
     file = project.root / "tasks/task_1.py"
     before = images.inputs_of(project, "prod")

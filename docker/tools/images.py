@@ -5,12 +5,14 @@ from __future__ import annotations
 import configparser
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from engine import Engine, output_of
 from project import Failure, Project, say
@@ -40,8 +42,30 @@ def tag_of(project: Project, image: str) -> str:
     return f"{project.name}-{image}"
 
 
-def context_files(project: Project) -> Iterator[Path]:
-    """Every file that a build can see: the lines with `!` of .dockerignore, walked."""
+def copied(project: Project, image: str) -> list[str]:
+    """What a Dockerfile takes from the tree: paths and globs of its COPY lines and bind mounts."""
+    text = dockerfile_of(project, image).read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.findall(r"--mount=type=bind,source=([^,\s]+)", text)
+    for line in re.findall(r"^COPY +(.+)$", text, re.MULTILINE):
+        words = [word for word in line.split() if not word.startswith("--")]
+        if "--from=" not in line:
+            found += words[:-1]
+    return found
+
+
+def context_files(project: Project, image: str) -> Iterator[Path]:
+    """Every file that goes into an image: of what a build can see, what its Dockerfile takes.
+
+    A build can see the lines with `!` of .dockerignore, walked.
+    """
+    taken = [PurePosixPath(name).parts for name in copied(project, image)]  # `.` has no parts
+    for path in _seen_files(project):
+        parts = path.relative_to(project.root).parts
+        if any(len(glob) <= len(parts) and all(map(fnmatchcase, parts, glob)) for glob in taken):
+            yield path
+
+
+def _seen_files(project: Project) -> Iterator[Path]:
     for line in (project.root / ".dockerignore").read_text(encoding="utf-8").splitlines():
         if not line.startswith("!"):
             continue
@@ -60,7 +84,11 @@ def base_scripts(project: Project) -> list[Path]:
 def inputs_of(project: Project, image: str) -> str:
     """The sha256 over all that goes into an image: names, modes, contents; base scripts too."""
     digest = hashlib.sha256()
-    for path in [dockerfile_of(project, image), *base_scripts(project), *context_files(project)]:
+    for path in [
+        dockerfile_of(project, image),
+        *base_scripts(project),
+        *context_files(project, image),
+    ]:
         name = path.relative_to(project.root).as_posix()
         executable = bool(path.stat().st_mode & 0o100)
         content = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -60,6 +60,8 @@ def up(project: Project, variant: Variant, engine: Engine, services: Sequence[st
             image,
         )  # fmt: skip
         say(f"started the sample host ({name})")
+        if facts and facts["Image"] != wanted:
+            engine.ask("image", "rm", facts["Image"])
     for service in missing:
         engine.must("network", "connect", "--alias", ALIAS, variant.network(service), name)
     _trust(project, variant, engine)
