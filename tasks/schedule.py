@@ -10,12 +10,14 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
+from tasks.engine import interrupt
 from tasks.engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ def serve(config: Config, variant: str, arguments: list[str]) -> int:
         ConfigError: A schedule is not in cron form.
     """
     stop = threading.Event()
+    interrupt.uninstall()  # the tasks are given longer than a single run gives itself
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     scheduler, runs = BackgroundScheduler(), _Runs()
@@ -125,23 +128,37 @@ def trigger(task: str, cron: str) -> CronTrigger:
         # cron takes either day, the scheduler only both: neither is what one half of users means
         raise ConfigError(f"{where}: give a day of the month or of the week, not both")
     with contextlib.suppress(ValueError):
-        fields[4] = ",".join(_weekdays(part) for part in fields[4].split(","))
-        return CronTrigger.from_crontab(" ".join(fields))
+        fields[4] = ",".join(_weekdays(part) for part in fields[4].lower().split(","))
+        found = CronTrigger.from_crontab(" ".join(fields))
+        if found.get_next_fire_time(None, datetime.now(found.timezone)):  # no 31 February
+            return found
     raise ConfigError(f"{where}: not in cron form (minute hour day month weekday)")
 
 
 def _weekdays(part: str) -> str:
     """Name the days of a part of cron's fifth field: 0 is Sunday there, Monday in APScheduler."""
-    span, _, step = part.partition("/")
-    if not any(char.isdigit() for char in part):
-        return part
-    first, _, last = ("0-6" if span == "*" else span).partition("-")
-    if not first.isdigit():
+    span, slash, step = part.partition("/")
+    first, dash, last = ("0-6" if span == "*" else span).partition("-")
+    begin = _weekday(first)
+    end = _weekday(last) if dash else 6 if slash else begin
+    every = int(step) if slash else 1
+    if slash and not step.isdecimal():
         raise ValueError(part)
-    days = range(int(first), int(last or ("6" if step else first)) + 1, int(step or 1))
-    if not days or days[-1] >= len(_DAYS):
+    if dash and end == 0 < begin:  # as in fri-sun
+        end = 7
+    days = range(begin, end + 1, every)
+    if not days:
         raise ValueError(part)
     return ",".join(dict.fromkeys(_DAYS[day] for day in days))
+
+
+def _weekday(text: str) -> int:
+    """Return the number that cron has for a day, given as a number or by its name."""
+    if text in _DAYS:
+        return _DAYS.index(text)
+    if not (text.isascii() and text.isdecimal()) or int(text) >= len(_DAYS):
+        raise ValueError(text)
+    return int(text)
 
 
 def healthy() -> bool:

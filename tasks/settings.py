@@ -91,6 +91,8 @@ class Settings:
     max_members: int = _setting("most members of one archive", 100_000, least=1)
     max_unpacked_size: Size = _setting("most bytes from one archive", Size(100 * 10**9), least=1)
     max_ratio: float = _setting("most unpacked bytes for one packed", 1100.0, least=1)
+    max_depth: int = _setting("most folders in each other in an archive", 64, least=1)
+    max_unpack_time: float = _setting("most seconds for one archive", 86400.0, least=1)
     remote_host_address: str = _setting("host or host:port", "", env=True)
     username: str = _setting("the account on the host", "", env=True)
     password: str = _setting("the account's password", "", env=True, cli=False, secret=True)

@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 def run(fetch: Fetch) -> Report:
     """Land the CSVs of the zip."""
     with fetch.connect() as connection:
-        return fetch.archive(connection, "zip")
+        return fetch.archive(connection)

@@ -1,7 +1,7 @@
 """Task 2: one tar.gz archive of CSVs.
 
 Fetches the archive at remote_file_path, and lands its CSVs in file_save_path, unpacked as they
-come. A plain tar, tar.bz2 or tar.xz is taken as well.
+come.
 """
 
 from __future__ import annotations
@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 def run(fetch: Fetch) -> Report:
     """Land the CSVs of the tar."""
     with fetch.connect() as connection:
-        return fetch.archive(connection, "tar")
+        return fetch.archive(connection)

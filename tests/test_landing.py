@@ -160,19 +160,6 @@ def test_member_may_not_take_the_manifests_name(target: Path) -> None:
     assert not target.exists()
 
 
-def test_scratch_file_has_no_name_that_a_member_could_have(target: Path) -> None:
-    """Task 3 lands files first, and unpacks zips between them."""
-    with landing(target, overwrite=True) as place:
-        manifest = put(place, {".scratch": b"1", "d/.scratch/a.csv": b"2"})
-        with place.scratch() as file:
-            file.write(b"3")
-            assert {path.name for path in place.staging.iterdir()} == {".scratch", "d"}
-            assert os.fstat(file.fileno()).st_nlink == 0, "it is gone with the process"
-            assert os.fstat(file.fileno()).st_dev == place.staging.stat().st_dev
-        place.commit(manifest)
-    assert content(target) == {".scratch": b"1", "d/.scratch/a.csv": b"2"}
-
-
 # --- what a run that fails leaves ---------------------------------------------------------
 
 
@@ -445,11 +432,9 @@ import pathlib, sys, time
 from tasks.engine.landing import landing
 with landing(pathlib.Path(sys.argv[1]), overwrite=True) as place:
     place.begin()
-    with place.scratch() as scratch:
-        place.write(pathlib.PurePosixPath("half.csv"), [b"half"], "x"); place.written()
-        scratch.write(b"x"); scratch.flush()
-        print("ready", flush=True)
-        time.sleep(60)
+    place.write(pathlib.PurePosixPath("half.csv"), [b"half"], "x"); place.written()
+    print("ready", flush=True)
+    time.sleep(60)
 """
 
 

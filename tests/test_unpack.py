@@ -7,7 +7,6 @@ import io
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -20,8 +19,9 @@ from hypothesis import strategies as st
 from tasks.engine import names, unpack
 from tasks.engine.errors import ArchiveError
 from tasks.engine.landing import landing
+from tasks.engine.limits import BLOCK, RATIO_FROM, Limits, Member
 
-LIMITS = unpack.Limits(members=1000, size=10**9, ratio=1100)
+LIMITS = Limits(members=1000, size=10**9, ratio=1100)
 SMALL = {"a.csv": b"date,id\n" * 30, "d/b.csv": bytes(range(256)) * 3, "e.csv": b""}
 bounded = settings(derandomize=True, max_examples=300, deadline=None)
 
@@ -48,6 +48,8 @@ class Source:
     """A stream as the network gives it: in pieces of any size."""
 
     def __init__(self, data: bytes, most: int = 10_007) -> None:
+        self.data = data
+        self.size = len(data)
         self._file = io.BytesIO(data)
         self._most = most
         self.count = 0
@@ -57,30 +59,31 @@ class Source:
         self.count += len(block)
         return block
 
+    def end(self, start: int) -> bytes:
+        return self.data[start:]
+
 
 def is_csv(path: PurePosixPath) -> bool:
-    return names.matches(path, "*.csv")
+    return names.matches(path, ["*.csv"])
 
 
 def members(
     kind: str,
     data: bytes,
-    limits: unpack.Limits = LIMITS,
+    limits: Limits = LIMITS,
     wanted: Callable[[PurePosixPath], bool] = is_csv,
-) -> Iterator[unpack.Member | None]:
-    """Yield the members of an archive; a zip lies in a real file, as it does in a run."""
-    if kind == "tar":
-        yield from unpack.tar_members(Source(data), limits, "x", wanted)
-        return
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        yield from unpack.zip_members(file, limits, "x", wanted)
+) -> Iterator[Member | None]:
+    """Yield the members of an archive, and read what is behind them, as a run does."""
+    source = Source(data)
+    yield from unpack.members(source, limits, f"x.{kind}", wanted)
+    while source.read():
+        pass
 
 
 def unpacked(
     kind: str,
     data: bytes,
-    limits: unpack.Limits = LIMITS,
+    limits: Limits = LIMITS,
     wanted: Callable[[PurePosixPath], bool] = is_csv,
 ) -> dict[str, bytes]:
     """Unpack into memory."""
@@ -91,7 +94,7 @@ def unpacked(
     return found
 
 
-def read_all(found: Iterator[unpack.Member | None], with_block: Callable[[bytes], None]) -> None:
+def read_all(found: Iterator[Member | None], with_block: Callable[[bytes], None]) -> None:
     """Read every member to its end."""
     for member in found:
         for block in member.blocks if member else ():
@@ -147,7 +150,7 @@ def test_member_is_given_in_blocks_of_bounded_size() -> None:
     ):
         for member in members(kind, archive):
             assert member is not None
-            assert max(map(len, member.blocks)) <= unpack.BLOCK
+            assert max(map(len, member.blocks)) <= BLOCK
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
@@ -244,15 +247,15 @@ def test_as_many_members_as_the_limit_pass_and_one_more_does_not(
 ) -> None:
     files = {f"{n}.csv": b"1" for n in range(4)}
     data = archives.tar_gz(files) if kind == "tar" else pack(files)
-    assert len(unpacked(kind, data, unpack.Limits(4, 10**9, 1100))) == 4
+    assert len(unpacked(kind, data, Limits(4, 10**9, 1100))) == 4
     with pytest.raises(ArchiveError, match="more than 3 members"):
-        unpacked(kind, data, unpack.Limits(3, 10**9, 1100))
+        unpacked(kind, data, Limits(3, 10**9, 1100))
 
 
 def test_folders_and_members_that_are_not_wanted_count_as_members() -> None:
     entries = [archives.entry(f"d{n}", type=tarfile.DIRTYPE) for n in range(10)]
     with pytest.raises(ArchiveError, match="max_members"):
-        unpacked("tar", archives.tar_of(entries), unpack.Limits(9, 10**9, 1100))
+        unpacked("tar", archives.tar_of(entries), Limits(9, 10**9, 1100))
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
@@ -267,21 +270,21 @@ def test_more_bytes_than_the_limit_are_refused_before_they_are_all_given(kind: s
         given += len(block)
 
     with pytest.raises(ArchiveError, match="max_unpacked_size"):
-        read_all(members(kind, data, unpack.Limits(10, 10**6, 1100)), count)
+        read_all(members(kind, data, Limits(10, 10**6, 1100)), count)
     assert given <= 10**6
 
 
 def test_zip_counts_the_members_together() -> None:
     files = {f"{n}.csv": b"-" * 400_000 for n in range(3)}
     with pytest.raises(ArchiveError, match="max_unpacked_size"):
-        unpacked("zip", archives.zipped(files), unpack.Limits(10, 10**6, 10**6))
+        unpacked("zip", archives.zipped(files), Limits(10, 10**6, 10**6))
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_small_file_of_zeros_is_no_bomb(kind: str) -> None:
     files = {"a.csv": bytes(5 * 2**20)}
     data = archives.tar_gz(files) if kind == "tar" else archives.zipped(files)
-    assert unpacked(kind, data, unpack.Limits(10, 10**9, 100)) == files
+    assert unpacked(kind, data, Limits(10, 10**9, 100)) == files
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
@@ -296,15 +299,15 @@ def test_bomb_is_stopped_long_before_its_end(kind: str) -> None:
         given += len(block)
 
     with pytest.raises(ArchiveError, match="max_ratio"):
-        read_all(members(kind, data, unpack.Limits(10, 10**9, 100)), count)
-    assert given <= unpack.RATIO_FROM + unpack.BLOCK
+        read_all(members(kind, data, Limits(10, 10**9, 100)), count)
+    assert given <= RATIO_FROM + BLOCK
 
 
 def test_ratio_of_a_tar_is_of_the_bytes_that_came_so_far() -> None:
     """What comes later in the stream is no excuse: by then the disk is full."""
     bomb = archives.tarred({"a.csv": bytes(32 * 2**20), "b.csv": archives.noise(2**20)})
     with pytest.raises(ArchiveError, match="max_ratio"):
-        unpacked("tar", gzip.compress(bomb, 9), unpack.Limits(10, 10**9, 30))
+        unpacked("tar", gzip.compress(bomb, 9), Limits(10, 10**9, 30))
 
 
 def test_quadratic_header_takes_no_hour() -> None:

@@ -2,7 +2,7 @@
 
 def run(fetch: Fetch) -> Report:
     with fetch.connect() as connection:
-        return fetch.archive(connection, "tar")
+        return fetch.archive(connection)
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import time
 from collections import Counter, deque
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING
 
 import tenacity
 
-from tasks.engine import memory, names, remote, unpack
+from tasks.engine import limits, memory, names, remote, unpack, unzip
 from tasks.engine.errors import (
     ArchiveError,
     IntegrityError,
@@ -50,6 +51,9 @@ log = logging.getLogger(__name__)
 
 HOURS = 86400.0
 """How long contents may be asked for, in seconds, where nothing else goes on meanwhile."""
+AT_ONCE = 2**20
+"""Bytes of an archive that is small enough to be looked at as a whole: asking for its end apart
+would take longer."""
 _OWN_FAULTS = (RemotePathError, IntegrityError, ArchiveError)
 """Errors that are one remote file's own: the next one may come all the same."""
 
@@ -71,16 +75,14 @@ class Fetch:
     def archive(
         self,
         connection: fabric.Connection,
-        kind: Literal["zip", "tar"],
         include: str = "*.csv",
     ) -> Report:
-        """Land the members of the archive at `remote_file_path`.
+        """Land the members of the archive at `remote_file_path`; of which kind, its content says.
 
         Of several, named by a glob or a list, each lands in a folder of its own name.
 
         Args:
             connection: From `connect`.
-            kind: What it is: a zip, or a tar that may be packed.
             include: A glob of the names that land, in any case, where the settings have none.
 
         Raises:
@@ -93,7 +95,7 @@ class Fetch:
                 raise RemotePathError(f"{source.path}: is a directory: task 3 takes those")
             path = folder / names.safe(PurePosixPath(source.path).name, source.path)
             items.append(Item(source, path, packed=True))
-        run = _Run(self.settings, self._place, host, include, kind)
+        run = _Run(self.settings, self._place, host, include)
         return self._land(run, items, None)
 
     def tree(
@@ -116,7 +118,7 @@ class Fetch:
             LighterageError: One of its kinds; nothing has changed then.
         """
         host = remote.Host(connection, self.settings)
-        run = _Run(self.settings, self._place, host, include, "zip")
+        run = _Run(self.settings, self._place, host, include)
         items = []
         there: set[str] = set()
         for top, folder in self._sources(host, str):
@@ -217,14 +219,12 @@ class _Run:
         place: Landing,
         host: remote.Host,
         include: str,
-        kind: Literal["zip", "tar"],
     ) -> None:
         self.host = host
         self.skipped = 0
         self.failed: list[Failed] = []
         self._settings = settings
         self._place = place
-        self._kind = kind
         self._include = settings.include or (include,)
         self._sources: dict[str, Source] = {}
         self._ways: list[str] = []
@@ -303,9 +303,17 @@ class _Run:
         left, tries = deque(plan.fetched), Counter[PurePosixPath]()
         while left:
             try:
-                wanted = [(item.source, self._begun(item)) for item in left]
-                for stream in self.host.files(wanted, on_bytes):
-                    self._bring(left[0], stream)
+                ends = {item.path: _end_first(item) for item in left}
+                wanted = [
+                    (item.source, start)
+                    for item in left
+                    for start in (*ends[item.path], self._begun(item))
+                ]
+                streams = self.host.files(wanted, on_bytes)
+                while left:
+                    item = left[0]
+                    end = [b"".join(next(streams)) for _ in ends[item.path]]
+                    self._bring(item, next(streams), b"".join(end))
                     left.popleft()
             except _OWN_FAULTS as error:
                 item = left.popleft()
@@ -361,10 +369,10 @@ class _Run:
         self._place.drop(item.source.path)
         self._sources.pop(item.source.path, None)
 
-    def _bring(self, item: Item, stream: remote.Stream) -> None:
+    def _bring(self, item: Item, stream: remote.Stream, end: bytes) -> None:
         log.debug("%s: %d bytes, from %d", item.source.path, item.source.size, stream.start)
         if item.packed:
-            self._archive(item, stream)
+            self._archive(item, stream, end)
         else:
             self._place.write(item.path, stream, item.source.path)
             self._note(item, "")
@@ -373,9 +381,9 @@ class _Run:
         source = item.source
         self._sources[source.path] = Source(source.path, source.size, source.mtime, sha256)
 
-    def _archive(self, item: Item, stream: remote.Stream) -> None:
+    def _archive(self, item: Item, stream: remote.Stream, end: bytes) -> None:
         """Bring an archive, and land its members in its folder; keep it there where asked."""
-        source, limits = item.source, unpack.Limits.of(self._settings)
+        source = item.source
         skipped = self.skipped
         with contextlib.ExitStack() as stack:
             copy, begun = None, 0
@@ -383,15 +391,10 @@ class _Run:
                 identity = self.identity(item)
                 begun = self._place.begun(identity)
                 copy = stack.enter_context(self._place.archive(item.path, source.path, identity))
-            elif self._kind == "zip":  # its table of contents is at its end
-                copy = stack.enter_context(self._place.scratch())
-            tee = _Tee(stream, copy, begun)
+            ending = partial(self.host.ending, source)
+            tee = _Tee(stream, copy, begun=begun, size=source.size, end=end, ending=ending)
             wanted = self._wanted_in(item.path.parent)
-            if copy is not None and self._kind == "zip":
-                tee.drain()
-                members = unpack.zip_members(copy, limits, source.path, wanted)
-            else:
-                members = unpack.tar_members(tee, limits, source.path, wanted)
+            members = unpack.members(tee, limits.Limits.of(self._settings), source.path, wanted)
             try:
                 self._members(members, item.path.parent, source.path)
                 tee.drain()  # what comes behind the archive's own end is part of its checksum
@@ -404,7 +407,7 @@ class _Run:
             self._place.archived(File(str(item.path), source.size, sha256, source.path))
 
     def _members(
-        self, members: Iterator[unpack.Member | None], folder: PurePosixPath, origin: str
+        self, members: Iterator[limits.Member | None], folder: PurePosixPath, origin: str
     ) -> None:
         for member in members:
             if member is None:
@@ -473,20 +476,44 @@ class _Tee:
         stream: What follows on the first `begun` bytes, which `copy` has already.
         copy: A file for reading and appending.
         begun: How many bytes of it come first.
+        size: Of the whole.
+        end: Its last bytes, where they were read beforehand.
+        ending: Gives what comes from a byte on, beside the stream.
     """
 
-    def __init__(self, stream: remote.Stream, copy: IO[bytes] | None, begun: int) -> None:
+    def __init__(
+        self,
+        stream: remote.Stream,
+        copy: IO[bytes] | None,
+        *,
+        begun: int,
+        size: int,
+        end: bytes,
+        ending: Callable[[int], bytes],
+    ) -> None:
         self._stream = stream
         self._copy = copy
         self._begun = begun
+        self._end = end
+        self._ending = ending
+        self._seen: list[bytes] | None = [] if size <= AT_ONCE else None
+        self._ahead = b""
         self.digest = hashlib.sha256()
+        self.size = size
         self.count = 0
 
     def read(self, size: int = -1) -> bytes:
         """Return at most `size` bytes, b"" at the end."""
+        if not self._ahead:
+            return self._next(size)
+        most = size if size >= 0 else len(self._ahead)
+        block, self._ahead = self._ahead[:most], self._ahead[most:]
+        return block
+
+    def _next(self, size: int) -> bytes:
         if self._copy is not None and self.count < self._begun:
             left = self._begun - self.count
-            block = self._copy.read(min(size if size >= 0 else unpack.BLOCK, left))
+            block = self._copy.read(min(size if size >= 0 else limits.BLOCK, left))
             if not block:
                 raise LocalError(f"{self._stream.path}: what came of it before is gone")
         else:
@@ -496,12 +523,34 @@ class _Tee:
                     self._copy.write(block)
         self.digest.update(block)
         self.count += len(block)
+        if self._seen is not None:
+            self._seen.append(block)
         return block
+
+    def end(self, start: int) -> bytes:
+        """Return all from byte `start` on, without taking it from the stream."""
+        if self.size - start <= len(self._end):
+            return self._end[start - self.size :]
+        if self._seen is None:
+            return self._ending(start)
+        ahead = [self._ahead]
+        while block := self._next(-1):
+            ahead.append(block)
+        self._ahead = b"".join(ahead)
+        return b"".join(self._seen)[start:]
 
     def drain(self) -> None:
         """Read to the end."""
         while self.read():
             pass
+
+
+def _end_first(item: Item) -> list[int]:
+    """Say from which byte on to read an archive's end before its beginning, if at all."""
+    size = item.source.size
+    if not item.packed or size <= AT_ONCE or not unpack.may_be_zip(item.source.path):
+        return []
+    return [size - unzip.end_size(size)]
 
 
 def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:

@@ -33,6 +33,11 @@ def install() -> None:
             signal.signal(signum, _on_signal)
 
 
+def uninstall() -> None:
+    """Leave signals to somebody else from now on: no time runs after one any more."""
+    signal.set_wakeup_fd(-1)
+
+
 def _on_signal(signum: int, _frame: FrameType | None) -> None:
     for other in SIGNALS:  # the clean-up is not to be interrupted in its turn
         signal.signal(other, signal.SIG_IGN)

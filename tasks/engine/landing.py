@@ -18,7 +18,6 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import time
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -238,14 +237,6 @@ class Landing:
             file = part.open("a+b")
             file.seek(0)
         with _flushed(file, self.target / path):
-            yield file
-
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[IO[bytes]]:
-        """Open a file without a name on the target's file system: gone with the process."""
-        with writing(self.target):
-            file = tempfile.TemporaryFile(dir=self.staging)  # noqa: SIM115 (closed by `_flushed`)
-        with _flushed(file, self.target):
             yield file
 
     def commit(self, manifest: Manifest) -> None:

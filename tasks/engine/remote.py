@@ -309,6 +309,7 @@ class Host:
         self._connection = connection
         self._settings = settings
         self._sftp: Session | None = None
+        self._side: Session | None = None
         self._generation = 0
 
     @property
@@ -461,6 +462,32 @@ class Host:
                 log.warning("%s; going on at byte %d in %.1f s", error, offset, delay)
                 time.sleep(delay)
 
+    def ending(self, file: RemoteFile, start: int) -> bytes:
+        """Read a file from a byte on to its end, beside what is being streamed."""
+        failures = 0
+        while True:
+            try:
+                with translated(file.path):
+                    if self._side is None:
+                        self._side = self._new_session()
+                    return b"".join(
+                        block
+                        for block in sftp.Reader(self._side, [(file, start)]).blocks()
+                        if block
+                    )
+            except NetworkError as error:
+                failures += 1
+                if failures == self._settings.max_tries or not error.transient:
+                    error.transient = False
+                    raise
+                delay = delay_before(self._settings, failures)
+                log.warning("%s; asking again in %.1f s", error, delay)
+                time.sleep(delay)
+                self._reopen(file)
+            except LighterageError:
+                self._side = None  # answers may still be under way
+                raise
+
     def sums(self, files: Iterable[RemoteFile], there: Container[str] | None = None) -> Sums:
         """Begin to ask for the sha256 of some files.
 
@@ -563,7 +590,7 @@ class Host:
         """Connect again, after a cut."""
         with translated(self.name):
             _close(self._connection)
-            self._sftp = None
+            self._sftp = self._side = None
             self._connection.open()
 
     def _reopen(self, file: RemoteFile) -> None:
@@ -576,17 +603,20 @@ class Host:
 
     def _session(self) -> Session:
         if self._sftp is None:
-            try:
-                self._sftp = Session(
-                    self._connection.transport, self._settings.timeout, self._settings.max_rate
-                )
-            except (EOFError, paramiko.SSHException) as error:
-                if not self._connection.is_connected:
-                    raise
-                raise NetworkError(
-                    f"{self._connection.host}: the account has no SFTP: {error}"
-                ) from error
+            self._sftp = self._new_session()
         return self._sftp
+
+    def _new_session(self) -> Session:
+        try:
+            return Session(
+                self._connection.transport, self._settings.timeout, self._settings.max_rate
+            )
+        except (EOFError, paramiko.SSHException) as error:
+            if not self._connection.is_connected or "Timeout" in str(error):
+                raise
+            raise NetworkError(
+                f"{self._connection.host}: the account has no SFTP: {error}"
+            ) from error
 
 
 def delay_before(settings: Settings, tries: int) -> float:
