@@ -130,6 +130,10 @@ doctor: ## what this machine has and lacks, with the fix for each
 test: ## set up what the tests need, and run them all; ARGS go to pytest
 	@$(TOOLS) test
 
+.PHONY: bench
+bench: ## time it beside scp, sftp, rsync, lftp and others; ARGS=--help explains
+	@$(TOOLS) bench
+
 .PHONY: check
 check: ## format, lint, types, Dockerfiles, shell, YAML, compose files, this Makefile
 	@$(TOOLS) check

@@ -39,7 +39,7 @@ def copy(tmp_path: Path) -> Tree:
 @pytest.mark.parametrize("words", [[], ["help"], ["help", "ENV=prod"]])
 def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list[str]) -> None:
     help_text = tree.ok(*words, env={"PATH": "/usr/bin:/bin"})
-    for target in (*VERBS, "test", "check", "fmt", "lock", "help", "doctor", "trust"):
+    for target in (*VERBS, "test", "check", "fmt", "lock", "help", "doctor", "trust", "bench"):
         assert f"  make {target} " in help_text
     assert f"  ENV={'prod' if words[1:] else 'dev'}\n" in help_text
     assert "Variants: dev prod" in help_text

@@ -24,6 +24,7 @@ OF_A_VARIANT = {
 OF_THE_PROJECT = {
     "doctor": doctor.doctor,
     "test": front.test,
+    "bench": front.bench,
     "check": check.check,
     "fmt": check.fmt,
     "lock": check.lock,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,13 @@ import sample_host
 from engine import Engine
 from project import Failure, Project, say
 from variants import Variant
+
+
+# Programs that the benchmark runs beside the project, and the Debian package of each.
+PEERS = {
+    "sshd": "openssh-server", "scp": "openssh-client", "rsync": "rsync", "lftp": "lftp",
+    "unzip": "unzip", "igzip": "isal", "tar": "tar", "gzip": "gzip",
+}  # fmt: skip
 
 
 def runner(project: Project) -> Engine | None:
@@ -187,31 +195,51 @@ def trust(project: Project, variant: Variant) -> int:
 def test(project: Project) -> int:
     """Set up what the tests need, and run them; ARGS go to pytest."""
     python = host.environment(project)
-    _have_sshd()
-    # The tests run make themselves: what this make was told is not meant for those.
+    _have({"sshd": "openssh-server"}, "its tests are skipped")
+    return host.foreground(project, [str(python), "-m", "pytest", *project.args], _untold())
+
+
+def bench(project: Project) -> int:
+    """Time the project beside its peers, which are installed where that is allowed."""
+    python = host.environment(project)
+    _have(PEERS, "it is left out")
+    script = str(project.root / "tests" / "benchmarks" / "fetch.py")
+    return host.foreground(project, [str(python), script, *project.args], _untold())
+
+
+def _untold() -> dict[str, str]:
+    """The environment without what this make was told: commands that run make are not meant."""
     drop = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
-    env = {
+    return {
         key: value
         for key, value in os.environ.items()
         if key not in drop and not key.startswith("LIGHTERAGE_")
     }
-    return host.foreground(project, [str(python), "-m", "pytest", *project.args], env)
 
 
-def _have_sshd() -> None:
-    """Install a real OpenSSH server for the tests where that is allowed; say so where not."""
-    program = "/usr/sbin/sshd"
-    if os.path.exists(program):  # noqa: PTH110 - a fixed place, not a path of ours
+def _have(programs: dict[str, str], without: str) -> None:
+    """Install programs that are missing, where that is allowed; say so where not.
+
+    Args:
+        programs: each with its Debian package.
+        without: what happens where one is missing.
+    """
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
+    missing = {
+        name: package for name, package in programs.items() if not shutil.which(name, path=path)
+    }
+    if not missing:
         return
-    if os.getuid() or not os.path.exists("/usr/bin/apt-get"):  # noqa: PTH110
-        say("no sshd here: its tests are skipped (Debian, as root: apt-get install openssh-server)")
+    names, packages = ", ".join(missing), sorted(set(missing.values()))
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *packages]
+    if os.getuid() or not shutil.which("apt-get"):
+        say(f"no {names} here: {without} (Debian, as root: {' '.join(install[:2] + packages)})")
         return
-    say("installing openssh-server for the tests")
+    say(f"installing {' '.join(packages)}")
     # policy-rc.d's way of saying: install it, but start no service.
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "openssh-server"]
     for command in (["apt-get", "update", "-qq"], install):
         code = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=False).returncode
         if code:
-            say(f"{' '.join(command)} failed: the sshd tests are skipped")
+            say(f"{' '.join(command)} failed; of {names}: {without}")
             return
