@@ -16,7 +16,6 @@ from engine import Engine
 from project import Failure, Project, say
 from variants import Variant
 
-
 # Programs that the benchmark runs beside the project, and the Debian package of each.
 PEERS = {
     "sshd": "openssh-server", "scp": "openssh-client", "rsync": "rsync", "lftp": "lftp",
