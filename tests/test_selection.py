@@ -839,3 +839,31 @@ def test_only_what_changed_meanwhile_comes_again_and_not_for_ever(
     assert Changing.opened["b.csv"] == min(changes + 1, 3)
     assert Changing.opened["a.csv"] == 1
     assert (tree(client.target) if client.target.exists() else {}) == (LANDED if code == 0 else {})
+
+
+# --- what the link is worth -------------------------------------------------------------------
+
+
+def test_a_slow_link_is_packed_for_where_the_data_is_not_yet(client: Client) -> None:
+    """CSVs over 3 MB/s: after the first of them the connection is made anew, with compression."""
+    rows = {f"{n}.csv": b"2026-01-01,%d,Genova\n" % n * 300_000 for n in range(3)}
+    put(client.server.home / "slow", rows)
+    size = sum(map(len, rows.values()))
+    with Relay(client.server.port, rate=3_000_000).running() as relay:
+        client.options["remote-host-address"] = trusted(client, relay.address)
+        done = client.run("3", "slow", "--explain")
+        assert done.code == 0, done.err
+        assert "SSH compression: the link is slow" in done.out
+        assert relay.connections == 2
+        assert relay.passed < size / 2
+    assert tree(client.target) == rows
+
+
+def test_a_slow_link_with_packed_data_stays_as_it_is(client: Client) -> None:
+    noise = os.urandom(12_000_000)
+    put(client.server.home / "slow", {"noise.csv": noise})
+    with Relay(client.server.port, rate=3_000_000).running() as relay:
+        client.options["remote-host-address"] = trusted(client, relay.address)
+        assert client.run("3", "slow").code == 0
+        assert relay.connections == 1
+    assert tree(client.target) == {"noise.csv": noise}

@@ -14,6 +14,7 @@ import re
 import socket
 import threading
 import time
+import zlib
 from collections import deque
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -50,6 +51,14 @@ MAX_DELAY = 120.0
 """Seconds between two tries at most, however often the delay was doubled."""
 COMMAND_SECONDS = 0.5
 """How often a waiting command looks whether it is still wanted."""
+SLOW_RATE = 4e6
+"""Bytes per second below which a link is worth packing for: a processor packs ten times as many."""
+SLOW_AFTER = 2**21
+"""Bytes that must have come before a link is judged."""
+WORTH_PACKING = 2**23
+"""Bytes that must be left: to connect again takes a handful of round trips."""
+WELL_PACKED = 0.6
+"""Of a block's size: what packs worse is packed already, or is not worth it."""
 MAX_DEPTH = 64
 """Folders below folders that a listing follows; a real dataset has a few."""
 
@@ -311,6 +320,7 @@ class Host:
         self._sftp: Session | None = None
         self._side: Session | None = None
         self._generation = 0
+        self._packing = False
 
     @property
     def name(self) -> str:
@@ -326,6 +336,8 @@ class Host:
             f"one SFTP session, {session.ahead / 2**20:.1f} MiB asked for ahead: "
             f"a round trip takes {trip:.1f} ms; it needs no command on the host",
         ]
+        if self._packing:
+            lines.append("SSH compression: the link is slow, and what comes can be packed")
         if self._settings.max_rate:
             lines.append(f"at most {human(self._settings.max_rate)}/s: max_rate")
         return lines
@@ -427,18 +439,19 @@ class Host:
         self, wanted: list[tuple[RemoteFile, int]], on_bytes: Callable[[int], None]
     ) -> Iterator[bytes | None]:
         """Yield the blocks of each file and then None; go on after a cut where it was."""
-        pace = _Pace(self._settings.max_rate)
+        pace, link = _Pace(self._settings.max_rate), _Link()
         index, failures, generation = 0, 0, self._generation
         offset = wanted[0][1] if wanted else 0
         while index < len(wanted):
             file, _ = wanted[index]
             try:
                 with translated(file.path):
-                    if failures:
+                    if failures or link.changed:
                         self._reopen(file)
+                        link.changed = False
                     rest = [(file, offset), *wanted[index + 1 :]]
                     blocks = sftp.Reader(self._session(), rest).blocks()
-                while index < len(wanted):
+                while index < len(wanted) and not link.changed:
                     file, _ = wanted[index]
                     with translated(file.path):
                         block = next(blocks)
@@ -450,6 +463,12 @@ class Host:
                         offset += len(block)
                         on_bytes(len(block))
                         pace.keep(len(block))
+                        if not self._packing and not self._settings.max_rate and link.slow(block):
+                            left = sum(other.size - start for other, start in wanted[index + 1 :])
+                            self._packing = file.size - offset + left >= WORTH_PACKING
+                            link.changed = self._packing
+                            if self._packing:
+                                log.info("the link is slow: connecting again, with compression")
                     yield block
             except NetworkError as error:
                 if generation != self._generation:
@@ -591,6 +610,7 @@ class Host:
         with translated(self.name):
             _close(self._connection)
             self._sftp = self._side = None
+            self._connection.connect_kwargs["compress"] = self._packing
             self._connection.open()
 
     def _reopen(self, file: RemoteFile) -> None:
@@ -706,6 +726,28 @@ class _Pace:
         self._free = max(self._free, now - 1) + count / self._rate  # at most a second's worth late
         if self._free > now:
             time.sleep(self._free - now)
+
+
+class _Link:
+    """Tells when a link, and not a processor, is what a fetch waits for.
+
+    Attributes:
+        changed: Whether the connection is to be made anew, with what was found out.
+    """
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._count = 0
+        self.changed = False
+
+    def slow(self, block: bytes) -> bool:
+        """Count a block; whether the link is slow, and blocks like this one can be packed."""
+        self._count += len(block)
+        seconds = time.monotonic() - self._start
+        if self._count < SLOW_AFTER or self._count > SLOW_RATE * seconds:
+            return False
+        self._start, self._count = time.monotonic(), 0  # look again later, at other data
+        return len(zlib.compress(block, 1)) < len(block) * WELL_PACKED
 
 
 class Stream:
