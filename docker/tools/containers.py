@@ -159,6 +159,9 @@ def supervise(
     """
 
     def note(number: int, _frame: FrameType | None) -> None:
+        # A terminal and make both send it: the second must not break off the ending.
+        for later in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(later, signal.SIG_IGN)
         raise _Signalled(number)
 
     # Inherited: compose that still loads shows a traceback for an early Ctrl-C otherwise.
@@ -177,8 +180,6 @@ def supervise(
         return process.wait()
     except _Signalled as signalled:
         number = signalled.number
-    for later in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(later, signal.SIG_IGN)
     _end(process, engine, container, number)
     return 128 + number
 
