@@ -560,7 +560,7 @@ def test_a_host_without_sftp_is_named(client: Client) -> None:
     client.environ["PASSWORD"] = hosts.PASSWORD
     with hosts.host(None, client.known_hosts) as address:
         done = client.run("1", "csv.zip", ssh_key_file=None, remote_host_address=address)
-    assert (done.code, "SFTP" in done.err) == (5, True)
+    assert (done.code, "SFTP" in done.err) == (5, True), done.err
     assert len(done.err.splitlines()) == 1
 
 

@@ -627,16 +627,8 @@ class Host:
         return self._sftp
 
     def _new_session(self) -> Session:
-        try:
-            return Session(
-                self._connection.transport, self._settings.timeout, self._settings.max_rate
-            )
-        except (EOFError, paramiko.SSHException) as error:
-            if not self._connection.is_connected or "Timeout" in str(error):
-                raise
-            raise NetworkError(
-                f"{self._connection.host}: the account has no SFTP: {error}"
-            ) from error
+        settings = self._settings
+        return Session(self._connection.transport, settings.timeout, settings.max_rate)
 
 
 def delay_before(settings: Settings, tries: int) -> float:
@@ -883,6 +875,8 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
             f"{error.key.fingerprint}; somebody may be in between. If the host was set up anew, "
             f"remove its lines from envs/known_hosts, then `make trust`"
         )
+    if isinstance(error, sftp.NoSftpError):
+        return NetworkError(f"{where}: the account has no SFTP, which this needs")
     if isinstance(error, paramiko.AuthenticationException):
         if "timeout" in reason.lower():
             return NetworkError(f"{where}: timed out while logging in", transient=True)

@@ -24,6 +24,7 @@ from paramiko.sftp import (
     CMD_DATA,
     CMD_FSTAT,
     CMD_HANDLE,
+    CMD_INIT,
     CMD_NAME,
     CMD_OPEN,
     CMD_OPENDIR,
@@ -31,17 +32,19 @@ from paramiko.sftp import (
     CMD_READDIR,
     CMD_STAT,
     CMD_STATUS,
+    CMD_VERSION,
     SFTP_EOF,
     SFTP_NO_SUCH_FILE,
     SFTP_PERMISSION_DENIED,
 )  # fmt: skip
 
 from tasks.engine.errors import IntegrityError, LighterageError, RemotePathError
-from tasks.engine.transport import hand_over
+from tasks.engine.transport import ask_for_subsystem, hand_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+VERSION: Final = 3
 PIECE: Final = 2**16
 """Bytes of one READ; servers that give less at once are asked for that much from then on."""
 AHEAD: Final = 2 * 2**20
@@ -90,6 +93,10 @@ class RemoteFile:
         return (self.size, self.mtime) == (other.size, other.mtime)
 
 
+class NoSftpError(paramiko.SSHException):
+    """The account has no SFTP."""
+
+
 class Session:
     """An SFTP session of a transport.
 
@@ -100,21 +107,24 @@ class Session:
     """
 
     def __init__(self, transport: paramiko.Transport, timeout: float, max_rate: int = 0) -> None:
-        client = paramiko.SFTPClient.from_transport(
-            transport, window_size=CHANNEL_WINDOW, max_packet_size=CHANNEL_PACKET
-        )
-        channel = client.get_channel() if client else None
-        if client is None or channel is None:
-            raise paramiko.SSHException("no SFTP session")
+        started = time.monotonic()
+        try:
+            channel = transport.open_session(
+                window_size=CHANNEL_WINDOW, max_packet_size=CHANNEL_PACKET, timeout=timeout
+            )
+        except paramiko.ChannelException as error:
+            raise NoSftpError from error
+        self.round_trip = time.monotonic() - started
         channel.settimeout(timeout)
         hand_over(channel)
-        self._client = client  # for its life: it closes the channel at its end
+        ask_for_subsystem(channel, "sftp")
         self._channel = channel
+        self._agreed = False
         self._rest = memoryview(b"")
-        self._requests: list[bytes] = []
+        # Sent with the first requests: a host takes one after the other anyway.
+        self._requests = [struct.pack(">IBI", 5, CMD_INIT, VERSION)]
         self._number = 0
         self._most_ahead = max(PIECE, max_rate) if max_rate else AHEAD_FAR
-        self.round_trip = float("inf")
 
     def stat(self, path: str) -> RemoteFile:
         """Say what `path` is, links followed; measures the round trip as well."""
@@ -153,7 +163,7 @@ class Session:
     def close(self) -> None:
         """End it, whatever is still under way."""
         with contextlib.suppress(Exception):
-            self._client.close()
+            self._channel.close()
 
     # --- packets --------------------------------------------------------------------------
 
@@ -174,6 +184,8 @@ class Session:
             TimeoutError: None came in time.
             EOFError: The session ended.
         """
+        if not self._agreed:
+            self._agree()
         if len(self._requests) >= REQUESTS_AT_ONCE:
             self._flush()
         size = int.from_bytes(self._exactly(4), "big")
@@ -181,6 +193,22 @@ class Session:
             raise paramiko.SFTPError(f"a packet of {size} bytes")
         packet = self._exactly(size)
         return int.from_bytes(packet[1:5], "big"), packet[0], packet[5:]
+
+    def _agree(self) -> None:
+        """Take the host's answer to our version, which comes first (draft-02, 4)."""
+        try:
+            size = int.from_bytes(self._exactly(4), "big")
+            kind = self._exactly(size)[0] if 0 < size < 2**16 else 0
+        except TimeoutError:
+            raise
+        except (EOFError, OSError):
+            transport = self._channel.transport
+            if transport and transport.is_active():  # it is the subsystem that there is not
+                raise NoSftpError from None
+            raise
+        if kind != CMD_VERSION:
+            raise NoSftpError
+        self._agreed = True
 
     def _flush(self) -> None:
         self._channel.sendall(b"".join(self._requests))
@@ -411,17 +439,19 @@ def listing(
         folder, below, depth, handle = asked.pop(number)
         if kind == CMD_HANDLE:
             handle = bytes(_string(body))
-        elif kind == CMD_NAME:
+        elif kind == CMD_NAME and handle is not None:
             for name, file in _names(folder, body):
                 if file.folder and deep:
                     waiting.append((file.path, f"{below}{name}/", depth + 1))
                 yield below + name, file
         elif kind == CMD_STATUS and handle is not None and _status(body)[0] == SFTP_EOF:
-            session.send(CMD_CLOSE, _packed(handle))
+            if not any(other[3] == handle for other in asked.values()):
+                session.send(CMD_CLOSE, _packed(handle))
             continue
         else:
             raise _error(folder, kind, body)
-        if handle is not None:
+        # One more ahead: mostly a first answer has all the names, and a second one says so.
+        for _ in range(2 if kind == CMD_HANDLE else 1):
             number = session.send(CMD_READDIR, _packed(handle))
             asked[number] = (folder, below, depth, handle)
 
