@@ -118,6 +118,20 @@ $(FAMILY):
 
 # --- For the project ----------------------------------------------------------------------------
 
+.PHONY: diff
+diff: ## how variants differ, measured: make diff dev prod; ARGS=--json, --markdown, --all
+	@$(TOOLS) diff $(COMPARED)
+
+# In `make diff dev prod` the words after diff are variants, no targets.
+COMPARED := $(if $(filter diff,$(firstword $(MAKECMDGOALS))),$(filter-out diff,$(MAKECMDGOALS)))
+.PHONY: $(COMPARED)
+$(COMPARED):
+	@:
+
+.PHONY: verify
+verify: ## prove on images and containers that variants differ as their contracts say, or only ENV
+	@$(TOOLS) verify $(if $(call given,ENV),$(ENV))
+
 .PHONY: trust
 trust: ## show the fingerprints of HOST's keys, and know them from now on after a yes
 	@$(TOOLS) trust $(ENV)

@@ -40,3 +40,5 @@ export UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never
 "$work/uv/bin/uv" venv --quiet --clear --python "$python" "$target"
 "$work/uv/bin/uv" pip install --quiet --python "$target/bin/python" \
     --require-hashes --only-binary :all: --requirement "$requirements"
+# uv's own, open to every user.
+rm -f "$target/.lock"

@@ -1,12 +1,14 @@
-"""The commands behind the Makefile: `python3 docker/tools VERB [VARIANT]`."""
+"""The commands behind the Makefile: `python3 docker/tools VERB [VARIANT ...]`."""
 
 from __future__ import annotations
 
 import sys
 
 import check
+import diff
 import doctor
 import front
+import verify
 from project import Failure, Project, say
 from variants import Variant
 
@@ -21,6 +23,7 @@ OF_A_VARIANT = {
     "clean": front.clean,
     "trust": front.trust,
 }
+OF_SEVERAL = {"diff": diff.diff, "verify": verify.verify}
 OF_THE_PROJECT = {
     "doctor": doctor.doctor,
     "test": front.test,
@@ -37,6 +40,8 @@ def main(arguments: list[str]) -> int:
         project = Project.from_environment()
         if len(arguments) == 1 and arguments[0] in OF_THE_PROJECT:
             return OF_THE_PROJECT[arguments[0]](project)
+        if arguments and arguments[0] in OF_SEVERAL:
+            return OF_SEVERAL[arguments[0]](project, arguments[1:])
         if len(arguments) == 2 and arguments[0] in OF_A_VARIANT:
             return OF_A_VARIANT[arguments[0]](project, Variant.named(project, arguments[1]))
     except Failure as failure:
@@ -48,7 +53,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         say(f"{error.filename or 'this machine'}: {error.strerror or error}")
         return 8
-    say("usage: python3 docker/tools VERB [VARIANT]; `make help` lists the verbs")
+    say("usage: python3 docker/tools VERB [VARIANT ...]; `make help` lists the verbs")
     return 2
 
 

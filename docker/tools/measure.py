@@ -1,0 +1,319 @@
+"""What a variant is, measured: on its image, its resolved compose file and its resolved settings.
+
+Nothing is typed in here but the names of the rows. A row's value is a text, or a list of texts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+import envfiles
+import host
+import images
+from engine import Engine
+from project import Failure, Project, owner
+from variants import Variant
+
+Value = Union[str, "list[str]"]
+Facts = dict[str, Value]
+
+PROBE = Path(__file__).with_name("probe.py")
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|PASSPHRASE")
+# What names the machine, the clone or the moment is no property of a variant.
+LEFT_OUT_SETTINGS = {"task", "variant", "remote_host_address", "password"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant, measured.
+
+    Args:
+        variant: which.
+        service: that stands for it in running containers.
+        facts: value by row.
+    """
+
+    variant: Variant
+    service: Mapping[str, Any]
+    facts: Facts
+
+
+def measure(project: Project, variant: Variant, engine: Engine) -> Measured:
+    """Build the variant's image if it must be, and measure all rows but the running ones."""
+    envfiles.prepare(variant)
+    variant.write_compose_env(as_root=engine.kind == "podman" and os.getuid() != 0)
+    with project.lock():
+        images.up_to_date(project, engine, variant.name)
+    compose = resolved(variant, engine)
+    service = compose["services"][variant.service]
+    tag = images.tag_of(project, variant.name)
+    image = engine.inspect("image", tag)[tag]
+    inside = _probe_image(variant, engine, str(service.get("user") or ""))
+    facts: Facts = {
+        **_of_the_dockerfile(variant),
+        "copied in": inside["copied in"],
+        **_of_the_compose_file(variant, compose),
+        **_of_the_settings(inside["settings"]),
+        "requirements": _requirements(project, inside["packages"]),
+        **{name: inside[name] for name in ("package managers", "compilers", "network tools")},
+        **{name: inside[name] for name in ("shells", "setuid programs", "owned", "writable")},
+        **_of_the_image(image),
+        "image size": f"{image['Size'] / 1e6:.1f} MB",
+        "compressed": _compressed(project, engine, image["Id"]),
+        **{name: str(inside[name]) for name in ("files", "Python", "system")},
+        "packages": inside["packages"],
+    }
+    return Measured(variant, service, {name: facts[name] or "none" for name in facts})
+
+
+def resolved(variant: Variant, engine: Engine) -> Any:
+    """The compose file as compose itself resolves it.
+
+    Raises:
+        Failure: compose refuses it.
+    """
+    command, env = engine.compose_command(variant.compose_file, "config")
+    done = subprocess.run(
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise Failure(f"{variant.compose_file}: {done.stderr.strip()}")
+    return read_yaml(variant.project, done.stdout)[0]
+
+
+def read_yaml(project: Project, text: str) -> list[Any]:
+    """Read each document of a YAML text, by the environment's reader: the library has none.
+
+    Raises:
+        Failure: it is no YAML.
+    """
+    script = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)"
+    done = subprocess.run(
+        [str(host.environment(project)), "-c", script],
+        input=text, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise Failure(" ".join(done.stderr.strip().splitlines()[-3:]))
+    documents: list[Any] = json.loads(done.stdout)
+    return documents
+
+
+def probe(engine: Engine, command: list[str], env: Mapping[str, str]) -> Any:
+    """Run the probe by a command that starts a Python on its standard input; its answer.
+
+    Raises:
+        Failure: the container did not start, or the probe failed.
+    """
+    done = subprocess.run(
+        command, input=PROBE.read_bytes(), capture_output=True, check=False, env=dict(env)
+    )
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
+        raise Failure(f"{engine.kind} could not look into {command[-3]}: {words[-1]}", 1)
+    return json.loads(done.stdout)
+
+
+def _probe_image(variant: Variant, engine: Engine, user: str) -> Any:
+    command = [engine.client, "run", "--rm", "--interactive", "--network", "none"]
+    command += ["--user", user] if user else []
+    command += ["--env-file", str(variant.env_file), "--env", f"LIGHTERAGE_VARIANT={variant.name}"]
+    tag = images.tag_of(variant.project, variant.name)
+    return probe(engine, [*command, "--entrypoint", "python", tag, "-", "image"], os.environ)
+
+
+def _of_the_dockerfile(variant: Variant) -> Facts:
+    path = images.dockerfile_of(variant.project, variant.name)
+    stages = re.findall(r"^FROM .*?(?: AS (\S+))?$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    names = [name or "runtime" for name in stages]
+    one = "a single stage" if len(stages) == 1 else f"{len(stages)} stages: {', '.join(names)}"
+    return {"Dockerfile": f"docker/{variant.name}, {one}"}
+
+
+def _of_the_compose_file(variant: Variant, compose: Mapping[str, Any]) -> Facts:
+    services: dict[str, dict[str, Any]] = compose["services"]
+    rows: dict[str, dict[str, Value]] = {}
+    for name, service in services.items():
+        for row, value in _of_a_service(variant, name, service, compose).items():
+            rows.setdefault(row, {})[name] = value
+    facts: Facts = {"services": sorted(services)}
+    facts.update({row: _collapsed(values) for row, values in rows.items()})
+    return facts
+
+
+def _collapsed(values: Mapping[str, Value]) -> Value:
+    """One value where all services agree; else each one's own."""
+    if len({json.dumps(value) for value in values.values()}) == 1:
+        return next(iter(values.values()))
+    return [
+        f"{name}: {' '.join(value) if isinstance(value, list) else value or 'none'}"
+        for name, value in values.items()
+    ]
+
+
+def _of_a_service(
+    variant: Variant, name: str, service: Mapping[str, Any], compose: Mapping[str, Any]
+) -> Facts:
+    mounts = [_mount(variant, item, compose) for item in service.get("volumes") or []]
+    data = [f"{source} -> {target}" for source, target in mounts if target != "/app"]
+    limits = [
+        f"{limit.removesuffix('_limit')} {_size(service[limit])}"
+        for limit in ("mem_limit", "cpus", "pids_limit")
+        if service.get(limit)
+    ]
+    health = service.get("healthcheck") or {}
+    environment = service.get("environment") or {}
+    networks = sorted(service.get("networks") or ["default"])
+    if str(service.get("user")) == ":".join(map(str, owner())):
+        user = "the developer's"
+    else:
+        user = str(service.get("user") or "the image's")
+    return {
+        "default command": _words(service.get("command")),
+        "live tree": "mounted on /app" if "/app" in dict(mounts).values() else "no",
+        "data": data,
+        "ports": [_port(item) for item in service.get("ports") or []],
+        "networks": "its own" if networks == [name] else networks,
+        "restart": str(service.get("restart") or "no"),
+        "env file": f"envs/{variant.env_file.name}",
+        "user": user,
+        "root filesystem": "read-only" if service.get("read_only") else "writable",
+        "tmpfs": sorted(service.get("tmpfs") or []),
+        "capabilities dropped": sorted(service.get("cap_drop") or []),
+        "capabilities added": sorted(service.get("cap_add") or []),
+        "security options": sorted(service.get("security_opt") or []),
+        "limits": limits,
+        "health check": _words((health.get("test") or [])[1:]),
+        "time to stop": str(service.get("stop_grace_period") or "10s"),
+        "init": "yes" if service.get("init") else "no",
+        "secrets": sorted(item["source"] for item in service.get("secrets") or []),
+        "variables": sorted(environment),
+    }
+
+
+def _mount(variant: Variant, item: Any, compose: Mapping[str, Any]) -> tuple[str, str]:
+    """A mount's source and target, from the short form of 1.29 or the long one of v2."""
+    if isinstance(item, str):
+        source, target = item.split(":")[:2]
+    else:
+        source, target = str(item.get("source", "")), str(item["target"])
+    named = (compose.get("volumes") or {}).get(source)
+    if named is not None:
+        name = str(named.get("name") or source)
+        return f"volume {name.replace(variant.project.name, 'lighterage', 1)}", target
+    root = str(variant.project.root)
+    return source.replace(root, ".", 1) if source.startswith(root) else source, target
+
+
+def _port(item: Any) -> str:
+    if isinstance(item, str):
+        return item.removesuffix("/tcp")
+    return f"{item.get('host_ip', '0.0.0.0')}:{item.get('published', '')}:{item['target']}"  # noqa: S104 - compose's default, reported
+
+
+def _size(value: Any) -> str:
+    """Bytes as v2 writes them, in the units of 1.29."""
+    text = str(value)
+    if text.isdigit() and int(text) >= 1 << 20:
+        number = int(text)
+        return f"{number >> 30}g" if number % (1 << 30) == 0 else f"{number >> 20}m"
+    return text
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else " ".join(map(str, value or []))
+
+
+def _of_the_settings(settings: Mapping[str, Mapping[str, str]]) -> Facts:
+    """One row a setting; `setting (task N)` where tasks have different ones."""
+    facts: Facts = {}
+    first = next(iter(settings.values()))
+    for name in first:
+        if name in LEFT_OUT_SETTINGS:
+            continue
+        values = {task: own[name] for task, own in settings.items()}
+        if len(set(values.values())) == 1:
+            facts[f"setting {name}"] = first[name]
+        else:
+            facts.update({f"setting {name} (task {t})": v for t, v in values.items()})
+    return facts
+
+
+def _requirements(project: Project, packages: list[str]) -> str:
+    """The lock file that comes nearest to what is installed, and what is besides or missing."""
+    have = {_normal(line.split()[0]): line for line in packages}
+    best = ""
+    for path in sorted((project.root / "requirements").glob("*.in")):
+        locked = path.with_suffix(".txt").read_text(encoding="utf-8")
+        pins = re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", locked, re.MULTILINE)
+        pinned = {(_normal(name), version) for name, version in pins}
+        besides = [line for name, line in have.items() if (name, line.split()[1]) not in pinned]
+        missing = [name for name in _named(path) if name not in have]
+        text = f"requirements/{path.stem}.txt"
+        text += "".join(f", and {line}" for line in besides)
+        text += "".join(f", without {name}" for name in missing)
+        best = min(best or text, text, key=lambda words: (words.count(","), words))
+    return best
+
+
+def _named(path: Path) -> list[str]:
+    """The packages that a .in file names, and those of the files that it includes."""
+    names: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            names += _named(path.with_name(line[3:].strip()))
+        elif re.match(r"[A-Za-z]", line):
+            names.append(_normal(re.split(r"[^A-Za-z0-9._-]", line)[0]))
+    return names
+
+
+def _normal(name: str) -> str:
+    """A package's name as the index compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _of_the_image(image: Mapping[str, Any]) -> Facts:
+    config = image["Config"]
+    labels = config.get("Labels") or {}
+    variables = [
+        re.sub(r"=.*", "=********", line) if SECRET.search(line.partition("=")[0]) else line
+        for line in config.get("Env") or []
+    ]
+    return {
+        "base": labels.get(images.BASE_LABEL, "unknown"),
+        "layers": str(len(image["RootFS"]["Layers"])),
+        "image user": config.get("User") or "root",
+        "entry point": _words(config.get("Entrypoint")),
+        "image command": _words(config.get("Cmd")),
+        "image ports": sorted(config.get("ExposedPorts") or {}),
+        "image volumes": sorted(config.get("Volumes") or {}),
+        "image environment": sorted(variables),
+        "labels": sorted(labels),
+    }
+
+
+def _compressed(project: Project, engine: Engine, image_id: str) -> str:
+    """The image's size as a compressed file; kept by the image's id, since it takes a while."""
+    program = ["zstd", "-3"] if shutil.which("zstd") else ["gzip", "-6"]
+    kept = project.state / "compressed.json"
+    known: dict[str, int] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    key = f"{image_id} {' '.join(program)}"
+    if key not in known:
+        with subprocess.Popen([engine.client, "save", image_id], stdout=subprocess.PIPE) as save:
+            pack = subprocess.Popen([*program, "-c"], stdin=save.stdout, stdout=subprocess.PIPE)
+            size = 0
+            while pack.stdout and (part := pack.stdout.read(1 << 20)):
+                size += len(part)
+            ended = pack.wait()
+        if save.returncode or ended:
+            raise Failure(f"{engine.kind} save {image_id} failed", 1)
+        known = {**dict(list(known.items())[-20:]), key: size}
+        kept.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    return f"{known[key] / 1e6:.1f} MB ({' '.join(program)})"

@@ -1,0 +1,243 @@
+"""Prove that each variant is what its contract says, and that they differ only where those say so.
+
+A `docker/*/contract.yaml` has two documents: tests for container-structure-test, and `holds`, the
+value of each row that `make diff` measures, and of those that running containers show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+import envfiles
+import front
+import host
+import images
+import sample_host
+from engine import Engine
+from measure import Facts, Measured, Value, measure, probe, read_yaml
+from project import Failure, Project, say
+from variants import Variant
+
+RESTART_SECONDS = 20.0
+# As a crash: all that runs, but for the init that the engine put there.
+CRASH = """
+import os, pathlib, signal
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    if folder.name not in {"1", str(os.getpid())}:
+        os.kill(int(folder.name), signal.SIGKILL)
+"""
+
+
+def verify(project: Project, names: Sequence[str]) -> int:
+    """Print what holds and what does not; exit 1 when something does not.
+
+    Args:
+        project: the clone and its knobs.
+        names: the variants whose images and containers are looked at; all without any. They are
+            compared with every other variant in any case.
+    """
+    engine = front.engine_for(project, "verify")
+    variants = Variant.all(project)
+    chosen = [Variant.named(project, name).name for name in names] or [v.name for v in variants]
+    contracts = {variant.name: _holds(variant) for variant in variants}
+    found = [measure(project, variant, engine) for variant in variants]
+    wrong = []
+    for one in found:
+        if one.variant.name in chosen:
+            wrong += _tell(f"image of {one.variant.name}", _structure(one.variant, engine))
+            one.facts.update(running(project, one, engine))
+            name = one.variant.name
+            wrong += _tell(f"contract of {name}", _kept(one, contracts[name]))
+    for number, left in enumerate(found):
+        for right in found[number + 1 :]:
+            if {left.variant.name, right.variant.name} & set(chosen):
+                title = f"differences of {left.variant.name} and {right.variant.name}"
+                wrong += _tell(title, _undeclared(left, right, contracts))
+    if wrong:
+        say(f"{len(wrong)} thing(s) are not as declared")
+    return 1 if wrong else 0
+
+
+def _tell(title: str, wrong: list[str]) -> list[str]:
+    print(f"{'FAIL' if wrong else 'ok  '} {title}", flush=True)
+    for line in wrong:
+        print(f"     {line}", flush=True)
+    return wrong
+
+
+def _holds(variant: Variant) -> Mapping[str, Any]:
+    """What a contract says of the rows.
+
+    Raises:
+        Failure: there is no contract, or it has no second document with `holds`.
+    """
+    path = variant.compose_file.with_name("contract.yaml")
+    if not path.exists():
+        raise Failure(f"docker/{variant.name}/contract.yaml is missing: what must hold for it?")
+    documents = read_yaml(variant.project, path.read_text(encoding="utf-8"))
+    if len(documents) != 2 or not isinstance((documents[1] or {}).get("holds"), dict):
+        raise Failure(f"docker/{variant.name}/contract.yaml: expected a second document, `holds:`")
+    holds: Mapping[str, Any] = documents[1]["holds"]
+    return holds
+
+
+def _declared(holds: Mapping[str, Any], row: str) -> Any:
+    """What is declared for a row: by its name, or by a pattern; None without."""
+    if row in holds:
+        return holds[row]
+    return next((value for key, value in holds.items() if fnmatchcase(row, key)), None)
+
+
+def _same(declared: Any, measured: Value) -> bool:
+    """Whether a measured value is the declared one: a text, a list, or `any of` several."""
+    if isinstance(declared, dict):
+        return any(_same(one, measured) for one in declared["any of"])
+    if declared == "*":
+        return True
+    wanted = declared if isinstance(declared, list) else [str(declared)]
+    return sorted(wanted) == sorted(measured if isinstance(measured, list) else [measured])
+
+
+def _kept(one: Measured, holds: Mapping[str, Any]) -> list[str]:
+    """Tell each row that is not as the variant's contract says, and each that nothing measures."""
+    name, wrong = one.variant.name, []
+    for row, value in one.facts.items():
+        declared = _declared(holds, row)
+        if declared is not None and not _same(declared, value):
+            wrong.append(f"{row}: {_text(value)}, where {name} declares {_text(declared)}")
+    for key in holds:
+        if not any(fnmatchcase(row, key) or row == key for row in one.facts):
+            near = get_close_matches(key, one.facts, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            wrong.append(f"{key}: {name} declares it, and nothing measures it{hint}")
+    return wrong
+
+
+def _undeclared(
+    left: Measured, right: Measured, contracts: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Tell each row in which two variants differ and that not both contracts have."""
+    wrong = []
+    for row in [row for row in left.facts if row in right.facts]:
+        if left.facts[row] == right.facts[row]:
+            continue
+        lacking = [
+            f"docker/{one.variant.name}/contract.yaml"
+            for one in (left, right)
+            if _declared(contracts[one.variant.name], row) is None
+        ]
+        if lacking:
+            values = [f"{one.variant.name} {_text(one.facts[row])}" for one in (left, right)]
+            wrong.append(f"{row}: {', '.join(values)}; not declared in {' and '.join(lacking)}")
+    return wrong
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return " or ".join(map(_text, value["any of"]))
+    return " ".join(value) if isinstance(value, list) else str(value)
+
+
+def _structure(variant: Variant, engine: Engine) -> list[str]:
+    """Run container-structure-test on the image; tell what failed."""
+    if engine.kind != "docker":
+        say("container-structure-test drives docker only: the images' own tests are left out")
+        return []
+    program = host.environment(variant.project).with_name("container-structure-test")
+    tag = images.tag_of(variant.project, variant.name)
+    contract = variant.compose_file.with_name("contract.yaml")
+    done = subprocess.run(
+        [str(program), "test", "--image", tag, "--config", str(contract), "--output", "json"],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    try:
+        results = json.loads(done.stdout)["Results"] or []
+    except (ValueError, KeyError):
+        return [f"container-structure-test: {(done.stderr or done.stdout).strip()[-300:]}"]
+    return [
+        f"{result['Name']}: {'; '.join(result.get('Errors') or ['failed'])}"
+        for result in results
+        if not result["Pass"]
+    ]
+
+
+def running(project: Project, one: Measured, engine: Engine) -> Facts:
+    """Measure in running containers, beside those of the user: other names, networks, volumes."""
+    variant = Variant(dataclasses.replace(project, name=f"{project.name}-verify"), one.variant.name)
+    with project.lock(), _surroundings(project, variant, engine) as env:
+        values = {
+            **dict.fromkeys(("PASSWORD_FILE", "SSH_KEY_FILE", "SSH_KEY_PASSPHRASE_FILE"), ""),
+            **envfiles.read(variant.env_file.with_name(f"{variant.name}.env.example")),
+        }
+        options = [word for key, value in values.items() for word in ("-e", f"{key}={value}")]
+        command, _ = engine.compose_command(
+            variant.compose_file, "run", "--rm", "-T", *options,
+            "--entrypoint", "python -", variant.service, "running", project.task,
+        )  # fmt: skip
+        facts: Facts = probe(engine, command, env)
+        return {**facts, **_service(variant, one, engine, env)}
+
+
+@contextlib.contextmanager
+def _surroundings(
+    project: Project, variant: Variant, engine: Engine
+) -> Iterator[Mapping[str, str]]:
+    """Give the environment for compose in which all is this check's own, with a sample host."""
+    names = {"LIGHTERAGE_PROJECT": variant.project.name, "COMPOSE_PROJECT_NAME": variant.prefix}
+    command, env = engine.compose_command(variant.compose_file, "down", "--volumes")
+    env.update(names)
+    own = images.tag_of(variant.project, variant.name)
+    images.up_to_date(project, engine, "sample-host")
+    engine.must("tag", images.tag_of(project, variant.name), own)
+    try:
+        # Its image and key are the user's, so that nothing in envs/known_hosts changes.
+        sample_host.up(project, variant, engine, [variant.service])
+        yield env
+    finally:
+        sample_host.down(variant, engine)
+        subprocess.run(command, env=env, capture_output=True, check=False)
+        engine.ask("network", "rm", variant.network(variant.service))
+        engine.ask("image", "rm", own)
+        (project.state / f"{variant.prefix}-sample-host.trusted").unlink(missing_ok=True)
+
+
+def _service(
+    variant: Variant, one: Measured, engine: Engine, env: Mapping[str, str]
+) -> dict[str, Value]:
+    """Whether the service listens, and comes back after a crash; one that runs once does not."""
+    stays = one.facts["restart"] != "no"
+    how = ["--detach"] if stays else ["--no-start"]
+    command, _ = engine.compose_command(variant.compose_file, "up", *how, variant.service)
+    done = subprocess.run(command, env=dict(env), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failure(f"{variant.name} did not start: {done.stderr.strip()[-300:]}", 1)
+    listed, _ = engine.compose_command(variant.compose_file, "ps", "--all", "-q", variant.service)
+    name = subprocess.run(
+        listed, env=dict(env), capture_output=True, text=True, check=True
+    ).stdout.split()[0]  # fmt: skip
+    if not stays:
+        policy = _state(engine, name)["HostConfig"]["RestartPolicy"]["Name"]
+        return {"restart in force": policy or "no"}
+    inside = [engine.client, "exec", "--interactive", name, "python", "-"]
+    ports = probe(engine, [*inside, "listening"], os.environ)
+    before = _state(engine, name)["RestartCount"]
+    subprocess.run(inside, input=CRASH, text=True, capture_output=True, check=False)
+    deadline = time.monotonic() + RESTART_SECONDS
+    while (again := _state(engine, name)["RestartCount"] > before) is False:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    return {"restart in force": "yes" if again else "no", **ports}
+
+
+def _state(engine: Engine, container: str) -> Any:
+    return json.loads(engine.must("container", "inspect", container))[0]
