@@ -10,32 +10,41 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-Fault = Literal["cut", "stall", "corrupt", "half-close"]
+Fault = Literal["cut", "stall", "slow", "corrupt", "half-close"]
+Side = Literal["server", "client"]
 
 
 @dataclass
 class Relay:
-    """Hands on what comes, both ways, and meddles with what the server sends.
+    """Hands on what comes, both ways, and meddles with what one side sends.
 
     Attributes:
         port: The server's.
-        fault: What happens at byte `after` of the server's bytes of a connection.
+        fault: What happens at byte `after` of the side's bytes of a connection.
         after: Counted from the connection's first byte.
         times: How many connections meet the fault; the others pass.
+        side: Whose bytes.
         rate: Bytes a second from the server, 0 is any.
         passed: Bytes that the server's side sent, all connections together.
         connections: How many there were.
+        turns: Of the last connection, how many bytes the server had sent at each word of the
+            client, once each.
+        alarm: At how many bytes of `passed` to call `ring`, once, before they are handed on.
     """
 
     port: int
     fault: Fault | None = None
     after: int = 0
     times: int = 1
+    side: Side = "server"
     rate: int = 0
     passed: int = 0
     connections: int = 0
+    turns: list[int] = field(default_factory=list)
+    alarm: int = 0
+    ring: Callable[[], object] | None = None
     listener: socket.socket = field(default_factory=socket.socket)
     _open: list[socket.socket] = field(default_factory=list)
 
@@ -55,58 +64,102 @@ class Relay:
         try:
             yield self
         finally:
-            for sock in [self.listener, *self._open]:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-                sock.close()
+            _close(self.listener)
+            self.renew()
             thread.join(5)
+
+    def renew(self) -> None:
+        """Close every connection, and be as new: no fault, nothing counted."""
+        self.fault, self.ring, self.rate, self.side = None, None, 0, "server"
+        self.passed = self.connections = self.alarm = 0
+        for sock in self._open:
+            _close(sock)
+        self._open = []
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self.listener.accept()
+                self._open.append(client)
                 self.connections += 1
-                server = socket.create_connection(("127.0.0.1", self.port), 5)
-                self._open += [client, server]
-                meddle = self.fault is not None and self.connections <= self.times
-                for source, sink, bad in ((client, server, False), (server, client, meddle)):
-                    threading.Thread(
-                        target=self._hand_on,
-                        args=(source, sink, bad, source is server),
-                        daemon=True,
-                    ).start()
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.port), 5)
+                except OSError:
+                    _close(client)
+                    continue
+                self._open.append(server)
+                _Wire(self, client, server, self.connections <= self.times).start()
 
-    def _hand_on(
-        self, source: socket.socket, sink: socket.socket, meddle: bool, counted: bool
-    ) -> None:
-        count = 0
+    def count(self, size: int) -> None:
+        """Count what a server sent, and keep to the rate."""
+        self.passed += size
+        if self.ring is not None and self.passed >= self.alarm:
+            ring, self.ring = self.ring, None
+            ring()
+        if self.rate:
+            time.sleep(size / self.rate)
+
+
+@dataclass
+class _Wire:
+    """One connection."""
+
+    relay: Relay
+    client: socket.socket
+    server: socket.socket
+    meddle: bool
+    of_server: int = 0
+
+    def start(self) -> None:
+        self.relay.turns = [0]
+        for side in ("server", "client"):
+            threading.Thread(target=self._hand_on, args=(side,), daemon=True).start()
+
+    def _hand_on(self, side: Side) -> None:
+        relay, sent, turns = self.relay, 0, self.relay.turns
+        source, sink = self.server, self.client
+        if side == "client":
+            source, sink = sink, source
         with contextlib.suppress(OSError):
             while block := source.recv(16384):
-                if counted:
-                    self.passed += len(block)
-                    if self.rate:
-                        time.sleep(len(block) / self.rate)
-                if meddle and count + len(block) > self.after:
-                    sink.sendall(block[: self.after - count])
-                    if not self._fault(source, sink, block[self.after - count :]):
+                if side == "server":
+                    self.of_server += len(block)
+                    relay.count(len(block))
+                elif turns[-1] != self.of_server:
+                    turns.append(self.of_server)
+                sent += len(block)
+                beyond = sent - relay.after
+                if self.meddle and relay.fault and side == relay.side and beyond > 0:
+                    self.meddle = False
+                    sink.sendall(block[:-beyond])
+                    if not self._fault(relay.fault, source, sink, block[-beyond:]):
                         return
-                    meddle = False
                 else:
                     sink.sendall(block)
-                count += len(block)
             sink.shutdown(socket.SHUT_WR)
 
-    def _fault(self, source: socket.socket, sink: socket.socket, rest: bytes) -> bool:
+    def _fault(self, fault: Fault, source: socket.socket, sink: socket.socket, rest: bytes) -> bool:
         """Do what the fault is; whether to go on with the connection."""
-        if self.fault == "corrupt":
+        if fault == "corrupt":
             sink.sendall(bytes([rest[0] ^ 0x55]) + rest[1:])
             return True
-        if self.fault == "half-close":
+        if fault == "slow":
+            for byte in rest[:500]:
+                sink.sendall(bytes([byte]))
+            sink.sendall(rest[500:])
+            return True
+        if fault == "half-close":
             sink.shutdown(socket.SHUT_WR)
-        if self.fault in {"stall", "half-close"}:
+        if fault in {"stall", "half-close"}:
             while source.recv(16384):
                 pass
             return False
         for sock in (source, sink):
             sock.shutdown(socket.SHUT_RDWR)
         return False
+
+
+def _close(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()

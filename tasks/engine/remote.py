@@ -655,13 +655,15 @@ class Sums:
         self._end = float("inf")
         self.beside = beside
         self.asked: dict[str, str] = {}
-        self._thread = threading.Thread(target=self._begin, name="sha256sum", daemon=True)
+        self._cut: NetworkError | None = None
+        self._thread = threading.Thread()
         if missing:
-            self._thread.start()
+            self._start()
 
-    def _begin(self) -> None:
-        with contextlib.suppress(NetworkError):  # `result` goes on then
-            self._ask()
+    def _start(self) -> None:
+        self._cut = None
+        self._thread = threading.Thread(target=self._ask, name="sha256sum", daemon=True)
+        self._thread.start()
 
     def _ask(self) -> None:
         programs = list(checksums.PROGRAMS)
@@ -669,38 +671,50 @@ class Sums:
         for arguments, paths in checksums.batches(missing):
             while programs:
                 command = programs[0] + b" " + arguments
-                output = self._host.ask(command, lambda: self._end - time.monotonic())
+                try:
+                    output = self._host.ask(command, lambda: self._end - time.monotonic())
+                except NetworkError as error:
+                    self._cut = error
+                    return
                 found = checksums.told(output, paths) if output is not None else None
                 if found is not None:
                     self.asked.update(found)
                     break
                 programs.pop(0)  # what it cannot do once, it need not be asked again
-        self._missing = []
 
     def result(self, seconds: float) -> dict[str, str]:
         """Return the sha256 by path, of those that the host tells.
 
         Args:
-            seconds: How long to wait for it at most.
+            seconds: How long to wait for it at most, after a cut once more.
 
         Raises:
             AuthError: The host does not take us back after a cut.
         """
-        self._end = time.monotonic() + seconds
-        if self._thread.ident:
-            self._thread.join(seconds)
+        if self._cut:  # while there was more to come, and somebody connected again
+            self._start()
         most = self._settings.max_tries
         for tries in range(1, most + 1):
-            if not self._missing or self._thread.is_alive():
-                break
-            try:  # the connection was cut meanwhile
+            try:
                 if tries > 1:
                     time.sleep(delay_before(self._settings, tries - 1))
                     self._host.reconnect()
-                self._ask()
+                    self._start()
+                self._end = time.monotonic() + seconds
+                self._wait()
+                break
             except NetworkError as error:
                 log.warning("try %d of %d to ask for checksums: %s", tries, most, error)
         return {**self.asked, **self.beside}
+
+    def _wait(self) -> None:
+        """Wait for the answers, while the host shows that it is there."""
+        while self._thread.is_alive() and (left := self._end - time.monotonic()) > 0:
+            self._thread.join(min(left, self._settings.timeout))
+            if self._thread.is_alive():
+                self._host.facts(".")
+        if self._cut:
+            raise self._cut
 
 
 class _Pace:
@@ -880,7 +894,11 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
     if isinstance(error, paramiko.AuthenticationException):
         if "timeout" in reason.lower():
             return NetworkError(f"{where}: timed out while logging in", transient=True)
+        if "transport shut down" in reason:  # a cut, or a host that has seen too many wrong keys
+            return NetworkError(f"{where}: closed while logging in", transient=True)
         return AuthError(f"{where}: login denied: {reason}")
+    if reason == "No existing session":  # paramiko goes on without one when its time is up
+        return NetworkError(f"{where}: timed out while agreeing on keys", transient=True)
     if "No authentication methods" in reason:
         return AuthError(
             f"{where}: nothing to log in with: set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE"
