@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import shutil
+import struct
 import subprocess
 import tarfile
 import zipfile
@@ -13,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import archives
 import pytest
+from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -223,9 +226,65 @@ def test_wrong_checksum_behind_a_gzip_is_noticed(at: int) -> None:
         unpacked("tar", bytes(data))
 
 
-def test_bytes_behind_a_gzip_are_refused() -> None:
+@pytest.mark.parametrize("packing", archives.PACKINGS)
+def test_bytes_behind_an_archive_are_refused_and_zeros_are_not(packing: str) -> None:
+    data = archives.PACKINGS[packing](archives.tarred(SMALL))
+    assert unpacked("tar", data + bytes(512)) == SMALL
     with pytest.raises(ArchiveError, match="broken"):
-        unpacked("tar", archives.tar_gz(SMALL) + b"more")
+        unpacked("tar", data + b"more")
+
+
+@pytest.mark.parametrize("packing", archives.PACKINGS)
+def test_streams_behind_each_other_are_one(packing: str) -> None:
+    pack, tar = archives.PACKINGS[packing], archives.tarred(SMALL)
+    assert unpacked("tar", pack(tar[:700]) + pack(tar[700:])) == SMALL
+
+
+@pytest.mark.parametrize("packing", [name for name in archives.PACKINGS if name != "tar"])
+def test_a_packed_file_that_is_no_tar_is_its_own_member(packing: str) -> None:
+    text = b"id,name\n" * 100_000
+    ending = packing.removeprefix("tar")
+    source = Source(archives.PACKINGS[packing](text))
+    (member,) = unpack.members(source, LIMITS, f"exports/events.csv{ending}", is_csv)
+    assert member is not None
+    assert str(member.path) == "events.csv"
+    for end in range(1, len(source.data), 7):
+        with pytest.raises(ArchiveError):
+            read_all(unpack.members(Source(source.data[:end]), LIMITS, "a.csv", is_csv), [].append)
+
+
+def test_what_would_take_too_much_memory_is_refused() -> None:
+    """Dictionaries are taken at once, by what a header says: of 1 GiB here, for a few bytes."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**26 + 2**25 + 2**20}]
+    xz = lzma.compress(archives.tarred(SMALL), filters=filters)
+    with pytest.raises(ArchiveError, match=r"broken.*[Mm]emory"):
+        unpacked("tar", xz)
+    parameters = {int(zstd.CompressionParameter.window_log): 27}
+    packer = zstd.ZstdCompressor(options=parameters)
+    far = packer.compress(archives.tarred({"a.csv": archives.noise(2**20)})) + packer.flush()
+    with pytest.raises(ArchiveError, match=r"broken.*([Mm]emory|window)"):
+        unpacked("tar", far)
+
+
+def with_comment(archive: bytes, comment: bytes) -> bytes:
+    """Give a zip a comment."""
+    return archive[:-2] + struct.pack("<H", len(comment)) + comment
+
+
+def test_a_zip_that_shows_two_archives_is_refused() -> None:
+    """One in the comment of another, one before another: readers disagree on what it holds."""
+    outer, inner = archives.zipped(SMALL), archives.zipped({"evil.csv": b"1"})
+    with pytest.raises(ArchiveError, match="two end records"):
+        unpacked("zip", with_comment(outer, inner))
+    with pytest.raises(ArchiveError, match="another one lies before it"):
+        unpacked("zip", inner + outer)
+
+
+def test_a_zip64_locator_that_points_elsewhere_is_refused() -> None:
+    data = archives.good_zips()["zip64"].data
+    at = data.index(b"PK\6\7") + 8
+    with pytest.raises(ArchiveError, match="not where it should be"):
+        unpacked("zip", data[:at] + struct.pack("<Q", 5) + data[at + 8 :])
 
 
 def test_zip64_that_tells_another_number_of_members_is_refused() -> None:

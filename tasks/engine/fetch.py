@@ -121,9 +121,7 @@ class Fetch:
         run = _Run(self.settings, self._place, host, include)
         items = []
         there: set[str] = set()
-        for top, folder in self._sources(host, str):
-            if not top.folder:
-                raise RemotePathError(f"{top.path}: is a file: tasks 1 and 2 take archives")
+        for top, folder in self._sources(host, str, folders=True):
             found = host.listing(top.path)
             run.skipped += found.skipped + len(found.files)
             there.update(file.path for file in found.files.values())
@@ -140,11 +138,11 @@ class Fetch:
         return self._land(run, items, there)
 
     def _sources(
-        self, host: remote.Host, named: Callable[[str], str]
+        self, host: remote.Host, named: Callable[[str], str], *, folders: bool = False
     ) -> Iterator[tuple[RemoteFile, PurePosixPath]]:
         """Yield what `remote_file_path` names, and the folder for each: one alone needs none."""
         asked = self.settings.remote_file_path
-        found = host.expand(asked)
+        found = host.expand(asked, folders=folders)
         alone = len(asked) == 1 and [file.path for file in found] == list(asked)
         for file in found:
             name = PurePosixPath(file.path).name

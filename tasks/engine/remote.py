@@ -351,14 +351,22 @@ class Host:
         with translated(path):
             return self._session().stat(path)
 
-    def expand(self, patterns: Iterable[str]) -> list[RemoteFile]:
+    def expand(self, patterns: Iterable[str], *, folders: bool = False) -> list[RemoteFile]:
         """Say what some paths and globs name, each once; a path that exists is no glob.
+
+        Args:
+            patterns: The paths and globs.
+            folders: Whether they must be directories: then a path is not asked for, since
+                `listing` will tell, and a round trip is saved.
 
         Raises:
             RemotePathError: There is nothing of that name, or the account may not look.
         """
         found: dict[str, RemoteFile] = {}
         for pattern in patterns:
+            if folders and not _is_glob(pattern):
+                found[pattern] = RemoteFile(pattern, 0, 0, folder=True)
+                continue
             named = self._named(pattern)
             if not named:
                 raise RemotePathError(f"{pattern}: nothing on the host matches")
@@ -399,8 +407,17 @@ class Host:
 
         Raises:
             ArchiveError: The host gives a name that would lead out of the folder.
-            RemotePathError: Part of it cannot be read.
+            RemotePathError: It is no folder, or part of it cannot be read.
         """
+        try:
+            return self._listing(path)
+        except RemotePathError:
+            self.reset()
+            if not self.facts(path).folder:
+                raise RemotePathError(f"{path}: is a file: tasks 1 and 2 take archives") from None
+            raise
+
+    def _listing(self, path: str) -> Listing:
         found: dict[PurePosixPath, RemoteFile] = {}
         skipped = 0
         with translated(path):

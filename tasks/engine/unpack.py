@@ -30,11 +30,25 @@ SUPPORTED = "zip, tar, and tar or a single file packed by gzip, bzip2, xz or zst
 
 _HEAD = 512  # a tar's first header
 _ZIP = (b"PK\3\4", b"PK\5\6", b"PK\7\10")  # APPNOTE.TXT 4.3.6: members, none, split over disks
-_PACKINGS: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": partial(cast("Any", igzip.IGzipFile), None, "rb", 6),  # RFC 1952
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\0": lzma.LZMAFile,  # xz-file-format 2.1.1.1
-    b"\x28\xb5\x2f\xfd": zstd.ZstdFile,  # RFC 8878, 3.1.1
+MEMORY = 2**26 + 2**25
+"""Bytes that unpacking may take: `xz -9` asks for 65 MiB, a hostile header for 4 GiB."""
+ZSTD_WINDOW = 26
+"""The same for zstd, as a power of two; `zstd --ultra -22` asks for 27, `--long=31` for 31."""
+_PACKINGS: dict[bytes, Callable[[_Peeked], Any]] = {
+    b"\x1f\x8b": lambda file: cast("Any", igzip.IGzipFile)(fileobj=file, mode="rb"),  # RFC 1952
+    b"BZh": lambda file: _Streams(file, bz2.BZ2Decompressor),
+    # xz-file-format 2.1.1.1
+    b"\xfd7zXZ\0": lambda file: _Streams(
+        file, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=MEMORY)
+    ),
+    # RFC 8878, 3.1.1
+    b"\x28\xb5\x2f\xfd": lambda file: _Streams(
+        file,
+        partial(
+            zstd.ZstdDecompressor,
+            options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW},
+        ),
+    ),
 }
 _OTHERS = {
     b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7z archive", b"\x1f\x9d": "a file of compress",
@@ -155,6 +169,42 @@ class _Peeked(io.RawIOBase):
         block = self.read(len(buffer))
         buffer[: len(block)] = block
         return len(block)
+
+
+class _Streams:
+    """Packed streams behind each other, as their tools take them: zeros between them pass.
+
+    The standard library's files pass over anything behind the last one.
+
+    Args:
+        file: The packed bytes.
+        new: Makes a decompressor of the standard library's kind for one stream.
+    """
+
+    def __init__(self, file: _Peeked, new: Callable[[], Any]) -> None:
+        self._file = file
+        self._new = new
+        self._stream = new()
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes, b"" at the end of the last stream."""
+        while True:
+            if self._stream.eof:
+                self._rest = (self._rest + self._stream.unused_data).lstrip(b"\0")
+                while not self._rest and (more := self._file.read(BLOCK)):
+                    self._rest = more.lstrip(b"\0")
+                if not self._rest:
+                    return b""
+                self._stream = self._new()
+            if not self._rest and self._stream.needs_input:
+                self._rest = self._file.read(BLOCK)
+                if not self._rest:
+                    raise EOFError("the packed data ends early")
+            block: bytes = self._stream.decompress(self._rest, size)
+            self._rest = b""
+            if block:
+                return block
 
 
 class _Inner:

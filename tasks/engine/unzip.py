@@ -41,7 +41,7 @@ _METHODS = {
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # APPNOTE.TXT 4.3.7
 _END_RECORD = struct.Struct("<4s4H2LH")  # 4.3.16
 _ZIP64_RECORD = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
-_ZIP64_LOCATOR = 20  # 4.3.15
+_ZIP64_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
 _LZMA_HEADER = struct.Struct("<2sHBL")  # 5.8.8: version, size of the properties, and those
 _ENCRYPTED, _NUMBERS_COME_LATER, _NAME_IS_UTF8 = 1, 1 << 3, 1 << 11  # 4.4.4
 _SEE_ZIP64 = 0xFFFFFFFF  # 4.4.8
@@ -81,9 +81,11 @@ def members(
             infos = archive.infolist()
             for info in infos:
                 _check(info, budget, origin)
-            _check_count(tail, archive, origin)
+            _check_end(tail, archive, source.size, origin)
             table = archive.start_dir
         infos.sort(key=lambda info: info.header_offset)
+        if infos and infos[0].header_offset and stream.begins(b"PK\3\4"):
+            raise ArchiveError(f"{origin}: broken archive: another one lies before it")
         for info, following in zip_longest(infos, infos[1:]):
             end = following.header_offset if following else table
             content = _content(stream, info, end, origin)
@@ -141,6 +143,11 @@ class _Forward:
         self._rest = b""
         self._at = 0
 
+    def begins(self, magic: bytes) -> bool:
+        """Whether what comes next begins so."""
+        self._rest = self._rest or self._source.read(BLOCK)
+        return self._rest.startswith(magic)
+
     def to(self, offset: int) -> None:
         """Go on to an offset."""
         while self._at < offset and self.read(min(BLOCK, offset - self._at)):
@@ -186,19 +193,56 @@ def _check(info: zipfile.ZipInfo, budget: Budget, origin: str) -> None:
         raise ArchiveError(f"{member} has compression method {method}: not supported, only {known}")
 
 
-def _check_count(file: _Tail, archive: zipfile.ZipFile, origin: str) -> None:
-    """Require as many members as the end record tells: zipfile stops early in a damaged table."""
-    file.seek(-_END_RECORD.size - len(archive.comment), 2)
-    magic, *_, count, _, _, _ = _END_RECORD.unpack(file.read(_END_RECORD.size))
-    if magic != END_MAGIC:
-        raise ArchiveError(f"{origin}: broken archive: more comes after its end record")
+def _check_end(file: _Tail, archive: zipfile.ZipFile, size: int, origin: str) -> None:
+    """Require an end that can be read in one way only.
+
+    zipfile stops early in a damaged table, believes what lies before an end record, and takes the
+    last of two: a zip in the comment of a zip would show other members than other readers see.
+    """
+    broken = f"{origin}: broken archive"
+    end = size - _END_RECORD.size - len(archive.comment)
+    record = _read(file, end, _END_RECORD.size)
+    if record[:4] != END_MAGIC:
+        raise ArchiveError(f"{broken}: more comes after its end record")
+    if any(other != end for other in _end_records(file, size)):
+        raise ArchiveError(f"{broken}: it has two end records, for one archive within another")
+    _, _, _, _, count, table_size, offset, _ = _END_RECORD.unpack(record)
+    shift = archive.start_dir - offset  # what lies before the archive: a program
+    locator = _read(file, end - _ZIP64_LOCATOR.size, _ZIP64_LOCATOR.size)
+    if locator[:4] == b"PK\6\7":
+        end -= _ZIP64_LOCATOR.size + _ZIP64_RECORD.size
+        values = _ZIP64_RECORD.unpack(_read(file, end, _ZIP64_RECORD.size))
+        small = zip((count, table_size, offset), values[-3:], (0xFFFF, _SEE_ZIP64, _SEE_ZIP64),
+                    strict=True)  # fmt: skip
+        if any(old not in (new, mark) for old, new, mark in small):
+            raise ArchiveError(f"{broken}: its two end records contradict each other")
+        count, table_size, offset = values[-3:]
+        shift = archive.start_dir - offset
+        if values[0] != b"PK\6\6" or _ZIP64_LOCATOR.unpack(locator)[2] + shift != end:
+            raise ArchiveError(f"{broken}: its zip64 end record is not where it should be")
     found = len(archive.infolist())
-    if count == 0xFFFF:
-        file.seek(-_END_RECORD.size - len(archive.comment) - _ZIP64_LOCATOR - _ZIP64_RECORD.size, 2)
-        magic, *_, large, _, _ = _ZIP64_RECORD.unpack(file.read(_ZIP64_RECORD.size))
-        count = large if magic == b"PK\6\6" else count
-    if found != count and found % 2**16 != count:
-        raise ArchiveError(f"{origin}: broken archive: {found} of {count} members are in its table")
+    if found != count:
+        raise ArchiveError(f"{broken}: {found} of {count} members are in its table")
+    if archive.start_dir + table_size != end:
+        raise ArchiveError(f"{broken}: its table does not end where its end record begins")
+
+
+def _end_records(file: _Tail, size: int) -> Iterator[int]:
+    """Yield where an end record lies whose comment reaches the end."""
+    start = max(0, size - _END_RECORD.size - 0xFFFF)
+    tail = _read(file, start, size - start)
+    at = tail.find(END_MAGIC)
+    while at >= 0 and at + _END_RECORD.size <= len(tail):
+        if at + _END_RECORD.size + _END_RECORD.unpack_from(tail, at)[-1] == len(tail):
+            yield start + at
+        at = tail.find(END_MAGIC, at + 1)
+
+
+def _read(file: _Tail, start: int, size: int) -> bytes:
+    if start < 0:
+        return b""
+    file.seek(start)
+    return file.read(size)
 
 
 # --- contents -------------------------------------------------------------------------------
