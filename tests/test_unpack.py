@@ -250,7 +250,10 @@ def test_a_packed_file_that_is_no_tar_is_its_own_member(packing: str) -> None:
     assert str(member.path) == "events.csv"
     for end in range(1, len(source.data), 7):
         with pytest.raises(ArchiveError):
-            read_all(unpack.members(Source(source.data[:end]), LIMITS, "a.csv", is_csv), [].append)
+            read_all(
+                unpack.members(Source(source.data[:end]), LIMITS, "a.csv", is_csv),
+                list[bytes]().append,
+            )
 
 
 def test_what_would_take_too_much_memory_is_refused() -> None:

@@ -435,7 +435,7 @@ def listing(
             asked[number] = (folder, below, depth, None)
         number, kind, body = session.receive()
         if number not in asked:
-            continue  # of a CLOSE
+            continue  # of a CLOSE, or behind the end of a folder
         folder, below, depth, handle = asked.pop(number)
         if kind == CMD_HANDLE:
             handle = bytes(_string(body))
@@ -445,8 +445,8 @@ def listing(
                     waiting.append((file.path, f"{below}{name}/", depth + 1))
                 yield below + name, file
         elif kind == CMD_STATUS and handle is not None and _status(body)[0] == SFTP_EOF:
-            if not any(other[3] == handle for other in asked.values()):
-                session.send(CMD_CLOSE, _packed(handle))
+            asked = {number: what for number, what in asked.items() if what[3] != handle}
+            session.send(CMD_CLOSE, _packed(handle))
             continue
         else:
             raise _error(folder, kind, body)
