@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 
 import front
-from measure import Measured, Value, measure
+from measure import Measured, Value, compressed, measure
 from project import Failure, Project, say
 from variants import Variant
 
@@ -39,6 +39,9 @@ def diff(project: Project, names: Sequence[str]) -> int:
         raise Failure("diff compares two variants or more: make diff dev prod")
     engine = front.engine_for(project, "diff")
     found = [measure(project, variant, engine) for variant in chosen]
+    if not {"--markdown", "--readme"} & set(options):
+        for one in found:
+            one.facts["compressed"] = compressed(one, engine)
     if "--json" in options:
         print(json.dumps(_as_data(found), indent=2))
     elif "--markdown" in options:

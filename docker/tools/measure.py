@@ -67,7 +67,6 @@ def measure(project: Project, variant: Variant, engine: Engine) -> Measured:
         **{name: inside[name] for name in ("shells", "setuid programs", "owned", "writable")},
         **_of_the_image(image),
         "image size": f"{image['Size'] / 1e6:.1f} MB",
-        "compressed": _compressed(project, engine, image["Id"]),
         **{name: str(inside[name]) for name in ("files", "Python", "system")},
         "packages": inside["packages"],
     }
@@ -299,8 +298,10 @@ def _of_the_image(image: Mapping[str, Any]) -> Facts:
     }
 
 
-def _compressed(project: Project, engine: Engine, image_id: str) -> str:
+def compressed(one: Measured, engine: Engine) -> str:
     """The image's size as a compressed file; kept by the image's id, since it takes a while."""
+    project, tag = one.variant.project, images.tag_of(one.variant.project, one.variant.name)
+    image_id = engine.inspect("image", tag)[tag]["Id"]
     program = ["zstd", "-3"] if shutil.which("zstd") else ["gzip", "-6"]
     kept = project.state / "compressed.json"
     known: dict[str, int] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}

@@ -98,13 +98,14 @@ def _declared(holds: Mapping[str, Any], row: str) -> Any:
 
 
 def _same(declared: Any, measured: Value) -> bool:
-    """Whether a measured value is the declared one: a text, a list, or `any of` several."""
+    """Whether a value is the declared one: a pattern, a list of patterns, or `any of` several."""
     if isinstance(declared, dict):
         return any(_same(one, measured) for one in declared["any of"])
     if declared == "*":
         return True
-    wanted = declared if isinstance(declared, list) else [str(declared)]
-    return sorted(wanted) == sorted(measured if isinstance(measured, list) else [measured])
+    wanted = sorted(declared) if isinstance(declared, list) else [str(declared)]
+    have = sorted(measured) if isinstance(measured, list) else [measured]
+    return len(wanted) == len(have) and all(map(fnmatchcase, have, wanted))
 
 
 def _kept(one: Measured, holds: Mapping[str, Any]) -> list[str]:
@@ -113,13 +114,23 @@ def _kept(one: Measured, holds: Mapping[str, Any]) -> list[str]:
     for row, value in one.facts.items():
         declared = _declared(holds, row)
         if declared is not None and not _same(declared, value):
-            wrong.append(f"{row}: {_text(value)}, where {name} declares {_text(declared)}")
+            wrong.append(f"{row}: {_unlike(value, declared)}")
     for key in holds:
         if not any(fnmatchcase(row, key) or row == key for row in one.facts):
             near = get_close_matches(key, one.facts, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             wrong.append(f"{key}: {name} declares it, and nothing measures it{hint}")
     return wrong
+
+
+def _unlike(value: Value, declared: Any) -> str:
+    """Say how a value is not the declared one: of lists, only what is too much or too little."""
+    if not (isinstance(value, list) and isinstance(declared, list)):
+        return f"{_text(value)}, where {_text(declared)} is declared"
+    more = [item for item in value if not any(fnmatchcase(item, one) for one in declared)]
+    less = [one for one in declared if not any(fnmatchcase(item, one) for item in value)]
+    said = [f"has {' '.join(more)}, which is not declared"] if more else []
+    return " and ".join([*said, *([f"lacks the declared {' '.join(less)}"] if less else [])])
 
 
 def _undeclared(

@@ -1,0 +1,190 @@
+"""How the variants differ: measured, declared, proved; broken copies, and a third variant."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from tree import REPOSITORY, Tree
+
+from engine import Engine
+
+PROJECT = f"lighterage-test-variants-{os.getpid()}"
+pytestmark = pytest.mark.container
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """Give a tree with both images built; in the end nothing of it is left in the engine."""
+    engine = Engine.find("docker")
+    if engine is None or engine.builder is None or engine.compose is None:
+        pytest.skip("NO CONTAINER ENGINE HERE: that variants differ as declared goes unproved")
+    tree = Tree(tmp_path_factory.mktemp("variants") / "clone", PROJECT)
+    packages = REPOSITORY / ".lighterage/debian"
+    if packages.is_dir():
+        shutil.copytree(packages, tree.folder / ".lighterage/debian")
+    try:
+        for variant in ("dev", "prod"):
+            tree.ok("build", f"ENV={variant}", timeout=600)
+        yield tree
+    finally:
+        for example in tree.folder.glob("envs/*.env.example"):
+            tree.make("clean", f"ENV={example.name.partition('.')[0]}")
+        left = engine.must("volume", "ls", "--format", "{{.Name}}").split()
+        for volume in [name for name in left if name.startswith(PROJECT)]:
+            engine.ask("volume", "rm", volume)
+
+
+@pytest.fixture
+def edited(tree: Tree) -> Iterator[Tree]:
+    """Give the tree to break; its files are put back afterwards."""
+    names = ("config.yaml", "docker/prod")
+    kept = tree.folder.with_name("kept")
+    for name in names:
+        source, target = tree.folder / name, kept / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
+    yield tree
+    shutil.copytree(kept, tree.folder, dirs_exist_ok=True)
+    shutil.rmtree(kept)
+
+
+def change(tree: Tree, name: str, *changes: tuple[str, str]) -> None:
+    """Replace texts in a file, each of which must be there."""
+    path = tree.folder / name
+    text = path.read_text(encoding="utf-8")
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def test_both_variants_are_what_they_declare(tree: Tree) -> None:
+    done = tree.make("verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok   differences of dev and prod" in done.stdout
+
+
+def test_readme_has_the_table_as_it_is_measured(tree: Tree) -> None:
+    """Drifted? `make diff ARGS=--readme` writes it."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- make diff.*?-->\n(.*?)<!-- end -->", readme, re.DOTALL)
+    assert table is not None
+    assert table.group(1).strip() == tree.ok("diff", "ARGS=--markdown").strip()
+
+
+def test_diff_measures_each_property_on_both_sides(tree: Tree) -> None:
+    rows = json.loads(tree.ok("diff", "prod", "dev", "ARGS=--json"))
+    assert rows["setting log_level"] == {"differs": True, "prod": "WARNING", "dev": "DEBUG"}
+    assert not rows["setting timeout"]["differs"]
+    assert float(rows["image size"]["prod"].split()[0]) < float(
+        rows["image size"]["dev"].split()[0]
+    )
+    names = {line.split()[0] for line in rows["packages"]["dev"]}
+    assert {"debugpy", "pytest", "fabric"} <= names
+    shown = tree.ok("diff")
+    assert re.search(r"^restart +no +unless-stopped$", shown, re.MULTILINE)
+    assert "setting timeout" not in shown
+    assert "setting timeout" in tree.ok("diff", "ARGS=--all")
+
+
+def test_secrets_of_env_files_do_not_show(tree: Tree) -> None:
+    assert "sample-only" not in tree.ok("diff", "ARGS=--json")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("diff", "dev"), "compares two variants"),
+        (("diff", "dev", "pord"), "'pord' is not a variant"),
+        (("diff", "ARGS=--jsn"), "diff knows no --jsn"),
+        (("verify", "ENV=pord"), "ENV=pord is not known"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(tree: Tree, words: tuple[str, ...], said: str) -> None:
+    assert said in tree.refused(*words)
+
+
+def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
+    """Compose file and settings: what is declared and not there, and what is there undeclared."""
+    change(
+        edited,
+        "docker/prod/compose.yaml",
+        ("    cap_drop: [ALL]\n", ""),
+        ("    read_only: true\n", ""),
+        ('    security_opt: ["no-new-privileges:true"]\n', ""),
+        ("pids_limit: 128", "pids_limit: 129"),
+        ("mem_limit: 1g", "mem_limit: 2g"),
+        ("restart: unless-stopped", 'restart: "no"'),
+        ("    networks: [tasks]\n", '    networks: [tasks]\n    ports: ["127.0.0.1::9999"]\n'),
+    )
+    change(
+        edited,
+        "config.yaml",
+        ("log_level: WARNING", "log_level: INFO"),
+        ("keep_archive: false", "keep_archive: true\n    timeout: 31"),
+    )
+    done = edited.make("verify", "ENV=prod")
+    assert done.returncode == 2
+    lines = {line.strip().partition(": ")[0]: line for line in done.stdout.splitlines()}
+    for row in (
+        "capabilities dropped", "capabilities that can be had", "root filesystem", "NoNewPrivs",
+        "security options", "limits", "processes in force", "memory in force", "restart",
+        "restart in force", "ports", "setting log_level", "a run logs", "setting keep_archive",
+        "a run keeps the archive", "setting timeout",
+    ):  # fmt: skip
+        assert row in lines, done.stdout
+    assert "INFO, where WARNING is declared" in lines["setting log_level"]
+    both = "not declared in docker/dev/contract.yaml and docker/prod/contract.yaml"
+    assert f"dev 30.0, prod 31.0; {both}" in lines["setting timeout"]
+    assert "image of prod" not in done.stdout.partition("FAIL")[2]
+
+
+def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
+    """A package of dev's, a compiler, an open file and root, in prod."""
+    more = "sed -n '/^iniconfig==/,/via/p' requirements/dev.txt >> requirements/prod.txt"
+    change(
+        edited,
+        "docker/prod/Dockerfile",
+        ("uv.txt requirements/prod.txt", "uv.txt requirements/prod.txt requirements/dev.txt"),
+        ("    sh requirements/install.sh", f"    {more} && sh requirements/install.sh"),
+        ("USER 10001:10001", "COPY --from=builder /usr/bin/strip /usr/bin/gcc"),
+    )
+    change(edited, "docker/prod/contract.yaml", ("  layers: ", "  layer: "))
+    done = edited.make("verify", "ENV=prod")
+    assert done.returncode == 2
+    assert "packages: has iniconfig" in done.stdout
+    assert "compilers: gcc, where none is declared" in re.sub(r"[\[\]']", "", done.stdout)
+    assert "image user: root, where 10001:10001 is declared" in done.stdout
+    assert re.search(r"FAIL image of prod\n.*user", done.stdout, re.IGNORECASE)
+    assert "layer: prod declares it, and nothing measures it; did you mean layers?" in done.stdout
+
+
+def test_a_third_variant_is_a_folder_an_example_and_a_section(tree: Tree) -> None:
+    """As README tells it; no Makefile and no Python is touched."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Your own variant\n")[2].partition("\n## ")[0]
+    script = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
+    line = re.search(r"`(staging: .*?)`", section)
+    assert script is not None
+    assert line is not None
+    subprocess.run(["sh", "-euc", script.group(1)], cwd=tree.folder, check=True)
+    change(tree, "config.yaml", ("variants:\n", f"variants:\n  {line.group(1)}\n"))
+    assert "Variants: dev prod staging" in tree.ok("help")
+    tree.ok("build", "ENV=staging")
+    assert re.search(r"variant +staging", tree.ok("staging-config"))
+    landed = tree.make("run", "ENV=staging")
+    assert landed.returncode == 0, landed.stderr
+    rows = json.loads(tree.ok("diff", "dev", "staging", "ARGS=--json"))
+    assert rows["setting log_level"] == {"differs": True, "dev": "DEBUG", "staging": "INFO"}
+    done = tree.make("verify", "ENV=staging")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok   differences of prod and staging" in done.stdout
