@@ -12,6 +12,10 @@ ARGS =
 HOST =
 # 1 answers yes beforehand, where make trust would ask.
 YES =
+# The file that make load brings in.
+FILE =
+# Where make push goes: REGISTRY=registry.example/team.
+REGISTRY =
 # 1 lets a dev task wait for a debugger on its port of 127.0.0.1.
 DEBUGGER =
 
@@ -40,7 +44,7 @@ VARIANTS := $(sort $(filter $(patsubst docker/%/compose.yaml,%,$(wildcard docker
   $(patsubst envs/%.env.example,%,$(wildcard envs/*.env.example))))
 TASKS := $(patsubst tasks/task_%.py,%,$(sort $(wildcard tasks/task_*.py)))
 
-COMMAND_KNOBS := ENV TASK ARGS HOST YES DEBUGGER
+COMMAND_KNOBS := ENV TASK ARGS HOST YES FILE REGISTRY DEBUGGER
 MACHINE_KNOBS := RUNNER ENGINE BASE HUB PROJECT
 KNOBS := $(COMMAND_KNOBS) $(MACHINE_KNOBS)
 
@@ -51,6 +55,8 @@ export LIGHTERAGE_TASK := $(value TASK)
 export LIGHTERAGE_ARGS := $(value ARGS)
 export LIGHTERAGE_HOST := $(value HOST)
 export LIGHTERAGE_YES := $(value YES)
+export LIGHTERAGE_FILE := $(value FILE)
+export LIGHTERAGE_REGISTRY := $(value REGISTRY)
 export LIGHTERAGE_DEBUGGER := $(value DEBUGGER)
 export LIGHTERAGE_RUNNER := $(value RUNNER)
 export LIGHTERAGE_ENGINE := $(value ENGINE)
@@ -107,7 +113,13 @@ config: $(ENV)-config ## the settings of TASK and where each came from
 .PHONY: clean
 clean: $(ENV)-clean ## remove containers, networks and images; keep data and env files
 
-VERBS := build run shell up down logs config clean
+.PHONY: save
+save: $(ENV)-save ## the image as one file with its checksum, for make load elsewhere
+
+.PHONY: push
+push: $(ENV)-push ## the image to REGISTRY, by version; prints the digest
+
+VERBS := build run shell up down logs config clean save push
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
 verb = $(lastword $(subst -, ,$@))
 
@@ -135,6 +147,10 @@ verify: ## prove on images and containers that variants differ as their contract
 .PHONY: trust
 trust: ## show the fingerprints of HOST's keys, and know them from now on after a yes
 	@$(TOOLS) trust $(ENV)
+
+.PHONY: load
+load: ## bring in FILE, which make save wrote, if it is what was written
+	@$(TOOLS) load
 
 .PHONY: doctor
 doctor: ## what this machine has and lacks, with the fix for each

@@ -15,7 +15,7 @@ import pytest
 from tree import NO_ENGINE, REPOSITORY, Tree
 
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-VERBS = ("build", "run", "shell", "up", "down", "logs", "config", "clean")
+VERBS = ("build", "run", "shell", "up", "down", "logs", "config", "clean", "save", "push")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,18 @@ def copy(tmp_path: Path) -> Tree:
 @pytest.mark.parametrize("words", [[], ["help"], ["help", "ENV=prod"]])
 def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list[str]) -> None:
     help_text = tree.ok(*words, env={"PATH": "/usr/bin:/bin"})
-    for target in (*VERBS, "test", "check", "fmt", "lock", "help", "doctor", "trust", "bench"):
+    for target in (
+        *VERBS,
+        "test",
+        "check",
+        "fmt",
+        "lock",
+        "help",
+        "doctor",
+        "trust",
+        "bench",
+        "load",
+    ):
         assert f"  make {target} " in help_text
     assert f"  ENV={'prod' if words[1:] else 'dev'}\n" in help_text
     assert "Variants: dev prod" in help_text

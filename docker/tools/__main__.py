@@ -22,11 +22,14 @@ OF_A_VARIANT = {
     "config": front.config,
     "clean": front.clean,
     "trust": front.trust,
+    "save": front.save,
+    "push": front.push,
 }
 OF_SEVERAL = {"diff": diff.diff, "verify": verify.verify}
 OF_THE_PROJECT = {
     "doctor": doctor.doctor,
     "test": front.test,
+    "load": front.load,
     "bench": front.bench,
     "check": check.check,
     "fmt": check.fmt,

@@ -12,6 +12,7 @@ import envfiles
 import host
 import images
 import sample_host
+import ship
 from engine import Engine
 from project import Failure, Project, say
 from variants import Variant
@@ -189,6 +190,27 @@ def trust(project: Project, variant: Variant) -> int:
         added = envfiles.add_known_hosts(project, lines.splitlines())
     say(f"{added} new line(s) in envs/known_hosts; services that run read it after `make up`")
     return 0
+
+
+def save(project: Project, variant: Variant) -> int:
+    """Write the variant's image into one file, for machines that reach no registry."""
+    engine = engine_for(project, "save")
+    with project.lock():
+        images.up_to_date(project, engine, variant.name)
+        return ship.save(project, variant, engine)
+
+
+def push(project: Project, variant: Variant) -> int:
+    """Bring the variant's image to REGISTRY."""
+    engine = engine_for(project, "push")
+    with project.lock():
+        images.up_to_date(project, engine, variant.name)
+        return ship.push(project, variant, engine)
+
+
+def load(project: Project) -> int:
+    """Bring in FILE, which `save` wrote."""
+    return ship.load(project, engine_for(project, "load"))
 
 
 def test(project: Project) -> int:

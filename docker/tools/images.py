@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+import origin
 from engine import Engine, output_of
 from project import Failure, Project, say
 
@@ -130,6 +131,8 @@ def _build(project: Project, engine: Engine, image: str, inputs: str) -> None:
     tag = tag_of(project, image)
     command = [client, "build", "--file", str(dockerfile_of(project, image)), "--tag", tag]
     command += ["--label", f"{INPUTS_LABEL}={inputs}", "--label", f"{BASE_LABEL}={base}"]
+    for name, value in origin.labels(project).items():
+        command += ["--label", f"{name}={value}"]
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     for name, path in build_secrets().items():

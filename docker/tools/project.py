@@ -50,6 +50,8 @@ class Project:
     host: str
     yes: bool
     debugger: bool
+    file: str = ""
+    registry: str = ""
 
     @classmethod
     def from_environment(cls) -> Project:
@@ -81,6 +83,8 @@ class Project:
             host=knob("HOST"),
             yes=knob("YES") == "1",
             debugger=knob("DEBUGGER") == "1",
+            file=knob("FILE"),
+            registry=knob("REGISTRY").rstrip("/"),
         )
 
     @property

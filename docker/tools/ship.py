@@ -1,0 +1,107 @@
+"""Images on their way to other machines: as a file, or through a registry."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import images
+from engine import Engine
+from origin import version_of
+from project import Failure, Project, give_to_owner, say
+from variants import Variant
+
+
+def save(project: Project, variant: Variant, engine: Engine) -> int:
+    """Write the variant's image into one compressed file, with its sha256 beside it."""
+    tag = images.tag_of(project, variant.name)
+    path = project.state / f"{tag}-{version_of(project)}.tar.gz"
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    command = [engine.client, "save", tag]
+    try:
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE) as saving,
+            part.open("wb") as file,
+            gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
+        ):
+            assert saving.stdout is not None  # noqa: S101 - it was asked for
+            shutil.copyfileobj(saving.stdout, packed, 2**20)
+        if saving.returncode:
+            raise Failure(f"{engine.kind} save {tag} failed; see above", 1)
+        digest = _sha256(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    beside = _beside(path)
+    beside.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
+    for made in (path, beside):
+        give_to_owner(made)
+    name = path.relative_to(project.root)
+    print(name)
+    say(f"{path.stat().st_size / 1e6:.1f} MB, with {beside.name}; there: make load FILE={name}")
+    return 0
+
+
+def load(project: Project, engine: Engine) -> int:
+    """Bring in a file that `save` wrote, if it is still what was written.
+
+    Raises:
+        Failure: no file, no checksum, or another content.
+    """
+    if not project.file:
+        raise Failure("load needs a file: make load FILE=name.tar.gz, with name.tar.gz.sha256")
+    path = project.root / project.file
+    beside = _beside(path)
+    for needed in (path, beside):
+        if not needed.is_file():
+            raise Failure(f"{needed}: there is no such file; make save writes both", 8)
+    told = beside.read_text(encoding="utf-8").split()
+    if not told or told[0] != _sha256(path):
+        raise Failure(f"{path}: is not what {beside.name} says: fetch it again", 6)
+    answer = engine.must("load", "--input", str(path))
+    say(answer.splitlines()[-1])
+    return 0
+
+
+def push(project: Project, variant: Variant, engine: Engine) -> int:
+    """Bring the variant's image to a registry, and print by which digest to pull it.
+
+    Raises:
+        Failure: no registry was named, or it refused.
+    """
+    if not project.registry:
+        raise Failure("push needs a registry: make push ENV=prod REGISTRY=registry.example/team")
+    tag = images.tag_of(project, variant.name)
+    there = f"{project.registry}/{tag}:{version_of(project)}"
+    engine.must("tag", tag, there)
+    try:
+        answer = engine.ask("push", there, timeout=None)
+        if answer.returncode:
+            words = answer.stderr.strip().splitlines() or ["no reason given"]
+            raise Failure(f"{there} was not pushed: {words[-1]}", 5)
+        digest = re.search(r"sha256:[0-9a-f]{64}", answer.stdout)
+    finally:
+        with contextlib.suppress(Failure):
+            engine.must("image", "rm", there)
+    if digest is None:
+        raise Failure(f"{there}: the registry gave no digest", 5)
+    print(f"{there}@{digest.group(0)}")
+    return 0
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,196 @@
+"""Images on their way: saved and loaded with a checksum, pushed, and built on a registry's bases.
+
+Against a real registry on loopback: Debian's docker-registry, out of its package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tree import REPOSITORY, Tree
+
+import origin
+from engine import Engine
+from project import Project
+
+PROJECT = f"lighterage-ship-{os.getpid()}"
+
+
+# --- what an image is of --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("remote", "source"),
+    [
+        ("https://git.example/team/it.git", "https://git.example/team/it.git"),
+        ("https://me:secret@git.example:8443/it", "https://git.example:8443/it"),
+        ("git@git.example:team/it.git", "ssh://git.example/team/it.git"),
+        ("ssh://git@git.example/it", "ssh://git.example/it"),
+        ("/home/somebody/it", None),
+        ("file:///home/somebody/it", None),
+        ("../it", None),
+    ],
+)
+def test_labels_tell_the_commit_and_no_secret_and_no_path(
+    tmp_path: Path, remote: str, source: str | None
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('version = "1.2.3"\n')
+    me = ["-c", "user.name=x", "-c", "user.email=x@x.example"]
+    for words in (["init", "-q"], ["remote", "add", "origin", remote], ["add", "."],
+                  [*me, "commit", "-qm", "x"]):  # fmt: skip
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    project = replace(Project.from_environment(), root=tmp_path)
+    found = {key.rpartition(".")[2]: value for key, value in origin.labels(project).items()}
+    assert found["version"] == "1.2.3"
+    assert len(found["revision"]) == 40
+    assert found["created"][:2] == "20"
+    assert found.get("source") == source
+    assert str(tmp_path) not in str(found)
+    (tmp_path / "new").write_text("")
+    assert origin.labels(project)["org.opencontainers.image.revision"].endswith("-dirty")
+
+
+def test_without_git_there_is_the_version_at_least(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('version = "1.2.3"\n')
+    project = replace(Project.from_environment(), root=tmp_path)
+    assert set(origin.labels(project).values()) == {"1.2.3", "lighterage"}
+
+
+# --- a registry -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """Give the engine, or skip loudly."""
+    engine = Engine.find("docker")
+    if engine is None or engine.builder is None:
+        pytest.skip("NO CONTAINER ENGINE HERE: saving, loading and pushing go untested")
+    return engine
+
+
+@pytest.fixture(scope="module")
+def tree(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """Give a tree whose prod image is built."""
+    tree = Tree(tmp_path_factory.mktemp("ship") / "clone", PROJECT)
+    packages = REPOSITORY / ".lighterage/debian"
+    if packages.is_dir():
+        shutil.copytree(packages, tree.folder / ".lighterage/debian")
+    try:
+        tree.ok("prod-build", timeout=600)
+        yield tree
+    finally:
+        tree.make("clean", "ENV=prod")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give `localhost:PORT` of a registry of our own."""
+    folder = tmp_path_factory.mktemp("registry")
+    done = subprocess.run(
+        ["sh", "-c", "apt-get download -qq docker-registry && dpkg-deb -x docker-registry*.deb ."],
+        cwd=folder, capture_output=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip("NO docker-registry PACKAGE TO BE HAD: registries go untested")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    config = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    (folder / "config.yml").write_text(json.dumps(config))
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(folder / "usr/bin/docker-registry"), "serve", str(folder / "config.yml")],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        for _ in range(100):
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def labels_of(engine: Engine, image: str) -> dict[str, str]:
+    """Give the labels of an image."""
+    labels: dict[str, str] = engine.inspect("image", image)[image]["Config"]["Labels"]
+    return labels
+
+
+@pytest.mark.container
+def test_what_was_saved_comes_in_again_and_what_was_changed_does_not(
+    tree: Tree, engine: Engine
+) -> None:
+    name = tree.ok("save", "ENV=prod").strip()
+    file = tree.folder / name
+    before = engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]["Id"]
+    engine.must("image", "rm", f"{PROJECT}-prod")
+    good = file.read_bytes()
+    file.write_bytes(good[:-100] + b"x" + good[-99:])
+    error = tree.refused("load", f"FILE={name}")
+    assert "is not what" in error
+    assert not engine.inspect("image", f"{PROJECT}-prod"), "nothing was loaded"
+    file.write_bytes(good)
+    tree.ok("load", f"FILE={name}")
+    assert engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]["Id"] == before
+    file.with_name(file.name + ".sha256").unlink()
+    assert "there is no such file" in tree.refused("load", f"FILE={name}")
+    assert "load needs a file" in tree.refused("load")
+    assert "is up to date" in tree.make("prod-build").stderr, "it is the image that was built"
+
+
+@pytest.mark.container
+def test_a_push_gives_a_digest_that_can_be_pulled(
+    tree: Tree, engine: Engine, registry: str
+) -> None:
+    assert "push needs a registry" in tree.refused("push", "ENV=prod")
+    pushed = tree.ok("push", "ENV=prod", f"REGISTRY={registry}/team").strip()
+    assert pushed.startswith(f"{registry}/team/{PROJECT}-prod:0.1.0@sha256:")
+    reference = pushed.replace(":0.1.0@", "@")
+    try:
+        engine.must("pull", reference)
+        assert "org.opencontainers.image.version" in labels_of(engine, f"{PROJECT}-prod")
+    finally:
+        engine.ask("image", "rm", reference)
+    error = tree.refused("push", "ENV=prod", "REGISTRY=127.0.0.1:1/team")
+    assert "was not pushed" in error
+
+
+@pytest.mark.container
+def test_bases_come_from_a_registry_that_serves_them(
+    tree: Tree, engine: Engine, registry: str
+) -> None:
+    """The hub way: the same Dockerfiles on what a registry has under the hub's names."""
+    hub = f"{registry}/library"
+    names = {"build": f"{hub}/python:3.11-bookworm", "runtime": f"{hub}/python:3.11-slim-bookworm"}
+    for kind, name in names.items():
+        engine.must("tag", f"{PROJECT}-base:{kind}", name)
+        engine.must("push", name)
+        engine.must("image", "rm", name)
+    try:
+        done = tree.make("prod-build", f"HUB={hub}", "BASE=hub")
+        assert done.returncode == 0, done.stderr
+        assert f"(base: hub {hub})" in done.stderr
+        assert labels_of(engine, f"{PROJECT}-prod")["lighterage.base"] == f"hub {hub}"
+        assert "Task 2" in tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help", f"HUB={hub}")
+    finally:
+        for name in names.values():
+            engine.ask("image", "rm", name)
+    error = tree.refused("prod-build", "HUB=127.0.0.1:1/library", "BASE=hub")
+    assert "BASE=hub, but the image registry does not serve" in error
