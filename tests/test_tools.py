@@ -13,9 +13,10 @@ from tree import Tree
 import engine as engines
 import envfiles
 import images
+import parity
 from engine import Engine
 from project import Failure, Project
-from variants import Variant
+from variants import EXAMPLE_LINE, Variant
 
 
 @pytest.fixture
@@ -277,3 +278,41 @@ def test_the_ca_and_pip_conf_of_the_machine_go_to_builds(
     monkeypatch.setenv("PIP_CONFIG_FILE", str(conf))
     conf.write_text("not a pip.conf")
     assert images.build_secrets()["pip_conf"] == conf
+
+
+# --- env examples ---------------------------------------------------------------------------
+
+
+def test_the_examples_mention_what_is_read_and_agree(project: Project) -> None:
+    assert parity.faults(project.root) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("envs/prod.env.example", "#LOG_LEVEL=WARNING\n", "", "prod.env.example lacks LOG_LEVEL"),
+        ("envs/dev.env.example", "#MAX_TRIES=", "#MAX_TRYS=", "has MAX_TRYS, which nothing reads"),
+        ("docker/dev/compose.yaml", "HOME: /tmp", "HOME: ${FOLDER}", "compose.yaml reads FOLDER"),
+        ("tasks/task_1.py", "archive(connection", 'archive(os.environ["KIND"]', "reads KIND"),
+        ("tasks/task_1.py", "archive(connection", 'archive(os.getenv("KIND")', "reads KIND"),
+    ],
+)
+def test_a_variable_that_one_place_alone_knows_is_named(
+    project: Project, name: str, old: str, new: str, said: str
+) -> None:
+    path = project.root / name
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    assert any(said in line for line in parity.faults(project.root)), parity.faults(project.root)
+
+
+def test_examples_may_differ_where_both_contracts_say_so(project: Project) -> None:
+    path = project.root / "envs/prod.env.example"
+    path.write_text(path.read_text(encoding="utf-8").replace("#OVERWRITE=true\n", ""))
+    for name in ("dev", "prod"):
+        example = (project.root / f"envs/{name}.env.example").read_text(encoding="utf-8")
+        keys = ", ".join(EXAMPLE_LINE.findall(example))
+        with (project.root / f"docker/{name}/contract.yaml").open("a") as contract:
+            contract.write(f"  env example: [{keys}]\n")
+    assert parity.faults(project.root) == []

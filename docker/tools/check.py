@@ -38,6 +38,7 @@ def commands(project: Project) -> dict[str, list[str]]:
     checks["compose files"] = [
         "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *compose,
     ]  # fmt: skip
+    checks["env examples"] = ["python", "docker/tools/parity.py"]
     checks["Makefile"] = ["mbake", "validate", "Makefile"]
     checks["Makefile format"] = [
         "mbake", "format", "--config", ".bake.toml", "--check", "Makefile",

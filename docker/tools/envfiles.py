@@ -9,7 +9,7 @@ from pathlib import Path
 from project import Failure, Project, give_to_owner, say, write_atomic
 from variants import Variant
 
-SECRETS = ("password", "ssh_key", "ssh_key_passphrase")
+SECRETS = ("password", "ssh_key", "ssh_key_passphrase", "gateway_password")
 SAMPLE_COMMENT = "lighterage-sample-host"
 
 
@@ -21,8 +21,7 @@ def prepare(variant: Variant) -> None:
     """
     envs = variant.project.root / "envs"
     if not variant.env_file.exists():
-        example = variant.env_file.with_name(f"{variant.name}.env.example")
-        write_atomic(variant.env_file, example.read_text(encoding="utf-8"), 0o600)
+        write_atomic(variant.env_file, variant.example.read_text(encoding="utf-8"), 0o600)
         say(f"made envs/{variant.env_file.name} from its example; edit it to use your own host")
     elif variant.env_file.stat().st_mode & 0o077:
         variant.env_file.chmod(0o600)

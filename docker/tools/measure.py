@@ -20,7 +20,7 @@ import host
 import images
 from engine import Engine
 from project import Failure, Project, owner
-from variants import Variant
+from variants import EXAMPLE_LINE, Variant
 
 Value = Union[str, "list[str]"]
 Facts = dict[str, Value]
@@ -61,6 +61,7 @@ def measure(project: Project, variant: Variant, engine: Engine) -> Measured:
         **_of_the_dockerfile(variant),
         "copied in": inside["copied in"],
         **_of_the_compose_file(variant, compose),
+        "env example": sorted(EXAMPLE_LINE.findall(variant.example.read_text(encoding="utf-8"))),
         **_of_the_settings(inside["settings"]),
         "requirements": _requirements(project, inside["packages"]),
         **{name: inside[name] for name in ("package managers", "compilers", "network tools")},

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from project import Failure, Project, owner, write_atomic
 
+# A key that an env example mentions, commented out or not.
+EXAMPLE_LINE = re.compile(r"^#?([A-Z_][A-Z0-9_]*)=", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -45,6 +48,11 @@ class Variant:
     def env_file(self) -> Path:
         """The env file, made at the first use."""
         return self.project.root / "envs" / f"{self.name}.env"
+
+    @property
+    def example(self) -> Path:
+        """The tracked example that it is made from."""
+        return self.env_file.with_name(f"{self.name}.env.example")
 
     @property
     def prefix(self) -> str:

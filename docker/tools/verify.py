@@ -187,7 +187,7 @@ def running(project: Project, one: Measured, engine: Engine) -> Facts:
     with project.lock(), _surroundings(project, variant, engine) as env:
         values = {
             **dict.fromkeys(("PASSWORD_FILE", "SSH_KEY_FILE", "SSH_KEY_PASSPHRASE_FILE"), ""),
-            **envfiles.read(variant.env_file.with_name(f"{variant.name}.env.example")),
+            **envfiles.read(variant.example),
         }
         options = [word for key, value in values.items() for word in ("-e", f"{key}={value}")]
         command, _ = engine.compose_command(
