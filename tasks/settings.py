@@ -88,7 +88,9 @@ class Settings:
     log_level: LogLevel = _setting("how much to log", "INFO", env=True)
     progress: ProgressMode = _setting("how to show progress", "auto")
     schedule: str = _setting("cron form: when the prod service runs the task", "", cli=False)
-    max_members: int = _setting("most members of one archive", 100_000, least=1)
+    max_members: int = _setting(
+        "most members of one archive, or names of one listing", 100_000, least=1
+    )
     max_unpacked_size: Size = _setting("most bytes from one archive", Size(100 * 10**9), least=1)
     max_ratio: float = _setting("most unpacked bytes for one packed", 1100.0, least=1)
     max_depth: int = _setting("most folders in each other in an archive", 64, least=1)

@@ -136,6 +136,7 @@ class _Wire:
                         return
                 else:
                     sink.sendall(block)
+        with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
     def _fault(self, fault: Fault, source: socket.socket, sink: socket.socket, rest: bytes) -> bool:

@@ -510,6 +510,13 @@ def test_a_glob_that_finds_nothing_is_an_error(client: Client, home: Path, path:
     assert not client.target.parent.exists()
 
 
+@pytest.mark.parametrize(("task", "path"), [("3", "tree"), ("1", "*.zip")])
+def test_a_listing_has_a_limit(client: Client, home: Path, task: str, path: str) -> None:
+    put(home, {f"{number}.zip": zipped(CSVS) for number in range(4)})
+    done = client.run(task, path, "--max-members=3")
+    assert (done.code, "max_members" in done.err) == (7, True)
+
+
 def test_one_missing_of_a_list_is_an_error(client: Client, home: Path) -> None:
     done = client.run("3", "tree", f"--remote-file-path={home}/missing")
     assert (done.code, "missing" in done.err) == (3, True)

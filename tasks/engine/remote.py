@@ -392,7 +392,9 @@ class Host:
         """List the names in a folder that match; hidden ones only where the glob says so."""
         names_there = []
         try:
-            for name, _ in sftp.listing(self._session(), folder or ".", 0, deep=False):
+            found = sftp.listing(self._session(), folder or ".", 0, deep=False)
+            for count, (name, _) in enumerate(found):
+                self._bound(folder, count)
                 if fnmatchcase(name, glob) and (glob.startswith(".") or not name.startswith(".")):
                     if "/" in name:
                         raise ArchiveError(f"listing of {folder}: {name!r} is no name of a file")
@@ -406,7 +408,8 @@ class Host:
         """List the files below a folder; links and special files are counted, not followed.
 
         Raises:
-            ArchiveError: The host gives a name that would lead out of the folder.
+            ArchiveError: The host gives a name that would lead out of the folder, or no end of
+                names.
             RemotePathError: It is no folder, or part of it cannot be read.
         """
         try:
@@ -419,17 +422,27 @@ class Host:
 
     def _listing(self, path: str) -> Listing:
         found: dict[PurePosixPath, RemoteFile] = {}
-        skipped = 0
+        skipped = folders = 0
         with translated(path):
             for name, file in sftp.listing(self._session(), path, MAX_DEPTH):
+                self._bound(path, max(len(found) + skipped, folders))
                 relative = names.safe(name, f"listing of {path}")
                 if name.count("/") != str(relative).count("/") or file.path.count("//"):
                     raise ArchiveError(f"listing of {path}: {name!r} is no name of a file")
                 if file.special:
                     skipped += 1
-                elif not file.folder:
+                elif file.folder:
+                    folders += 1
+                else:
                     found[relative] = file
         return Listing(dict(sorted(found.items())), skipped)
+
+    def _bound(self, path: str, count: int) -> None:
+        if count >= self._settings.max_members:
+            raise ArchiveError(
+                f"listing of {path}: has more than {self._settings.max_members} names: "
+                "set max_members higher if that is right"
+            )
 
     def files(
         self, wanted: Iterable[tuple[RemoteFile, int]], on_bytes: Callable[[int], None]
