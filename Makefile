@@ -119,7 +119,10 @@ save: $(ENV)-save ## the image as one file with its checksum, for make load else
 .PHONY: push
 push: $(ENV)-push ## the image to REGISTRY, by version; prints the digest
 
-VERBS := build run shell up down logs config clean save push
+.PHONY: reproduce
+reproduce: $(ENV)-reproduce ## build twice without cache, from two clones, and compare every byte
+
+VERBS := build run shell up down logs config clean save push reproduce
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
 verb = $(lastword $(subst -, ,$@))
 

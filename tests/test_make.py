@@ -15,7 +15,19 @@ import pytest
 from tree import NO_ENGINE, REPOSITORY, Tree
 
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-VERBS = ("build", "run", "shell", "up", "down", "logs", "config", "clean", "save", "push")
+VERBS = (
+    "build",
+    "run",
+    "shell",
+    "up",
+    "down",
+    "logs",
+    "config",
+    "clean",
+    "save",
+    "push",
+    "reproduce",
+)
 
 
 @pytest.fixture(scope="module")

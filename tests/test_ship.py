@@ -194,3 +194,26 @@ def test_bases_come_from_a_registry_that_serves_them(
             engine.ask("image", "rm", name)
     error = tree.refused("prod-build", "HUB=127.0.0.1:1/library", "BASE=hub")
     assert "BASE=hub, but the image registry does not serve" in error
+
+
+# --- the same tree, the same image ------------------------------------------------------------
+
+
+@pytest.mark.container
+def test_the_same_tree_gives_the_same_layers_and_what_does_not_is_named(
+    tree: Tree, tmp_path: Path
+) -> None:
+    """Twice without cache, from copies with other times and other modes."""
+    done = tree.make("prod-reproduce", timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "layers twice the same" in done.stderr
+    file = tree.folder / "docker/prod/Dockerfile"
+    text = file.read_text()
+    try:
+        chmod = "RUN chmod -R u=rwX,go=rX /out"
+        file.write_text(text.replace(chmod, f"RUN date +%N > /out/app/moment\n{chmod}"))
+        error = tree.refused("prod-reproduce", timeout=600)
+        assert "prod does not reproduce: layer" in error
+        assert "/app/moment: " in error
+    finally:
+        file.write_text(text)

@@ -24,6 +24,7 @@ OF_A_VARIANT = {
     "trust": front.trust,
     "save": front.save,
     "push": front.push,
+    "reproduce": front.reproduce,
 }
 OF_SEVERAL = {"diff": diff.diff, "verify": verify.verify}
 OF_THE_PROJECT = {

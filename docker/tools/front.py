@@ -11,6 +11,7 @@ import containers
 import envfiles
 import host
 import images
+import reproduce as reproduction
 import sample_host
 import ship
 from engine import Engine
@@ -206,6 +207,14 @@ def push(project: Project, variant: Variant) -> int:
     with project.lock():
         images.up_to_date(project, engine, variant.name)
         return ship.push(project, variant, engine)
+
+
+def reproduce(project: Project, variant: Variant) -> int:
+    """Build the variant twice without cache, and compare."""
+    engine = engine_for(project, "reproduce")
+    if engine.builder is None:
+        raise Failure("reproduce needs a client that can build; see make doctor", 1)
+    return reproduction.reproduce(project, variant, engine)
 
 
 def load(project: Project) -> int:

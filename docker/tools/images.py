@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -127,19 +127,45 @@ def _build(project: Project, engine: Engine, image: str, inputs: str) -> None:
             1,
         )
     base, arguments = choose_base(project, engine)
-    client, extra = engine.builder
     tag = tag_of(project, image)
-    command = [client, "build", "--file", str(dockerfile_of(project, image)), "--tag", tag]
-    command += ["--label", f"{INPUTS_LABEL}={inputs}", "--label", f"{BASE_LABEL}={base}"]
-    for name, value in origin.labels(project).items():
-        command += ["--label", f"{name}={value}"]
+    labels = {INPUTS_LABEL: inputs, BASE_LABEL: base, **origin.labels(project)}
+    say(f"building image {tag} (base: {base})")
+    started = time.monotonic()
+    words = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+    build_image(engine, image, project.root, tag, arguments=arguments, more=words)
+    say(f"built image {tag} in {time.monotonic() - started:.0f} s")
+
+
+def build_image(
+    engine: Engine,
+    image: str,
+    root: Path,
+    tag: str,
+    *,
+    arguments: Mapping[str, str],
+    more: Sequence[str],
+) -> None:
+    """Build an image from a tree.
+
+    Args:
+        engine: One that can build.
+        image: `dev`, `prod`, ... or `sample-host`.
+        root: The tree.
+        tag: The name that it gets.
+        arguments: Of the build.
+        more: Words for the client.
+
+    Raises:
+        Failure: A step failed; what it said was shown.
+    """
+    client, extra = engine.builder or (engine.client, {})
+    command = [client, "build", "--file", str(root / "docker" / image / "Dockerfile")]
+    command += ["--tag", tag, *more]
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     for name, path in build_secrets().items():
         command += ["--secret", f"id={name},src={path}"]
-    command.append(str(project.root))
-    say(f"building image {tag} (base: {base})")
-    started = time.monotonic()
+    command.append(str(root))
     env = {**os.environ, **extra}
     if sys.stderr.isatty():
         code = subprocess.run(command, env=env, stdout=sys.stderr, check=False).returncode
@@ -149,7 +175,6 @@ def _build(project: Project, engine: Engine, image: str, inputs: str) -> None:
             sys.stderr.write(output[-8000:])
     if code:
         raise Failure(f"image {tag} was not built; the step that failed is above", 1)
-    say(f"built image {tag} in {time.monotonic() - started:.0f} s")
 
 
 def build_secrets() -> dict[str, Path]:

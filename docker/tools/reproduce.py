@@ -1,0 +1,95 @@
+"""Whether the same tree gives the same image, to the last byte of its layers: `make reproduce`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import images
+from engine import Engine
+from project import Failure, Project, say
+from variants import Variant
+
+
+def reproduce(project: Project, variant: Variant, engine: Engine) -> int:
+    """Build twice without cache, from two copies that differ in place, times and modes; compare.
+
+    Raises:
+        Failure: a layer differs; the line names the first file that does.
+    """
+    base, arguments = images.choose_base(project, engine)
+    tags = [f"{images.tag_of(project, variant.name)}:reproduce-{n}" for n in (1, 2)]
+    try:
+        for number, tag in enumerate(tags):
+            with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
+                copy = Path(folder) / f"clone {number}"
+                _copy(project, variant.name, copy, number)
+                images.build_image(
+                    engine, variant.name, copy, tag, arguments=arguments, more=["--no-cache"]
+                )
+        facts = engine.inspect("image", *tags)
+        layers = [facts[tag]["RootFS"]["Layers"] for tag in tags]
+        if layers[0] != layers[1]:
+            raise Failure(
+                f"{variant.name} does not reproduce: {_first_difference(engine, tags)}", 1
+            )
+        same_id = facts[tags[0]]["Id"] == facts[tags[1]]["Id"]
+    finally:
+        engine.ask("image", "rm", *tags)
+    also = "and the image id" if same_id else "the ids differ by the time of building alone"
+    say(f"{variant.name} (base: {base}): {len(layers[0])} layers twice the same; {also}")
+    return 0
+
+
+def _copy(project: Project, image: str, folder: Path, number: int) -> None:
+    """Copy what a build needs, with other times and other modes each time."""
+    needed = [*images.context_files(project, image), images.dockerfile_of(project, image)]
+    for path in [*needed, project.root / ".dockerignore"]:
+        to = folder / path.relative_to(project.root)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, to)
+        to.chmod((path.stat().st_mode & 0o700) | (0o044 if number else 0))
+        os.utime(to, (10**9 * (number + 1),) * 2)
+
+
+def _first_difference(engine: Engine, tags: list[str]) -> str:
+    """Name the first file in which two images differ."""
+    with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
+        found = []
+        for number, tag in enumerate(tags):
+            path = Path(folder) / f"{number}.tar"
+            engine.must("save", "--output", str(path), tag)
+            found.append(dict(_files(path)))
+    for name in sorted({*found[0], *found[1]}):
+        one, other = (files.get(name) for files in found)
+        if one != other:
+            how = "is in one of them only" if None in (one, other) else f"{one} is not {other}"
+            return f"{name}: {how}"
+    return "the layers' order"
+
+
+def _files(saved: Path) -> Iterator[tuple[str, str]]:
+    """Yield each file of a saved image, by layer and name, with all that a layer says of it."""
+    with tarfile.open(saved) as image:
+        manifest = json.load(_member(image, "manifest.json"))
+        for number, layer in enumerate(manifest[0]["Layers"]):
+            with tarfile.open(fileobj=_member(image, layer)) as files:
+                for info in files:
+                    content = files.extractfile(info) if info.isreg() else None
+                    digest = hashlib.sha256(content.read()).hexdigest()[:12] if content else ""
+                    facts = f"{info.mode:o} {info.uid}:{info.gid} {info.mtime:.0f} {digest}"
+                    yield f"layer {number}, /{info.name}", f"{facts}{info.linkname}"
+
+
+def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    file = archive.extractfile(name)
+    if file is None:
+        raise Failure(f"a saved image without {name}", 1)
+    return file
