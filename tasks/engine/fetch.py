@@ -226,6 +226,7 @@ class _Run:
         self._include = settings.include or (include,)
         self._sources: dict[str, Source] = {}
         self._ways: list[str] = []
+        self._unpacked = 0
         self._resumed: set[PurePosixPath] = set()
         self._started = _now()
 
@@ -399,6 +400,7 @@ class _Run:
             except BaseException:
                 self.skipped = skipped
                 raise
+        self._unpacked += 1
         sha256 = tee.digest.hexdigest()
         self._note(item, sha256)
         if self._settings.keep_archive:
@@ -464,7 +466,17 @@ class _Run:
 
     def explained(self) -> list[str]:
         """Say which ways were chosen, and why."""
-        return [*self.host.explained(), *self._ways]
+        return [*self.host.explained(), *self._ways, *self._of_archives()]
+
+    def _of_archives(self) -> list[str]:
+        if not self._unpacked:
+            return []
+        kept = self._settings.keep_archive
+        disk = "written while they come, as keep_archive asks" if kept else "never on the disk"
+        return [
+            f"archives ({self._unpacked}) unpacked as they come, of a zip its table of contents "
+            f"first, and {disk}"
+        ]
 
 
 class _Tee:
