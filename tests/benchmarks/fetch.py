@@ -121,7 +121,8 @@ def _fetch(options: argparse.Namespace) -> int:
         for program in sorted({program for programs in missing.values() for program in programs}):
             sides = [name for name, programs in missing.items() if program in programs]
             _say(f"missing here: {program}: left out: {', '.join(sides)}")
-        rounds = _rounds(arena, results, options, started)
+        share_of_rounds = 1 - (MEMORY_SHARE if "memory" in options.only or not options.only else 0)
+        rounds = _rounds(arena, results, options, started + options.budget * share_of_rounds)
         memory = (
             _memory(arena, store, share, started + options.budget)
             if "memory" in options.only or not options.only
