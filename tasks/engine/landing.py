@@ -20,6 +20,7 @@ import os
 import shutil
 import time
 from functools import partial
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
@@ -50,7 +51,7 @@ class _NewFile:
     def __init__(self, staged: Path, target: Path) -> None:
         self._staged = staged
         self._target = target
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None  # unbuffered: blocks are large, or a small file's only one
         self._digest = hashlib.sha256()
         self.size = 0
 
@@ -59,7 +60,9 @@ class _NewFile:
         self._digest.update(block)
         self.size += len(block)
         with writing(self._target):
-            self._opened().write(block)
+            file, rest = self._opened(), memoryview(block)
+            while rest:
+                rest = rest[file.write(rest) :]
 
     def close(self) -> str:
         """Close it; returns its sha256 in hex."""
@@ -67,13 +70,13 @@ class _NewFile:
             self._opened().close()
         return self._digest.hexdigest()
 
-    def _opened(self) -> IO[bytes]:
+    def _opened(self) -> FileIO:
         if self._file is None:
             try:
-                self._file = self._staged.open("xb")
+                self._file = FileIO(self._staged, "x")
             except FileNotFoundError:
                 self._staged.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._staged.open("xb")
+                self._file = FileIO(self._staged, "x")
         return self._file
 
 
@@ -177,11 +180,16 @@ class Landing:
         self._begun.setdefault(source, []).append(path)
         writer = self._behind()
         new = _NewFile(self.staging / path, self.target / path)
+        last = b""
         for block in blocks:
-            writer.put(partial(new.write, block))
-        writer.put(partial(self._end, new, str(path), source))
+            if last:
+                writer.put(partial(new.write, last))
+            last = block
+        writer.put(partial(self._end, new, str(path), source, last))  # a small file is one job
 
-    def _end(self, new: _NewFile, path: str, source: str) -> None:
+    def _end(self, new: _NewFile, path: str, source: str, last: bytes) -> None:
+        if last:
+            new.write(last)
         self._files.append(File(path, new.size, new.close(), source))
 
     def _behind(self) -> WriteBehind:
