@@ -42,7 +42,7 @@ def test_every_side_brings_the_same_bytes(tmp_path: Path) -> None:
     assert [work["name"] for work in written["works"]] == names
     for work in written["works"]:
         assert work["sides"][0]["name"] == sides.OURS
-        assert work["goals"], "the goals' own peers come with OpenSSH and rsync"
+        assert work["goals"] or written["missing"], "a goal has a peer to be measured against"
         for side in work["sides"]:
             assert [sample["fault"] for sample in side["samples"]] == [""], side["name"]
             assert {"median_seconds", "min_seconds", "max_seconds", "ratio"} <= set(side)
