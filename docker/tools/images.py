@@ -55,24 +55,29 @@ def copied(project: Project, image: str) -> list[str]:
 
 
 def context_files(project: Project, image: str) -> Iterator[Path]:
-    """Every file that goes into an image: of what a build can see, what its Dockerfile takes.
-
-    A build can see the lines with `!` of .dockerignore, walked.
-    """
+    """Every file that goes into an image: of what a build can see, what its Dockerfile takes."""
     taken = [PurePosixPath(name).parts for name in copied(project, image)]  # `.` has no parts
-    for path in _seen_files(project):
+    for path in seen_files(project):
         parts = path.relative_to(project.root).parts
         if any(len(glob) <= len(parts) and all(map(fnmatchcase, parts, glob)) for glob in taken):
             yield path
 
 
-def _seen_files(project: Project) -> Iterator[Path]:
-    for line in (project.root / ".dockerignore").read_text(encoding="utf-8").splitlines():
+def seen_files(project: Project) -> Iterator[Path]:
+    """Every file that a build can see.
+
+    The lines with `!` of .dockerignore, walked, without the names that its lines with `**/` give.
+    """
+    lines = (project.root / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    never = [line[3:].strip() for line in lines if line.startswith("**/")]
+    for line in lines:
         if not line.startswith("!"):
             continue
         top = project.root / line[1:].strip()
         for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
+            parts = path.relative_to(project.root).parts
+            left_out = any(fnmatchcase(part, name) for part in parts for name in never)
+            if path.is_file() and not left_out:
                 yield path
 
 
