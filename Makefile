@@ -16,6 +16,8 @@ YES =
 FILE =
 # Where make push goes: REGISTRY=registry.example/team.
 REGISTRY =
+# 1 builds without any network, from what make vendor brought.
+OFFLINE =
 # 1 lets a dev task wait for a debugger on its port of 127.0.0.1.
 DEBUGGER =
 
@@ -44,7 +46,7 @@ VARIANTS := $(sort $(filter $(patsubst docker/%/compose.yaml,%,$(wildcard docker
   $(patsubst envs/%.env.example,%,$(wildcard envs/*.env.example))))
 TASKS := $(patsubst tasks/task_%.py,%,$(sort $(wildcard tasks/task_*.py)))
 
-COMMAND_KNOBS := ENV TASK ARGS HOST YES FILE REGISTRY DEBUGGER
+COMMAND_KNOBS := ENV TASK ARGS HOST YES FILE REGISTRY OFFLINE DEBUGGER
 MACHINE_KNOBS := RUNNER ENGINE BASE HUB PROJECT
 KNOBS := $(COMMAND_KNOBS) $(MACHINE_KNOBS)
 
@@ -57,6 +59,7 @@ export LIGHTERAGE_HOST := $(value HOST)
 export LIGHTERAGE_YES := $(value YES)
 export LIGHTERAGE_FILE := $(value FILE)
 export LIGHTERAGE_REGISTRY := $(value REGISTRY)
+export LIGHTERAGE_OFFLINE := $(value OFFLINE)
 export LIGHTERAGE_DEBUGGER := $(value DEBUGGER)
 export LIGHTERAGE_RUNNER := $(value RUNNER)
 export LIGHTERAGE_ENGINE := $(value ENGINE)
@@ -82,6 +85,7 @@ $(call one-of,ENGINE,docker podman)
 $(call one-of-or-empty,RUNNER,container host)
 $(call one-of-or-empty,BASE,hub debian)
 $(call one-of-or-empty,YES,0 1)
+$(call one-of-or-empty,OFFLINE,0 1)
 $(call one-of-or-empty,DEBUGGER,0 1)
 
 # exec: a signal to make reaches the tools themselves, with no shell between.
@@ -178,6 +182,10 @@ fmt: ## format the Python files
 .PHONY: lock
 lock: ## renew requirements/*.txt from requirements/*.in
 	@$(TOOLS) lock
+
+.PHONY: vendor
+vendor: ## bring all wheels that requirements/*.txt pin, for builds with OFFLINE=1
+	@$(TOOLS) vendor
 
 .PHONY: help
 help: list ## this text

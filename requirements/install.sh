@@ -1,14 +1,13 @@
 #!/bin/sh
-# Makes a virtual environment at $1 with what $2 pins, for the images and for .venv alike.
+# Makes a virtual environment at $1 with what $2 pins, for the images and for .venv alike; and
+# `install.sh --wheels FOLDER FILE...` brings the wheels of what files pin, for make vendor.
 # A CA bundle and a pip.conf are used in here only: as build secrets, or named by the variables.
 set -eu
 
-target=$1
-requirements=$2
-here=$(dirname "$requirements")
 python=${LIGHTERAGE_PYTHON:-python3}
 ca=${LIGHTERAGE_CA:-/run/secrets/ca}
 pip_conf=${LIGHTERAGE_PIP_CONF:-/run/secrets/pip_conf}
+wheels=${LIGHTERAGE_WHEELS-/run/wheels}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -33,12 +32,44 @@ if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
 if [ -n "$extra" ]; then export UV_INDEX="$extra"; fi
 if [ -n "$trusted" ]; then export UV_INSECURE_HOST="$trusted"; fi
 
-"$work/uv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-    --require-hashes --only-binary :all: --requirement "$here/uv.txt"
+pip() {
+    command=$1
+    shift
+    "$work/uv/bin/python" -m pip "$command" --quiet --disable-pip-version-check --no-input \
+        --require-hashes --only-binary :all: "$@"
+}
+
+if [ "$1" = --wheels ]; then
+    folder=$2
+    shift 2
+    # Together in one go: a package of several files is looked for once.
+    for file; do
+        set -- "$@" --requirement "$file"
+        shift
+    done
+    pip download --no-deps --dest "$folder" "$@"
+    exit
+fi
+
+target=$1
+requirements=$2
+# Where wheels lie, as in a build with OFFLINE=1, they are all there is: no index is asked, and no
+# cache, which would have a good copy of a wheel that is broken here.
+set -- "$wheels"/*.whl
+if [ -e "$1" ]; then
+    set -- --no-index --find-links "$wheels"
+    export UV_NO_CACHE=1
+else
+    set --
+fi
+
+pip install "$@" --requirement "$(dirname "$requirements")/uv.txt"
 # Copies, not links: the cache may be on another file system, and goes with the build.
 export UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never
+# Whether from an index or from a folder, and when: not in the image, which is the same.
+export UV_NO_INSTALLER_METADATA=1
 "$work/uv/bin/uv" venv --quiet --clear --python "$python" "$target"
 "$work/uv/bin/uv" pip install --quiet --python "$target/bin/python" \
-    --require-hashes --only-binary :all: --requirement "$requirements"
+    --require-hashes --only-binary :all: "$@" --requirement "$requirements"
 # uv's own, open to every user.
 rm -f "$target/.lock"

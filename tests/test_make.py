@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tree import NO_ENGINE, REPOSITORY, Tree
+from wheels import cheat, tampered
 
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 VERBS = (
@@ -62,6 +65,7 @@ def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list
         "trust",
         "bench",
         "load",
+        "vendor",
     ):
         assert f"  make {target} " in help_text
     assert f"  ENV={'prod' if words[1:] else 'dev'}\n" in help_text
@@ -83,6 +87,7 @@ def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list
         (["run", "RUNNER=vm"], "RUNNER=vm is not known; allowed: container host"),
         (["run", "BASE=alpine"], "BASE=alpine is not known; allowed: hub debian"),
         (["trust", "YES=yes"], "YES=yes is not known; allowed: 0 1"),
+        (["build", "OFFLINE=yes"], "OFFLINE=yes is not known; allowed: 0 1"),
         (["run", "TSAK=2"], "TSAK=2 is not a variable of this Makefile; known: ENV TASK"),
         (["prod-run", "ENV=dev"], "prod-run and ENV=dev name two variants; say one"),
         (["run", "PROJECT=A b"], "PROJECT=A b: use lowercase letters, digits and dashes"),
@@ -304,6 +309,64 @@ def test_ctrl_c_ends_a_run_clean(copy: Tree) -> None:
     assert "nothing was changed" in err
     assert not list(copy.folder.glob("data/task_3/*"))
     copy.ok("down", "ENV=prod")
+
+
+# --- without a network ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vendored(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Give a tree of one small requirement, with its wheels and no .venv; no index answers."""
+    tree = Tree(tmp_path_factory.mktemp("offline") / "a clone", env=NO_ENGINE)
+    (tree.folder / ".venv").unlink()
+    pins = (REPOSITORY / "requirements/dev.txt").read_text()
+    (one,) = re.findall(r"^iniconfig==.*\n(?: .*\n)+", pins, re.MULTILINE)
+    for file in tree.folder.glob("requirements/*.txt"):
+        if file.name != "uv.txt":
+            file.write_text(one)
+    assert "run make vendor where there is a network" in tree.refused("build", "OFFLINE=1")
+    done = tree.make("vendor")
+    assert done.returncode == 0, done.stderr
+    assert "2 wheels, " in done.stderr
+    tree.env |= {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "UV_INDEX": "http://127.0.0.1:9"}
+    return tree
+
+
+def test_offline_the_environment_is_made_of_the_wheelhouse_alone(vendored: Tree) -> None:
+    vendored.ok("build", "OFFLINE=1")
+    (made,) = vendored.folder.glob(".venv/lib/python3.*/site-packages/iniconfig-*")
+    assert made.is_dir()
+    sums = vendored.folder / ".lighterage/wheels"
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=sums, check=True)
+
+
+def test_a_wheel_that_was_tampered_with_is_refused_twice(vendored: Tree) -> None:
+    """By the sums, and where those were made to fit, by the pins."""
+    shutil.rmtree(vendored.folder / ".venv", ignore_errors=True)
+    with tampered(vendored, "iniconfig") as wheel:
+        error = vendored.refused("build", "OFFLINE=1")
+        assert f"{wheel.name} is not what make vendor saw: hash mismatch" in error
+        cheat(wheel)
+        error = vendored.refused("build", "OFFLINE=1")
+        assert "Hash mismatch for `iniconfig==" in error
+        assert "the wheelhouse did not give what it takes" in error
+
+
+def test_what_the_wheelhouse_lacks_is_one_line(vendored: Tree) -> None:
+    shutil.rmtree(vendored.folder / ".venv", ignore_errors=True)
+    (wheel,) = vendored.folder.glob(".lighterage/wheels/iniconfig-*")
+    content = wheel.read_bytes()
+    wheel.unlink()
+    lines = vendored.refused("build", "OFFLINE=1").splitlines()
+    assert f"OFFLINE=1, but .lighterage/wheels/{wheel.name} is missing" in lines[-2]
+    wheel.write_bytes(content)
+    pins = vendored.folder / "requirements/prod.txt"
+    text = pins.read_text()
+    pins.write_text(text + "\n")
+    error = vendored.refused("build", "OFFLINE=1")
+    assert "requirements/prod.txt is not what make vendor saw" in error
+    pins.write_text(text)
+    assert "run it without" in vendored.refused("vendor", "OFFLINE=1")
 
 
 # --- what needs an engine, and doctor -------------------------------------------------------

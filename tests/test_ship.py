@@ -17,12 +17,15 @@ from pathlib import Path
 
 import pytest
 from tree import REPOSITORY, Tree
+from wheels import tampered
 
 import origin
 from engine import Engine
 from project import Project
 
 PROJECT = f"lighterage-ship-{os.getpid()}"
+# A step that fails where there is a network.
+ALONE = 'RUN test "$(ls /sys/class/net)" = lo\n'
 
 
 # --- what an image is of --------------------------------------------------------------------
@@ -194,6 +197,32 @@ def test_bases_come_from_a_registry_that_serves_them(
             engine.ask("image", "rm", name)
     error = tree.refused("prod-build", "HUB=127.0.0.1:1/library", "BASE=hub")
     assert "BASE=hub, but the image registry does not serve" in error
+
+
+# --- without a network ----------------------------------------------------------------------
+
+
+@pytest.mark.container
+def test_without_a_network_the_same_layers_come_from_the_wheelhouse(
+    tree: Tree, engine: Engine
+) -> None:
+    """Not even a name to ask: a build with an interface, or one that asks an index, fails."""
+    tag = f"{PROJECT}-prod"
+    online = engine.inspect("image", tag)[tag]["RootFS"]["Layers"]
+    shutil.copyfile(tree.folder / "requirements/prod.txt", tree.folder / "requirements/dev.txt")
+    file = tree.folder / "docker/prod/Dockerfile"
+    text = file.read_text()
+    file.write_text(text.replace("WORKDIR /build\n", "WORKDIR /build\n" + ALONE))
+    try:
+        assert "OFFLINE=1 takes a wheelhouse" in tree.refused("prod-build", "OFFLINE=1")
+        tree.ok("vendor", timeout=600)
+        with tampered(tree, "tqdm") as wheel:
+            assert f"{wheel.name} is not what" in tree.refused("prod-build", "OFFLINE=1")
+        tree.ok("prod-build", "OFFLINE=1")
+        assert engine.inspect("image", tag)[tag]["RootFS"]["Layers"] == online
+        assert not list(tree.folder.glob("docker/wheels/*.whl")), "they are there for builds only"
+    finally:
+        file.write_text(text)
 
 
 # --- the same tree, the same image ------------------------------------------------------------

@@ -8,6 +8,7 @@ import check
 import diff
 import doctor
 import front
+import vendor
 import verify
 from project import Failure, Project, say
 from variants import Variant
@@ -35,6 +36,7 @@ OF_THE_PROJECT = {
     "check": check.check,
     "fmt": check.fmt,
     "lock": check.lock,
+    "vendor": vendor.vendor,
 }
 
 

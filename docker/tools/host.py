@@ -13,6 +13,7 @@ from pathlib import Path
 
 import envfiles
 import sample_host
+import wheelhouse
 from engine import quiet
 from images import ca_bundle, pip_configuration
 from project import Failure, Project, give_to_owner, say
@@ -65,6 +66,26 @@ def uv(project: Project) -> tuple[Path, dict[str, str]]:
 
 
 def _install(project: Project, requirements: Path, folder: Path) -> None:
+    wheels = wheelhouse.wheels(project)
+    say(f"making {folder.relative_to(project.root)} from requirements/{requirements.name}")
+    where = str(wheels[0].parent) if wheels else ""
+    install_script(project, str(folder), str(requirements), wheels=where)
+    for path in [folder, *folder.rglob("*")] if os.getuid() == 0 else []:
+        if not path.is_symlink():
+            give_to_owner(path)
+
+
+def install_script(project: Project, *words: str, wheels: str = "") -> None:
+    """Run requirements/install.sh here, with this machine's Python, CA and pip.conf.
+
+    Args:
+        project: The clone.
+        words: The script's arguments.
+        wheels: The folder to install from; without one, from the index.
+
+    Raises:
+        Failure: there is no Python to do it with, or a package was not to be had.
+    """
     base = find_python()
     if base is None:
         raise Failure("no Python 3.11 or newer on the path; on Debian: apt-get install python3", 1)
@@ -72,8 +93,7 @@ def _install(project: Project, requirements: Path, folder: Path) -> None:
         raise Failure(
             f"{base} cannot make virtual environments; on Debian: apt-get install python3-venv", 1
         )
-    say(f"making {folder.relative_to(project.root)} from requirements/{requirements.name}")
-    env = {**os.environ, "LIGHTERAGE_PYTHON": base}
+    env = {**os.environ, "LIGHTERAGE_PYTHON": base, "LIGHTERAGE_WHEELS": wheels}
     conf = pip_configuration()
     bundle = ca_bundle(conf)
     if conf:
@@ -82,7 +102,7 @@ def _install(project: Project, requirements: Path, folder: Path) -> None:
         env["LIGHTERAGE_CA"] = str(bundle)
     script = project.root / "requirements" / "install.sh"
     done = subprocess.run(
-        ["sh", str(script), str(folder), str(requirements)],
+        ["sh", str(script), *words],
         env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -92,10 +112,8 @@ def _install(project: Project, requirements: Path, folder: Path) -> None:
     )
     if done.returncode:
         sys.stderr.write(done.stdout[-4000:])
-        raise Failure("the package index did not give what it takes; see above", 1)
-    for path in [folder, *folder.rglob("*")] if os.getuid() == 0 else []:
-        if not path.is_symlink():
-            give_to_owner(path)
+        source = "the wheelhouse" if wheels else "the package index"
+        raise Failure(f"{source} did not give what it takes; see above", 1)
 
 
 def settings(variant: Variant) -> dict[str, str]:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 import origin
+import wheelhouse
 from engine import Engine, output_of
 from project import Failure, Project, say
 
@@ -137,7 +138,8 @@ def _build(project: Project, engine: Engine, image: str, inputs: str) -> None:
     say(f"building image {tag} (base: {base})")
     started = time.monotonic()
     words = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
-    build_image(engine, image, project.root, tag, arguments=arguments, more=words)
+    wheels = wheelhouse.wheels(project)
+    build_image(engine, image, project.root, tag, arguments=arguments, wheels=wheels, more=words)
     say(f"built image {tag} in {time.monotonic() - started:.0f} s")
 
 
@@ -148,6 +150,7 @@ def build_image(
     tag: str,
     *,
     arguments: Mapping[str, str],
+    wheels: Sequence[Path],
     more: Sequence[str],
 ) -> None:
     """Build an image from a tree.
@@ -158,6 +161,7 @@ def build_image(
         root: The tree.
         tag: The name that it gets.
         arguments: Of the build.
+        wheels: To install from, without a network; where there are none, from the index.
         more: Words for the client.
 
     Raises:
@@ -165,21 +169,26 @@ def build_image(
     """
     client, extra = engine.builder or (engine.client, {})
     command = [client, "build", "--file", str(root / "docker" / image / "Dockerfile")]
-    command += ["--tag", tag, *more]
+    command += ["--tag", tag, *(["--network", "none"] if wheels else []), *more]
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     for name, path in build_secrets().items():
         command += ["--secret", f"id={name},src={path}"]
     command.append(str(root))
-    env = {**os.environ, **extra}
-    if sys.stderr.isatty():
-        code = subprocess.run(command, env=env, stdout=sys.stderr, check=False).returncode
-    else:
-        code, output = output_of(command, env)
-        if code:
-            sys.stderr.write(output[-8000:])
+    with wheelhouse.laid_out(wheels, root):
+        code = _shown_when_wanted(command, {**os.environ, **extra})
     if code:
         raise Failure(f"image {tag} was not built; the step that failed is above", 1)
+
+
+def _shown_when_wanted(command: list[str], env: Mapping[str, str]) -> int:
+    """Run a build: on a terminal its steps are seen, elsewhere only the end of a failed one."""
+    if sys.stderr.isatty():
+        return subprocess.run(command, env=env, stdout=sys.stderr, check=False).returncode
+    code, output = output_of(command, env)
+    if code:
+        sys.stderr.write(output[-8000:])
+    return code
 
 
 def build_secrets() -> dict[str, Path]:
@@ -235,7 +244,7 @@ def choose_base(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
         if engine.kind == "podman" and not project.hub:
             prefix = "docker.io/library/"
         arguments = {name: prefix + image for name, image in HUB_IMAGES.items()}
-        refused = _pull(engine, list(arguments.values()))
+        refused = _pull(engine, list(arguments.values()), offline=project.offline)
         if refused is None:
             return f"hub {project.hub}".strip(), arguments
         if project.base == "hub":
@@ -245,12 +254,14 @@ def choose_base(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
     return "debian", bases
 
 
-def _pull(engine: Engine, images: list[str]) -> str | None:
+def _pull(engine: Engine, images: list[str], *, offline: bool) -> str | None:
     """Have the images in the engine; the reason when the registry does not serve one."""
     have = engine.inspect("image", *images)
     for image in images:
         if image in have:
             continue
+        if offline:
+            return f"{image} (OFFLINE=1 asks only the engine)"
         answer = engine.ask("pull", image, timeout=PULL_SECONDS)
         if answer.returncode:
             return (answer.stderr.strip().splitlines() or [image])[-1]

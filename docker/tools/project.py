@@ -50,6 +50,7 @@ class Project:
     host: str
     yes: bool
     debugger: bool
+    offline: bool = False
     file: str = ""
     registry: str = ""
 
@@ -83,6 +84,7 @@ class Project:
             host=knob("HOST"),
             yes=knob("YES") == "1",
             debugger=knob("DEBUGGER") == "1",
+            offline=knob("OFFLINE") == "1",
             file=knob("FILE"),
             registry=knob("REGISTRY").rstrip("/"),
         )

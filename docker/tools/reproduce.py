@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import images
+import wheelhouse
 from engine import Engine
 from project import Failure, Project, say
 from variants import Variant
@@ -24,6 +25,7 @@ def reproduce(project: Project, variant: Variant, engine: Engine) -> int:
     Raises:
         Failure: a layer differs; the line names the first file that does.
     """
+    wheels = wheelhouse.wheels(project)
     base, arguments = images.choose_base(project, engine)
     tags = [f"{images.tag_of(project, variant.name)}:reproduce-{n}" for n in (1, 2)]
     try:
@@ -32,8 +34,9 @@ def reproduce(project: Project, variant: Variant, engine: Engine) -> int:
                 copy = Path(folder) / f"clone {number}"
                 _copy(project, variant.name, copy, number)
                 images.build_image(
-                    engine, variant.name, copy, tag, arguments=arguments, more=["--no-cache"]
-                )
+                    engine, variant.name, copy, tag,
+                    arguments=arguments, wheels=wheels, more=["--no-cache"],
+                )  # fmt: skip
         facts = engine.inspect("image", *tags)
         layers = [facts[tag]["RootFS"]["Layers"] for tag in tags]
         if layers[0] != layers[1]:
