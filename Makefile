@@ -126,7 +126,10 @@ push: $(ENV)-push ## the image to REGISTRY, by version; prints the digest
 .PHONY: reproduce
 reproduce: $(ENV)-reproduce ## build twice without cache, from two clones, and compare every byte
 
-VERBS := build run shell up down logs config clean save push reproduce
+.PHONY: size
+size: $(ENV)-size ## where each megabyte of the image is, and a picture; ARGS=--json
+
+VERBS := build run shell up down logs config clean save push reproduce size
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
 verb = $(lastword $(subst -, ,$@))
 

@@ -30,6 +30,7 @@ VERBS = (
     "save",
     "push",
     "reproduce",
+    "size",
 )
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import pytest
@@ -94,6 +95,37 @@ def test_diff_measures_each_property_on_both_sides(tree: Tree) -> None:
     assert re.search(r"^restart +no +unless-stopped$", shown, re.MULTILINE)
     assert "setting timeout" not in shown
     assert "setting timeout" in tree.ok("diff", "ARGS=--all")
+
+
+def test_size_tells_where_each_megabyte_is(tree: Tree) -> None:
+    planted = tree.folder / "tasks/task_7.py"
+    planted.write_text("#" * 7_000_000)
+    try:
+        rows = json.loads(tree.ok("prod-size", "ARGS=--json"))
+    finally:
+        planted.unlink()
+    components = {row["name"]: row["bytes"] for row in rows["components"]}
+    assert sum(components.values()) == rows["bytes"]
+    assert sum(row["bytes"] for row in rows["layers"]) == rows["bytes"]
+    engine = Engine.find("docker")
+    assert engine is not None
+    told = engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]["Size"]
+    assert rows["bytes"] == pytest.approx(told, rel=0.001), "as the engine has it"
+    assert components["tasks"] > 7_000_000, "what was left there shows"
+    assert components["cryptography"] > components["paramiko"] > 1_000_000
+    picture = ET.parse(tree.folder / ".lighterage/size-prod.svg")
+    assert len(picture.findall(".//{*}rect")) == len(components)
+    assert "size knows no --jsn; known: --json" in tree.refused("prod-size", "ARGS=--jsn")
+
+
+@pytest.mark.parametrize("variant", ["dev", "prod"])
+def test_an_image_carries_nothing_for_nothing(tree: Tree, variant: str) -> None:
+    """No cache of what it was made from, and nothing that a later layer removes."""
+    done = tree.make("size", f"ENV={variant}")
+    assert re.search(r"MB in \d+ layers$", done.stdout, re.MULTILINE)
+    assert re.search(r"package +cryptography$", done.stdout, re.MULTILINE)
+    assert f"drawn in .lighterage/size-{variant}.svg" in done.stderr
+    assert not re.search(r"(/tmp|/root|hidden by a later layer)$", done.stdout, re.MULTILINE)
 
 
 def test_secrets_of_env_files_do_not_show(tree: Tree) -> None:

@@ -26,6 +26,7 @@ OF_A_VARIANT = {
     "save": front.save,
     "push": front.push,
     "reproduce": front.reproduce,
+    "size": front.size,
 }
 OF_SEVERAL = {"diff": diff.diff, "verify": verify.verify}
 OF_THE_PROJECT = {

@@ -14,6 +14,7 @@ import images
 import reproduce as reproduction
 import sample_host
 import ship
+import size as sizes
 from engine import Engine
 from project import Failure, Project, say
 from variants import Variant
@@ -215,6 +216,14 @@ def reproduce(project: Project, variant: Variant) -> int:
     if engine.builder is None:
         raise Failure("reproduce needs a client that can build; see make doctor", 1)
     return reproduction.reproduce(project, variant, engine)
+
+
+def size(project: Project, variant: Variant) -> int:
+    """Tell where each megabyte of the variant's image is."""
+    engine = engine_for(project, "size")
+    with project.lock():
+        images.up_to_date(project, engine, variant.name)
+    return sizes.size(project, variant, engine)
 
 
 def load(project: Project) -> int:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import images
 import wheelhouse
 from engine import Engine
 from project import Failure, Project, say
+from saved import Layer, saved
 from variants import Variant
 
 
@@ -64,12 +62,10 @@ def _copy(project: Project, image: str, folder: Path, number: int) -> None:
 
 def _first_difference(engine: Engine, tags: list[str]) -> str:
     """Name the first file in which two images differ."""
-    with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
-        found = []
-        for number, tag in enumerate(tags):
-            path = Path(folder) / f"{number}.tar"
-            engine.must("save", "--output", str(path), tag)
-            found.append(dict(_files(path)))
+    found = []
+    for tag in tags:
+        with saved(engine, tag) as layers:
+            found.append(dict(_files(layers)))
     for name in sorted({*found[0], *found[1]}):
         one, other = (files.get(name) for files in found)
         if one != other:
@@ -78,21 +74,11 @@ def _first_difference(engine: Engine, tags: list[str]) -> str:
     return "the layers' order"
 
 
-def _files(saved: Path) -> Iterator[tuple[str, str]]:
+def _files(layers: Iterator[Layer]) -> Iterator[tuple[str, str]]:
     """Yield each file of a saved image, by layer and name, with all that a layer says of it."""
-    with tarfile.open(saved) as image:
-        manifest = json.load(_member(image, "manifest.json"))
-        for number, layer in enumerate(manifest[0]["Layers"]):
-            with tarfile.open(fileobj=_member(image, layer)) as files:
-                for info in files:
-                    content = files.extractfile(info) if info.isreg() else None
-                    digest = hashlib.sha256(content.read()).hexdigest()[:12] if content else ""
-                    facts = f"{info.mode:o} {info.uid}:{info.gid} {info.mtime:.0f} {digest}"
-                    yield f"layer {number}, /{info.name}", f"{facts}{info.linkname}"
-
-
-def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
-    file = archive.extractfile(name)
-    if file is None:
-        raise Failure(f"a saved image without {name}", 1)
-    return file
+    for number, layer in enumerate(layers):
+        for info in layer.files:
+            content = layer.files.extractfile(info) if info.isreg() else None
+            digest = hashlib.sha256(content.read()).hexdigest()[:12] if content else ""
+            facts = f"{info.mode:o} {info.uid}:{info.gid} {info.mtime:.0f} {digest}"
+            yield f"layer {number}, /{info.name}", f"{facts}{info.linkname}"
