@@ -47,7 +47,7 @@ def tag_of(project: Project, image: str) -> str:
 def copied(project: Project, image: str) -> list[str]:
     """What a Dockerfile takes from the tree: paths and globs of its COPY lines and bind mounts."""
     text = dockerfile_of(project, image).read_text(encoding="utf-8").replace("\\\n", " ")
-    found = re.findall(r"--mount=type=bind,source=([^,\s]+)", text)
+    found = re.findall(r"--mount=type=bind(?:,source=([^,\s]+))?", text)  # without: the whole
     for line in re.findall(r"^COPY +(.+)$", text, re.MULTILINE):
         words = [word for word in line.split() if not word.startswith("--")]
         if "--from=" not in line:
