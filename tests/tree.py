@@ -37,7 +37,8 @@ class Tree:
 
     def environ(self, env: dict[str, str] | None = None) -> dict[str, str]:
         """Give an environment in which nothing of the running make's has a say."""
-        kept = {"PATH", "HOME", "LANG", "TMPDIR", "PIP_CERT", "SSL_CERT_FILE", "DOCKER_HOST"}
+        kept = {"PATH", "HOME", "LANG", "TMPDIR", "PIP_CERT", "SSL_CERT_FILE"}
+        kept |= {"DOCKER_HOST", "DOCKER_CONFIG"}
         base = {key: value for key, value in os.environ.items() if key in kept}
         if self.project:
             base["PROJECT"] = self.project
