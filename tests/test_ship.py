@@ -240,10 +240,33 @@ def test_the_same_tree_gives_the_same_layers_and_what_does_not_is_named(
     file = tree.folder / "docker/prod/Dockerfile"
     text = file.read_text()
     try:
-        chmod = "RUN chmod -R u=rwX,go=rX /out"
-        file.write_text(text.replace(chmod, f"RUN date +%N > /out/app/moment\n{chmod}"))
+        copy = "COPY config.yaml"
+        moment = f"RUN mkdir -p /tree/app && date +%N > /tree/app/moment\n{copy}"
+        file.write_text(text.replace(copy, moment))
         error = tree.refused("prod-reproduce", timeout=600)
         assert "prod does not reproduce: layer" in error
         assert "/app/moment: " in error
     finally:
         file.write_text(text)
+
+
+@pytest.mark.container
+def test_an_edited_task_makes_one_small_layer_and_keeps_the_others(
+    tree: Tree, engine: Engine
+) -> None:
+    def layers() -> list[str]:
+        tree.ok("prod-build")
+        found: list[str] = engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]["RootFS"][
+            "Layers"
+        ]
+        return found
+
+    before = layers()
+    with (tree.folder / "tasks/task_2.py").open("a") as task:
+        task.write("# edited\n")
+    after = layers()
+    assert after[:-1] == before[:-1]
+    assert after[-1] != before[-1]
+    rows = json.loads(tree.ok("prod-size", "ARGS=--json"))["layers"]
+    assert rows[-1]["bytes"] < 2_000_000
+    assert rows[-1]["bytes"] < rows[-3]["bytes"] / 10, "the packages are in another one"
