@@ -24,8 +24,8 @@ BASE_LABEL = "lighterage.base"
 # The names that the Dockerfiles have as defaults: the full Python to build, the slim one to run.
 HUB_IMAGES = {"BASE": "python:3.11-bookworm", "RUNTIME": "python:3.11-slim-bookworm"}
 DEBIAN_BASES = {"BASE": "build", "RUNTIME": "runtime"}
-# BuildKit 0.11 and newer (engine 23) date image and history by it, so that the id is the same, too. The
-# Dockerfiles give files the same time: any does, if it is always the same.
+# BuildKit 0.11 and newer (engine 23) date image and history by it, so that the id is the same, too.
+# The Dockerfiles give files the same time: any does, if it is always the same.
 MOMENT = {"SOURCE_DATE_EPOCH": "1767225600"}
 # An engine that reaches no registry may take minutes to say so.
 PULL_SECONDS = 300
