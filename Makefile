@@ -129,7 +129,10 @@ reproduce: $(ENV)-reproduce ## build twice without cache, from two clones, and c
 .PHONY: size
 size: $(ENV)-size ## where each megabyte of the image is, and a picture; ARGS=--json
 
-VERBS := build run shell up down logs config clean save push reproduce size
+.PHONY: sbom
+sbom: $(ENV)-sbom ## print what the image is made of, as CycloneDX JSON
+
+VERBS := build run shell up down logs config clean save push reproduce size sbom
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
 verb = $(lastword $(subst -, ,$@))
 
@@ -189,6 +192,10 @@ lock: ## renew requirements/*.txt from requirements/*.in
 .PHONY: vendor
 vendor: ## bring all wheels that requirements/*.txt pin, for builds with OFFLINE=1
 	@$(TOOLS) vendor
+
+.PHONY: audit
+audit: ## known vulnerabilities of what requirements/*.txt pin; ARGS go to pip-audit
+	@$(TOOLS) audit
 
 .PHONY: help
 help: list ## this text

@@ -31,6 +31,7 @@ VERBS = (
     "push",
     "reproduce",
     "size",
+    "sbom",
 )
 
 
@@ -67,6 +68,7 @@ def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list
         "bench",
         "load",
         "vendor",
+        "audit",
     ):
         assert f"  make {target} " in help_text
     assert f"  ENV={'prod' if words[1:] else 'dev'}\n" in help_text

@@ -5,6 +5,8 @@ Against a real registry on loopback: Debian's docker-registry, out of its packag
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from tree import REPOSITORY, Tree
 from wheels import tampered
 
@@ -197,6 +201,31 @@ def test_bases_come_from_a_registry_that_serves_them(
             engine.ask("image", "rm", name)
     error = tree.refused("prod-build", "HUB=127.0.0.1:1/library", "BASE=hub")
     assert "BASE=hub, but the image registry does not serve" in error
+
+
+# --- what an image is made of ---------------------------------------------------------------
+
+
+@pytest.mark.container
+def test_the_image_accounts_for_all_that_is_in_it(tree: Tree, engine: Engine) -> None:
+    """Against what Python and dpkg's file say of it by themselves."""
+    text = tree.ok("sbom", "ENV=prod")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    script = (
+        "import hashlib, importlib.metadata as m; print([(d.name, d.version) for d in"
+        " m.distributions()]); print(open('/var/lib/dpkg/status').read().count('Package: '));"
+        "print(hashlib.sha256(open('/opt/sbom.cdx.json', 'rb').read()).hexdigest())"
+    )
+    run = ["run", "--rm", "--entrypoint", "python", f"{PROJECT}-prod", "-c", script]
+    packages, debian, digest = engine.must(*run).splitlines()
+    assert hashlib.sha256(text.encode()).hexdigest() == digest
+    components = json.loads(text)["components"]
+    found = [item for item in components if item["purl"].startswith("pkg:pypi/")]
+    told = [(item["name"], item["version"]) for item in found]
+    assert sorted(told) == sorted(ast.literal_eval(packages))
+    assert len(told) >= 10
+    assert all(item["hashes"] and item["licenses"] for item in found)
+    assert sum(item["purl"].startswith("pkg:deb/debian/") for item in components) == int(debian)
 
 
 # --- without a network ----------------------------------------------------------------------

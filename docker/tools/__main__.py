@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import audit
 import check
 import diff
 import doctor
@@ -27,6 +28,7 @@ OF_A_VARIANT = {
     "push": front.push,
     "reproduce": front.reproduce,
     "size": front.size,
+    "sbom": front.sbom,
 }
 OF_SEVERAL = {"diff": diff.diff, "verify": verify.verify}
 OF_THE_PROJECT = {
@@ -38,6 +40,7 @@ OF_THE_PROJECT = {
     "fmt": check.fmt,
     "lock": check.lock,
     "vendor": vendor.vendor,
+    "audit": audit.audit,
 }
 
 

@@ -226,6 +226,14 @@ def size(project: Project, variant: Variant) -> int:
     return sizes.size(project, variant, engine)
 
 
+def sbom(project: Project, variant: Variant) -> int:
+    """Print the bill of materials of the variant's image."""
+    engine = engine_for(project, "sbom")
+    with project.lock():
+        images.up_to_date(project, engine, variant.name)
+    return ship.sbom(project, variant, engine)
+
+
 def load(project: Project) -> int:
     """Bring in FILE, which `save` wrote."""
     return ship.load(project, engine_for(project, "load"))

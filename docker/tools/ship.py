@@ -17,6 +17,9 @@ from origin import version_of
 from project import Failure, Project, give_to_owner, say
 from variants import Variant
 
+# Where the last step of each Dockerfile writes it.
+SBOM = "/opt/sbom.cdx.json"
+
 
 def save(project: Project, variant: Variant, engine: Engine) -> int:
     """Write the variant's image into one compressed file, with its sha256 beside it."""
@@ -45,6 +48,17 @@ def save(project: Project, variant: Variant, engine: Engine) -> int:
     name = path.relative_to(project.root)
     print(name)
     say(f"{path.stat().st_size / 1e6:.1f} MB, with {beside.name}; there: make load FILE={name}")
+    return 0
+
+
+def sbom(project: Project, variant: Variant, engine: Engine) -> int:
+    """Print what the variant's image is made of: the document that its Dockerfile put there."""
+    tag = images.tag_of(project, variant.name)
+    show = ["--entrypoint", "python", tag, "-c", f"print(open('{SBOM}').read(), end='')"]
+    answer = engine.ask("run", "--rm", "--network", "none", *show)
+    if answer.returncode:
+        raise Failure(f"{tag} has no {SBOM}: {answer.stderr.strip().splitlines()[-1:]}", 1)
+    print(answer.stdout, end="")
     return 0
 
 
