@@ -177,6 +177,10 @@ test: ## set up what the tests need, and run them all; ARGS go to pytest
 bench: ## time it beside scp, sftp, rsync, lftp and others; ARGS=--help explains
 	@$(TOOLS) bench
 
+.PHONY: bench-build
+bench-build: ## size, builds and start of prod beside the image that it grew out of
+	@$(TOOLS) bench-build
+
 .PHONY: check
 check: ## format, lint, types, Dockerfiles, shell, YAML, compose files, this Makefile
 	@$(TOOLS) check
@@ -209,4 +213,4 @@ help: list ## this text
 .PHONY: list
 list:
 	$(info Usage: make TARGET [NAME=value ...])
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile

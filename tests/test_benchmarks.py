@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import sshd
-from benchmarks import data, report, results, sides, works
+from benchmarks import build, data, report, results, sides, works
 from benchmarks.arena import HERE, Sample
 
 FETCH = str(HERE / "fetch.py")
@@ -145,3 +145,22 @@ def test_a_straight_line_is_found() -> None:
     assert line
     assert (line.base, line.slope, line.r2) == pytest.approx((2, 3, 1))
     assert results.Line.through([(1.0, 1.0), (2.0, 2.0)]) is None
+
+
+def test_a_figure_of_a_build_is_held_against_its_goals() -> None:
+    row = build.Row("build", "s", most=1, share=0.5, ours=[0.5, 2, 0.75], peer=[1.0, 1.5, 1.25])
+    assert row.ratio == pytest.approx(0.6)
+    assert list(row.verdicts()) == ["<= 1 s met", "<= 0.5x NOT met"]
+    assert "0.75 s 0.50..2.00" in row.line()
+    assert "0.60x" in row.line()
+    assert json.loads(json.dumps(row.as_data()))["goals"] == list(row.verdicts())
+    alone = build.Row("start", "s", share=0.5, ours=[1])
+    assert (alone.ratio, list(alone.verdicts())) == (None, [])
+
+
+def test_what_a_build_fetched_is_counted_as_uv_and_pip_tell_it() -> None:
+    uv = "#9 1.2 Resolved 20 packages in 3ms\n#9 1.4 Prepared 2 packages in 100ms\n"
+    pip = "#9 Collecting a\n#9 Downloading a-1-py3-none-any.whl (1 kB)\n#9 Using cached b-1.whl\n"
+    assert build.fetched(uv) == 2
+    assert build.fetched(pip) == 1
+    assert build.fetched("#9 Resolved 20 packages in 3ms\n#9 Installed 20 packages\n") == 0

@@ -66,6 +66,7 @@ def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list
         "doctor",
         "trust",
         "bench",
+        "bench-build",
         "load",
         "vendor",
         "audit",

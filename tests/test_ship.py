@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from tree import REPOSITORY, Tree
 from wheels import tampered
 
+import images
 import origin
 from engine import Engine
 from project import Project
@@ -299,3 +301,33 @@ def test_an_edited_task_makes_one_small_layer_and_keeps_the_others(
     rows = json.loads(tree.ok("prod-size", "ARGS=--json"))["layers"]
     assert rows[-1]["bytes"] < 2_000_000
     assert rows[-1]["bytes"] < rows[-3]["bytes"] / 10, "the packages are in another one"
+
+
+@pytest.mark.container
+def test_a_package_more_fetches_no_other_again(tree: Tree, engine: Engine) -> None:
+    """What uv prepares is what it had to fetch."""
+    script, lock = (tree.folder / f"requirements/{name}" for name in ("install.sh", "prod.txt"))
+    kept = {path: path.read_text() for path in (script, lock)}
+    more = re.search(r"(?ms)^iniconfig==.*?# via", lock.with_name("dev.txt").read_text())
+    assert more is not None
+    client, env = engine.builder or ("", {})
+    command = [client, "build", "--progress", "plain", "--target", "builder"]
+    command += ["--file", str(tree.folder / "docker/prod/Dockerfile")]
+    command += ["--build-arg", f"BASE={PROJECT}-base:build"]
+    command += [f"--secret=id={key},src={path}" for key, path in images.build_secrets().items()]
+    said = []
+    try:
+        script.write_text(kept[script].replace(" --quiet", "") + f"# {PROJECT}\n")
+        for text in (kept[lock], f"{kept[lock]}{more[0]} the test\n"):
+            lock.write_text(text)
+            done = subprocess.run(
+                [*command, str(tree.folder)], env={**os.environ, **env},
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            said.append(done.stdout + done.stderr)
+    finally:
+        for path, text in kept.items():
+            path.write_text(text)
+    assert re.search(r"Installed \d\d packages", said[1])
+    assert re.search(r"iniconfig", said[1])
+    assert sum(int(count) for count in re.findall(r"Prepared (\d+) package", said[1])) <= 1

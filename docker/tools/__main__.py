@@ -36,6 +36,7 @@ OF_THE_PROJECT = {
     "test": front.test,
     "load": front.load,
     "bench": front.bench,
+    "bench-build": front.bench_build,
     "check": check.check,
     "fmt": check.fmt,
     "lock": check.lock,

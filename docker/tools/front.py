@@ -254,6 +254,14 @@ def bench(project: Project) -> int:
     return host.foreground(project, [str(python), script, *project.args], _untold())
 
 
+def bench_build(project: Project) -> int:
+    """Time building and starting the prod image beside the one that the project grew out of."""
+    engine_for(project, "bench-build")
+    script = str(project.root / "tests" / "benchmarks" / "build.py")
+    command = [str(host.environment(project)), script, *project.args]
+    return host.foreground(project, command, _untold())
+
+
 def _untold() -> dict[str, str]:
     """The environment without what this make was told: commands that run make are not meant."""
     drop = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")

@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import compileall
 import contextlib
-import json
-import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -50,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the benchmarks; returns the exit code."""
     options = _options(arguments)
     if PROGRAM is None:
-        _say("there is no OpenSSH server here: install openssh-server")
+        report.say("there is no OpenSSH server here: install openssh-server")
         return 2
     if options.growth:
         return _growth(options)
@@ -102,11 +100,11 @@ def _fetch(options: argparse.Namespace) -> int:
         w for w in works.all_works(options.size) if w.name in options.only or not options.only
     ]
     if not ROOT and any(work.account == "sftp" for work in chosen):
-        _say("left out: SFTP-only accounts, which only root can give a test server")
+        report.say("left out: SFTP-only accounts, which only root can give a test server")
         chosen = [work for work in chosen if work.account != "sftp"]
     started = time.monotonic()
     with _arena(options, int(_FULL_NEED * share)) as (arena, store):
-        _note("making the data")
+        report.note("making the data")
         prepared = works.prepare(chosen, store)
         missing: dict[str, list[str]] = {}
         results = []
@@ -120,7 +118,7 @@ def _fetch(options: argparse.Namespace) -> int:
             results.append(Result(work, prepared[work.name], standings))
         for program in sorted({program for programs in missing.values() for program in programs}):
             sides = [name for name, programs in missing.items() if program in programs]
-            _say(f"missing here: {program}: left out: {', '.join(sides)}")
+            report.say(f"missing here: {program}: left out: {', '.join(sides)}")
         share_of_rounds = 1 - (MEMORY_SHARE if "memory" in options.only or not options.only else 0)
         rounds = _rounds(arena, results, options, started + options.budget * share_of_rounds)
         memory = (
@@ -131,10 +129,10 @@ def _fetch(options: argparse.Namespace) -> int:
         facts = _facts(options, arena, "fetch")
 
     for result in results:
-        _say(*report.table(result))
-    _say(*report.goals(results))
-    _say(*_memory_lines(memory, results))
-    _say("", *_foot(facts))
+        report.say(*report.table(result))
+    report.say(*report.goals(results))
+    report.say(*_memory_lines(memory, results))
+    report.say("", *_foot(facts))
     data = {
         **facts,
         "rounds": rounds,
@@ -143,7 +141,7 @@ def _fetch(options: argparse.Namespace) -> int:
         "works": [result.as_data() for result in results],
         "memory": [series.as_data() for series in memory],
     }
-    _write(options.output, "fetch", data, report.bars(results))
+    report.write(options.output, "fetch", data, report.bars(results))
     faults = [fault for result in results for s in result.standings for fault in s.faults]
     faults += [fault for series in memory for p in series.points for fault in p.standing.faults]
     return 1 if faults else 0
@@ -155,12 +153,12 @@ def _rounds(arena: Arena, results: list[Result], options: argparse.Namespace, en
         turns = [(result, _turn(result, number, full=options.full)) for result in results]
         guess = sum(s.samples[-1].seconds + 0.5 for _, turn in turns for s in turn if s.samples)
         if number and time.monotonic() + guess > ends:
-            _say(f"stopped after {number} of {options.rounds} rounds: no time for another")
+            report.say(f"stopped after {number} of {options.rounds} rounds: no time for another")
             return number
         for result, turn in turns:
             work = result.work
             for standing in turn:
-                _note(f"round {number + 1}: {work.name}: {standing.side.name}")
+                report.note(f"round {number + 1}: {work.name}: {standing.side.name}")
                 standing.samples.append(
                     arena.run(standing.side, result.data, rtt=work.rtt, account=work.account)
                 )
@@ -181,7 +179,7 @@ def _memory(arena: Arena, store: Store, share: float, ends: float) -> list[growt
     for series in growth.all_series(share)[:3]:
         series.xs = (series.xs[1], series.xs[3], series.xs[-1])
         for doing in growth.grow(series, arena, store, ends):
-            _note(f"memory: {doing}")
+            report.note(f"memory: {doing}")
         measured.append(series)
     return measured
 
@@ -219,17 +217,17 @@ def _growth(options: argparse.Namespace) -> int:
             left = started + options.budget - time.monotonic()
             ends = time.monotonic() + left / (len(lines) - number)
             for doing in growth.grow(series, arena, store, ends):
-                _note(doing)
+                report.note(doing)
         facts = _facts(options, arena, "growth")
     for series in lines:
-        _say(*report.growth_table(series))
-    _say("", *_foot(facts))
+        report.say(*report.growth_table(series))
+    report.say("", *_foot(facts))
     data = {
         **facts,
         "seconds": round(time.monotonic() - started, 1),
         "series": [series.as_data() for series in lines],
     }
-    _write(options.output, "growth", data, report.lines(lines))
+    report.write(options.output, "growth", data, report.lines(lines))
     return 1 if any(p.standing.faults for series in lines for p in series.points) else 0
 
 
@@ -273,29 +271,6 @@ def _foot(facts: dict[str, Any]) -> Iterator[str]:
         f"{'what lands' if facts['flushed_by_us'] else 'nothing that lands'} {flushed} (fsync); "
         "ratio: times as long as the project; every run's bytes were compared"
     )
-
-
-def _write(folder: Path, name: str, data: dict[str, Any], chart: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
-    (folder / f"{name}.svg").write_text(chart)
-    _say(f"written: {folder / name}.json, .svg")
-
-
-def _say(*lines: str) -> None:
-    """Print lines of the result."""
-    _note("")
-    for line in lines:
-        sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def _note(text: str) -> None:
-    """Show on a terminal what is being done, in one line that the next one replaces."""
-    if sys.stderr.isatty():
-        columns = shutil.get_terminal_size().columns - 1
-        sys.stderr.write(f"\r\x1b[K{text[:columns]}")
-        sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
     """Give the version of each tool that is there."""
     asked = {name: command for name, command in _ASK.items() if shutil.which(command[0])}
     return {
-        "lighterage": _commit(),
+        "lighterage": commit(),
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in ("fabric", "paramiko", "cryptography")},
         **{name: _version(command) for name, command in asked.items()},
@@ -117,7 +117,7 @@ def _version(command: list[str]) -> str:
     return match[0].rstrip(".") if match else "unknown"
 
 
-def _commit() -> str:
+def commit() -> str:
     """Give the project's commit, and whether its sources differ from it."""
     git = ["git", "-C", str(REPOSITORY)]
     if shutil.which("git") is None or not (REPOSITORY / ".git").exists():

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+import sys
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.data import MB
 from benchmarks.sides import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from benchmarks.growth import Series
     from benchmarks.results import Result, Standing
@@ -24,6 +28,34 @@ _STYLE = """
   .line { stroke: #0b6e8f; stroke-width: 2; fill: none }
 """
 ROW, LABEL, BAR = 17, 230, 420
+
+
+# --- where it goes --------------------------------------------------------------------------
+
+
+def write(folder: Path, name: str, data: dict[str, Any], chart: str = "") -> None:
+    """Write the figures as JSON, and a chart where there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
+    if chart:
+        (folder / f"{name}.svg").write_text(chart)
+    say(f"written: {folder / name}.json{', .svg' if chart else ''}")
+
+
+def say(*lines: str) -> None:
+    """Print lines of the result."""
+    note("")
+    for line in lines:
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Show on a terminal what is being done, in one line that the next one replaces."""
+    if sys.stderr.isatty():
+        columns = shutil.get_terminal_size().columns - 1
+        sys.stderr.write(f"\r\x1b[K{text[:columns]}")
+        sys.stderr.flush()
 
 
 # --- tables ---------------------------------------------------------------------------------
