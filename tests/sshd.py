@@ -144,12 +144,17 @@ class Sshd:
         config.write_text("\n".join(lines) + "\n")
         return config
 
-    def start(self) -> None:
-        """Start it, and wait until it listens."""
+    def command(self) -> list[str]:
+        """Give the command that serves, in the foreground."""
         assert PROGRAM is not None
-        command = [PROGRAM, "-D", "-e", "-f", str(self._write_config())]
         if ROOT:
             Path("/run/sshd").mkdir(exist_ok=True)  # sshd refuses to start without it
+        return [PROGRAM, "-D", "-e", "-f", str(self._write_config())]
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        command = self.command()
+        if ROOT:
             mounts = (
                 'mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/shadow" /etc/shadow'
                 ' && exec "$@"'

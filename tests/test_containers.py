@@ -340,7 +340,8 @@ def test_prod_up_runs_by_schedule_answers_health_comes_back_and_ends_soon(
         assert first["HostConfig"]["PidsLimit"] == 128
         assert first["HostConfig"]["Memory"] == 2**30
         # It has a start-up to get through first, as its start_period says.
-        wait_for(lambda: engine.ask("exec", name, *"python -m tasks health".split()).returncode == 0)
+        health = ["exec", name, "python", "-m", "tasks", "health"]
+        wait_for(lambda: engine.ask(*health).returncode == 0)
         # a crash: the main process is killed, and the engine starts another
         engine.ask("exec", name, "python", "-c", KILL_THE_SCHEDULER)  # which may end with it
         wait_for(lambda: inspect(engine, name)["RestartCount"] > first["RestartCount"])

@@ -19,7 +19,9 @@ from engine import Engine
 from project import Failure, Project, say
 from variants import Variant
 
-# Programs that the benchmark runs beside the project, and the Debian package of each.
+# Servers that the tests fetch from, and the Debian package of each.
+SERVERS = {"dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto"}
+# Programs that the benchmark runs beside the project.
 PEERS = {
     "sshd": "openssh-server", "scp": "openssh-client", "rsync": "rsync", "lftp": "lftp",
     "unzip": "unzip", "igzip": "isal", "tar": "tar", "gzip": "gzip",
@@ -242,7 +244,7 @@ def load(project: Project) -> int:
 def test(project: Project) -> int:
     """Set up what the tests need, and run them; ARGS go to pytest."""
     python = host.environment(project)
-    _have(PEERS, "tests that need it are skipped")
+    _have({**PEERS, **SERVERS}, "tests that need it are skipped")
     return host.foreground(project, [str(python), "-m", "pytest", *project.args], _untold())
 
 

@@ -441,7 +441,7 @@ class _Run:
             sha256 = source.sha256 or landed[path]
             expected = told.get(path)
             if expected and expected != sha256:
-                where = "beside it" if path in sums.beside else "of the host's sha256sum"
+                where = "beside it" if path in sums.beside else "that the host tells"
                 error = IntegrityError(
                     f"{path}: came with sha256 {sha256}, but the one {where} is {expected}",
                     transient=path not in sums.beside or item.path in self._resumed,
@@ -600,7 +600,7 @@ def _of_checksums(plan: Plan, sums: remote.Sums, told: dict[str, str]) -> str:
     paths = [item.source.path for item in plan.fetched]
     ways = {
         "a checksum beside the data": sum(path in sums.beside for path in paths),
-        "the host's sha256sum": sum(path in sums.asked for path in paths),
+        "a checksum that the host tells": sum(path in sums.asked for path in paths),
         "size only, as the host tells no checksum": sum(path not in told for path in paths),
     }
     return "verified by " + ", ".join(f"{way} ({n})" for way, n in ways.items() if n)

@@ -41,7 +41,7 @@ from tasks.engine.sftp import RemoteFile, Session
 from tasks.engine.transport import HOST_KEY_TYPES, Transport, known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
     from tasks.settings import Settings
 
@@ -625,6 +625,30 @@ class Host:
             return None
         return b"".join(output).decode("utf-8", "surrogateescape")
 
+    def checksums(self, paths: Sequence[str], seconds: float) -> dict[str, str]:
+        """Ask through SFTP for the sha256 of some files, of which few hosts tell any.
+
+        Args:
+            paths: Of which.
+            seconds: How long may be waited for each.
+
+        Raises:
+            NetworkError: The connection is lost.
+        """
+        found: dict[str, str] = {}
+        if not paths:
+            return found
+        try:
+            with self._session().patient(seconds) as session:
+                found.update(session.checksums(paths))
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            log.debug("no checksums through SFTP: %r", error)
+            self.reset()
+            transport = self._connection.transport
+            if transport is None or not transport.is_active():
+                raise NetworkError("the connection was lost", transient=True) from error
+        return found
+
     def reset(self) -> None:
         """Begin a new session, since of this one answers may still be under way.
 
@@ -732,6 +756,9 @@ class Sums:
                     self._start()
                 self._end = time.monotonic() + seconds
                 self._wait()
+                # Only now: some hosts send nothing else while they look.
+                missing = [path for path in self._missing if path not in self.asked]
+                self.asked.update(self._host.checksums(missing, seconds))
                 break
             except NetworkError as error:
                 log.warning("try %d of %d to ask for checksums: %s", tries, most, error)

@@ -22,6 +22,8 @@ from paramiko.sftp import (
     CMD_ATTRS,
     CMD_CLOSE,
     CMD_DATA,
+    CMD_EXTENDED,
+    CMD_EXTENDED_REPLY,
     CMD_FSTAT,
     CMD_HANDLE,
     CMD_INIT,
@@ -42,7 +44,7 @@ from tasks.engine.errors import IntegrityError, LighterageError, RemotePathError
 from tasks.engine.transport import ask_for_subsystem, hand_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 VERSION: Final = 3
 PIECE: Final = 2**16
@@ -60,11 +62,15 @@ REQUESTS_AT_ONCE: Final = 16
 """Requests sent in one packet while answers keep coming; else each when there is none to take."""
 BLOCK: Final = 2**18
 """Bytes handed on at once, where the file has as many."""
+CHECKS_TRIED: Final = 16
+"""Files of which a host that tells checksums tells one; ProFTPD tells none of an empty file."""
+SHA256_BYTES: Final = 32
 CHANNEL_WINDOW: Final = 2 * AHEAD_FAR
 CHANNEL_PACKET: Final = 2**18
 
 _HEADER: Final = struct.Struct(">IBI")  # length of what follows, kind, number
 _RANGE: Final = struct.Struct(">QI")  # offset, length
+_WHOLE_FILE: Final = struct.pack(">QQI", 0, 0, 0)  # from where, how much, in blocks of
 
 _READ_ONLY = struct.pack(">II", 1, 0)  # SSH_FXF_READ, no attributes
 _SIZE, _OWNER, _MODE, _TIMES = 1, 2, 4, 8  # SSH_FILEXFER_ATTR_*
@@ -137,28 +143,61 @@ class Session:
 
     def stats(self, paths: Sequence[str]) -> list[RemoteFile | Exception]:
         """Say what each path is, links followed, or why that cannot be told."""
-        asked = {}
         found: dict[str, RemoteFile | Exception] = {}
-        waiting = iter(dict.fromkeys(paths))
-        for path in islice(waiting, STATS_AHEAD):
-            asked[self.send(CMD_STAT, _packed(encoded(path)))] = path
-        while asked:
-            number, kind, body = self.receive()
-            path = asked.pop(number, "")
-            if not path:
-                continue  # an answer that nobody waits for any more
+        requests = {path: _packed(encoded(path)) for path in paths}
+        for path, kind, body in self._answers(CMD_STAT, requests):
             found[path] = (
                 _attributes(path, body)[1] if kind == CMD_ATTRS else _error(path, kind, body)
             )
-            for path in islice(waiting, 1):
-                asked[self.send(CMD_STAT, _packed(encoded(path)))] = path
         return [found[path] for path in paths]
+
+    def checksums(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the paths of which the host tells the sha256, and that, in hex.
+
+        Through the extension check-file (draft-ietf-secsh-filexfer-extensions-00, 3), which needs
+        no command. Hosts that have it need not say so: it is tried with a few.
+        """
+        name, whole = _packed(b"check-file-name"), _packed(b"sha256") + _WHOLE_FILE
+        requests = {path: name + _packed(encoded(path)) + whole for path in paths}
+        told = 0
+        for answers, (path, kind, body) in enumerate(self._answers(CMD_EXTENDED, requests), 1):
+            digest = _digest(body) if kind == CMD_EXTENDED_REPLY else b""
+            if len(digest) == SHA256_BYTES:
+                told += 1
+                yield path, digest.hex()
+            elif not told and answers == CHECKS_TRIED:
+                return
+
+    def _answers(
+        self, kind: int, requests: Mapping[str, bytes]
+    ) -> Iterator[tuple[str, int, memoryview]]:
+        """Send a request for each path, many ahead; yield path, kind and body of each answer."""
+        asked = {}
+        waiting = iter(requests.items())
+        for path, fields in islice(waiting, STATS_AHEAD):
+            asked[self.send(kind, fields)] = path
+        while asked:
+            number, answer, body = self.receive()
+            path = asked.pop(number, "")
+            if not path:
+                continue  # an answer that nobody waits for any more
+            yield path, answer, body
+            for following, fields in islice(waiting, 1):
+                asked[self.send(kind, fields)] = following
 
     @property
     def ahead(self) -> int:
         """How many bytes to ask for ahead: what the link holds in a round trip."""
         trip = self.round_trip if self.round_trip < 10 else 0
         return int(min(max(AHEAD, trip * BYTES_PER_SECOND), AHEAD_FAR, self._most_ahead))
+
+    @contextlib.contextmanager
+    def patient(self, seconds: float) -> Iterator[Session]:
+        """Wait longer for each answer, for a block."""
+        before = self._channel.gettimeout()
+        self._channel.settimeout(seconds)
+        yield self
+        self._channel.settimeout(before)
 
     def close(self) -> None:
         """End it, whatever is still under way."""
@@ -486,6 +525,17 @@ def _string(body: memoryview) -> memoryview:
     if len(body) < 4 + size:
         raise paramiko.SFTPError("an answer that ends early")
     return body[4 : 4 + size]
+
+
+def _digest(body: memoryview) -> bytes:
+    """Read the answer to check-file: its name, which some hosts leave out, sha256, the digest."""
+    texts = []
+    for _ in range(2):
+        texts.append(bytes(_string(body)))
+        body = body[4 + len(texts[-1]) :]
+        if texts[-1] == b"sha256":
+            return bytes(body)
+    raise paramiko.SFTPError(f"a checksum of kind {texts}")
 
 
 def _status(body: memoryview) -> tuple[int, str]:
