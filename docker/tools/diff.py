@@ -114,11 +114,12 @@ def _print(found: Sequence[Measured], everything: bool) -> None:
 
 
 def _own(values: list[Value]) -> list[Value]:
-    """Lists without the items that all of them have."""
+    """Lists with the items that all of them have as a number."""
     lists = [set(value) for value in values if isinstance(value, list)]
     common = set.intersection(*lists) if len(lists) == len(values) else set()
+    shared = [f"({len(common)} shared)"] if common else []
     return [
-        [item for item in value if item not in common] or f"({len(value)} shared)"
+        [item for item in value if item not in common] + shared
         if isinstance(value, list)
         else value
         for value in values
