@@ -19,11 +19,21 @@ if [ -s "$pip_conf" ]; then
     export PIP_CONFIG_FILE="$pip_conf"
 fi
 
-"$python" -m venv "$work/uv"
-# uv reads no pip.conf: what it needs of one is handed over in its own variables.
+"$python" -m venv --without-pip "$work/uv"
+# Out of the wheel that Python has for its environments: to install it there first takes 3 s.
+"$python" - "$work/pip" <<'END'
+import ensurepip, pathlib, sys, sysconfig, zipfile
+bundled = pathlib.Path(ensurepip.__file__).with_name("_bundled")
+folder = pathlib.Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or bundled)
+zipfile.ZipFile(max(folder.glob("pip-*.whl"))).extractall(sys.argv[1])
+END
+pip_itself() { PYTHONPATH="$work/pip" "$work/uv/bin/python" -m pip "$@"; }
+# uv reads no pip.conf: what it needs of one is handed over in its own variables. Sorted, so that
+# [install] comes after [global], and wins.
+config=$(pip_itself config list)
 setting() {
-    "$work/uv/bin/python" -m pip config get "install.$1" 2>/dev/null ||
-        "$work/uv/bin/python" -m pip config get "global.$1" 2>/dev/null || true
+    printf '%s\n' "$config" |
+        sed -n -E "s/^(global|install)\.$1='(.*)'\$/\2/p" | tail -n 1 | sed 's/\\n/ /g'
 }
 index=${PIP_INDEX_URL:-$(setting index-url)}
 extra=${PIP_EXTRA_INDEX_URL:-$(setting extra-index-url)}
@@ -35,7 +45,7 @@ if [ -n "$trusted" ]; then export UV_INSECURE_HOST="$trusted"; fi
 pip() {
     command=$1
     shift
-    "$work/uv/bin/python" -m pip "$command" --quiet --disable-pip-version-check --no-input \
+    pip_itself "$command" --quiet --disable-pip-version-check --no-input \
         --require-hashes --only-binary :all: "$@"
 }
 

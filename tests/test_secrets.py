@@ -107,8 +107,7 @@ def told(engine: Engine, image: str, folder: Path) -> list[str]:
 
 def recorded(engine: Engine) -> list[str]:
     """Find marks in what the engine tells of its builds, by each way that a client here has."""
-    ways = [["system", "df", "--verbose"], ["system", "df", "--verbose", "--format", "{{json .}}"]]
-    ways += [["buildx", "du", "--verbose"]]
+    ways = [["system", "df", "--verbose", "--format", "{{json .}}"], ["buildx", "du", "--verbose"]]
     builder = engine.builder[0] if engine.builder else engine.client
     answers = [quiet(builder, *words, timeout=120) for words in ways]
     assert any(answer.returncode == 0 for answer in answers)

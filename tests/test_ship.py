@@ -272,7 +272,7 @@ def test_the_same_tree_gives_the_same_layers_and_what_does_not_is_named(
     text = file.read_text()
     try:
         copy = "COPY config.yaml"
-        moment = f"RUN mkdir -p /tree/app && date +%N > /tree/app/moment\n{copy}"
+        moment = f"RUN mkdir -p /out/app && date +%N > /out/app/moment\n{copy}"
         file.write_text(text.replace(copy, moment))
         error = tree.refused("prod-reproduce", timeout=600)
         assert "prod does not reproduce: layer" in error
@@ -300,7 +300,7 @@ def test_an_edited_task_makes_one_small_layer_and_keeps_the_others(
     assert after[-1] != before[-1]
     rows = json.loads(tree.ok("prod-size", "ARGS=--json"))["layers"]
     assert rows[-1]["bytes"] < 2_000_000
-    assert rows[-1]["bytes"] < rows[-3]["bytes"] / 10, "the packages are in another one"
+    assert max(row["bytes"] for row in rows[1:-1]) > 10_000_000, "the packages are in another one"
 
 
 @pytest.mark.container
