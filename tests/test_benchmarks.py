@@ -156,6 +156,7 @@ def test_a_figure_of_a_build_is_held_against_its_goals() -> None:
     assert json.loads(json.dumps(row.as_data()))["goals"] == list(row.verdicts())
     alone = build.Row("start", "s", share=0.5, ours=[1])
     assert (alone.ratio, list(alone.verdicts())) == (None, [])
+    assert build.Row("fetched", "packages", ours=[1], peer=[0]).ratio is None
 
 
 def test_what_a_build_fetched_is_counted_as_uv_and_pip_tell_it() -> None:

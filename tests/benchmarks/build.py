@@ -73,8 +73,9 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """Our median as a part of the peer's."""
-        both = self.ours and self.peer
-        return statistics.median(self.ours) / statistics.median(self.peer) if both else None
+        if not (self.ours and self.peer and statistics.median(self.peer)):
+            return None
+        return statistics.median(self.ours) / statistics.median(self.peer)
 
     def verdicts(self) -> Iterator[str]:
         """Say of each goal whether it is met."""
@@ -247,7 +248,7 @@ def source(yard: Yard, rounds: int) -> Iterator[Row]:
         for build, image, folder, figures in builds:
             before = _layers(yard.engine, image)
             with (folder / "task_2.py").open("a") as task:
-                task.write(f"# edited {number}\n")
+                task.write(f"# {number} of {yard.name}\n")  # or the engine knows it
             getattr(row, figures).append(timed(build))
             new = [
                 size for digest, size in _layers(yard.engine, image) if (digest, size) not in before
@@ -277,10 +278,10 @@ def dependency(yard: Yard, rounds: int) -> Iterator[Row]:
     yard.ours()
     yard.peers()
     for number in range(rounds):
-        lock.write_text(f"{before}{more[0] if more else ''} bench\n# round {number}\n")
+        lock.write_text(f"{before}{more[0] if more else ''} bench\n# {number} of {yard.name}\n")
         yard.pin()
         with (yard.peer / "requirements.txt").open("a") as file:
-            file.write(f"# round {number}\n")
+            file.write(f"# {number} of {yard.name}\n")
         for build, figures in ((yard.ours, "ours"), (yard.peers, "peer")):
             said: list[str] = []
             getattr(row, figures).append(timed(lambda: said.append(build())))  # noqa: B023
