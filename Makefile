@@ -18,6 +18,8 @@ FILE =
 REGISTRY =
 # 1 builds without any network, from what make vendor brought.
 OFFLINE =
+# 1 refuses base images that are not the ones which make lock wrote down.
+LOCKED =
 # 1 lets a dev task wait for a debugger on its port of 127.0.0.1.
 DEBUGGER =
 
@@ -46,7 +48,7 @@ VARIANTS := $(sort $(filter $(patsubst docker/%/compose.yaml,%,$(wildcard docker
   $(patsubst envs/%.env.example,%,$(wildcard envs/*.env.example))))
 TASKS := $(patsubst tasks/task_%.py,%,$(sort $(wildcard tasks/task_*.py)))
 
-COMMAND_KNOBS := ENV TASK ARGS HOST YES FILE REGISTRY OFFLINE DEBUGGER
+COMMAND_KNOBS := ENV TASK ARGS HOST YES FILE REGISTRY OFFLINE LOCKED DEBUGGER
 MACHINE_KNOBS := RUNNER ENGINE BASE HUB PROJECT
 KNOBS := $(COMMAND_KNOBS) $(MACHINE_KNOBS)
 
@@ -60,6 +62,7 @@ export LIGHTERAGE_YES := $(value YES)
 export LIGHTERAGE_FILE := $(value FILE)
 export LIGHTERAGE_REGISTRY := $(value REGISTRY)
 export LIGHTERAGE_OFFLINE := $(value OFFLINE)
+export LIGHTERAGE_LOCKED := $(value LOCKED)
 export LIGHTERAGE_DEBUGGER := $(value DEBUGGER)
 export LIGHTERAGE_RUNNER := $(value RUNNER)
 export LIGHTERAGE_ENGINE := $(value ENGINE)
@@ -86,6 +89,7 @@ $(call one-of-or-empty,RUNNER,container host)
 $(call one-of-or-empty,BASE,hub debian)
 $(call one-of-or-empty,YES,0 1)
 $(call one-of-or-empty,OFFLINE,0 1)
+$(call one-of-or-empty,LOCKED,0 1)
 $(call one-of-or-empty,DEBUGGER,0 1)
 
 # exec: a signal to make reaches the tools themselves, with no shell between.
@@ -190,7 +194,7 @@ fmt: ## format the Python files
 	@$(TOOLS) fmt
 
 .PHONY: lock
-lock: ## renew requirements/*.txt from requirements/*.in
+lock: ## renew the pins: requirements/*.txt, and docker/base/*.lock
 	@$(TOOLS) lock
 
 .PHONY: vendor

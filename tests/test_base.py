@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,3 +203,129 @@ def test_a_network_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> N
     done = run("runtime", "--tag", "a:b", "--output", output, http_proxy="http://127.0.0.1:9")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "check the network" in done.stderr
+
+
+# --- the lock -----------------------------------------------------------------------------------
+
+
+class Locked:
+    """The scripts in a folder of their own, with a lock that may be changed.
+
+    Attributes:
+        lock: The lock of this machine's architecture.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder / "base"
+        self.cache = cache
+        shutil.copytree(SCRIPT.parent, self.folder)
+        self.lock = self.folder / build.lock_file().name
+        if not self.lock.exists():
+            pytest.skip(f"NOT TESTED: no package is locked for {build.architecture()}")
+
+    def run(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, self.folder / "build.py", *args, "--cache", self.cache],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def make(self, *args: str) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
+        """Make the runtime; returns how that ended, and the versions and labels of the image."""
+        output = self.folder / "runtime.tar"
+        output.unlink(missing_ok=True)
+        done = self.run("runtime", "--tag", "a:b", "--output", output, *args)
+        facts: dict[str, str] = {}
+        if done.returncode == 0:
+            with tarfile.open(output) as tar:
+                (name,) = (n for n in tar.getnames() if re.fullmatch(r"\w{64}\.json", n))
+                config = json.load(tar.extractfile(name) or io.BytesIO())
+                facts |= config["config"]["Labels"]
+                with tarfile.open(fileobj=tar.extractfile("layer.tar")) as layer:
+                    status = (layer.extractfile("var/lib/dpkg/status") or io.BytesIO()).read()
+            pairs = re.findall(
+                r"^Package: (.*)(?:\n.+)*?\nVersion: (.*)$", status.decode(), re.MULTILINE
+            )
+            facts |= dict(pairs)
+        return done, facts
+
+    def renewed(self) -> dict[str, str]:
+        """Lock what the archive has today; returns the versions."""
+        assert self.run("lock").returncode == 0
+        lines = self.lock.read_text().splitlines()[1:]
+        return {name: version for name, version, _ in map(str.split, lines)}
+
+    def set(self, name: str, version: str, sha256: str) -> None:
+        """Lock another version of a package."""
+        text, count = re.subn(
+            rf"^{name} .*$", f"{name} {version} {sha256}", self.lock.read_text(), flags=re.MULTILINE
+        )
+        assert count == 1
+        self.lock.write_text(text)
+
+
+@pytest.fixture
+def locked(tmp_path: Path, cache: Path) -> Locked:
+    return Locked(tmp_path, cache)
+
+
+@needs_apt
+def test_a_version_that_is_gone_is_told_and_the_current_one_taken_or_refused(
+    locked: Locked,
+) -> None:
+    now = locked.renewed()
+    locked.set("tzdata", "1999a-1", "0" * 64)
+    done, facts = locked.make()
+    assert done.returncode == 0, done.stderr
+    change = f"tzdata 1999a-1 -> {now['tzdata']}"
+    assert f"Debian has other packages than {locked.lock.name}: {change};" in done.stderr
+    assert facts["tzdata"] == now["tzdata"]
+    assert facts["lighterage.unlocked"] == change, "the image itself says so"
+    done, _ = locked.make("--locked")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"LOCKED=1, but Debian has other packages than {locked.lock.name}: {change}" in (
+        done.stderr
+    )
+    assert not (locked.folder / "runtime.tar").exists()
+
+
+@needs_apt
+def test_other_bytes_under_the_locked_version_are_no_locked_package(locked: Locked) -> None:
+    now = locked.renewed()
+    locked.set("netbase", now["netbase"], "0" * 64)
+    done, _ = locked.make("--locked")
+    assert done.returncode == 2
+    assert f"netbase {now['netbase']} -> {now['netbase']}" in done.stderr
+
+
+@needs_apt
+def test_the_locked_version_is_taken_though_there_is_a_newer_one(
+    locked: Locked, tmp_path: Path
+) -> None:
+    locked.renewed()
+    build.prepare("runtime", [], locked.cache, tmp_path)
+    apt = tmp_path / "apt.conf"
+    names = [package.name for package in build.plan("runtime", tmp_path)]
+    table, _ = build.run("apt-cache", "madison", *names, apt_config=apt)
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    alone = {"tzdata", "netbase", "media-types", "ca-certificates"}  # nothing needs their version
+    older = [(row[0], row[1]) for n, row in enumerate(rows) if n and rows[n - 1][0] == row[0]
+             and rows[n - 1][1] != row[1] and row[0] in alone]  # fmt: skip
+    if not older:
+        pytest.skip("NOT TESTED: Debian has one version of each package today")
+    name, version = older[0]
+    shown, _ = build.run("apt-cache", "show", f"{name}={version}", apt_config=apt)
+    locked.set(name, version, re.findall(r"^SHA256: (\w+)$", shown, re.MULTILINE)[0])
+    done, facts = locked.make("--locked")
+    assert done.returncode == 0, done.stderr
+    assert facts[name] == version
+    assert "lighterage.unlocked" not in facts
+
+
+@needs_apt
+def test_an_architecture_that_nobody_locked_is_told(locked: Locked) -> None:
+    locked.lock.unlink()
+    done, facts = locked.make()
+    assert done.returncode == 0, done.stderr
+    assert f"no package is locked for {build.architecture()}" in done.stderr
+    assert facts["lighterage.unlocked"]
+    assert locked.make("--locked")[0].returncode == 2

@@ -5,8 +5,6 @@ Against a real registry on loopback: Debian's docker-registry, out of its packag
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import json
 import os
 import re
@@ -19,11 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from tree import REPOSITORY, Tree
-from wheels import tampered
 
+import bases
 import images
 import origin
 from engine import Engine
@@ -181,79 +177,70 @@ def test_a_push_gives_a_digest_that_can_be_pulled(
     assert "was not pushed" in error
 
 
-@pytest.mark.container
-def test_bases_come_from_a_registry_that_serves_them(
-    tree: Tree, engine: Engine, registry: str
-) -> None:
-    """The hub way: the same Dockerfiles on what a registry has under the hub's names."""
+@pytest.fixture
+def hub(tree: Tree, engine: Engine, registry: str) -> Iterator[str]:
+    """Give a registry with base images under the hub's names, of which none is in the engine."""
     hub = f"{registry}/library"
-    names = {"build": f"{hub}/python:3.11-bookworm", "runtime": f"{hub}/python:3.11-slim-bookworm"}
-    for kind, name in names.items():
-        engine.must("tag", f"{PROJECT}-base:{kind}", name)
-        engine.must("push", name)
-        engine.must("image", "rm", name)
-    try:
-        done = tree.make("prod-build", f"HUB={hub}", "BASE=hub")
-        assert done.returncode == 0, done.stderr
-        assert f"(base: hub {hub})" in done.stderr
-        assert labels_of(engine, f"{PROJECT}-prod")["lighterage.base"] == f"hub {hub}"
-        assert "Task 2" in tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help", f"HUB={hub}")
-    finally:
-        for name in names.values():
-            engine.ask("image", "rm", name)
+    tree.ok("prod-build", "BASE=debian")  # so that there are bases to push
+    push(engine, hub, "build", "3.11-bookworm")
+    push(engine, hub, "runtime", "3.11-slim-bookworm")
+    yield hub
+    forget(engine, hub)
+
+
+def push(engine: Engine, hub: str, kind: str, tag: str) -> None:
+    """Serve a Debian-made base as a tag of the hub's python."""
+    name = f"{hub}/python:{tag}"
+    engine.must("tag", f"{PROJECT}-base:{kind}", name)
+    engine.must("push", name)
+    forget(engine, hub)
+
+
+def forget(engine: Engine, hub: str) -> None:
+    """Have none of the hub's images in the engine."""
+    for column in ("{{.Repository}}:{{.Tag}}", "{{.Repository}}@{{.Digest}}"):
+        names = engine.ask("images", "--digests", "--format", column).stdout.split()
+        engine.ask("image", "rm", *(name for name in names if name.startswith(f"{hub}/")))
+
+
+@pytest.mark.container
+def test_bases_come_from_a_registry_that_serves_them(tree: Tree, engine: Engine, hub: str) -> None:
+    """The hub way: the same Dockerfiles on what a registry has under the hub's names."""
+    done = tree.make("prod-build", f"HUB={hub}", "BASE=hub")
+    assert done.returncode == 0, done.stderr
+    assert f"(base: hub {hub}, not as locked)" in done.stderr
+    assert "hub.lock has no digests for the base images; make lock" in done.stderr
+    assert labels_of(engine, f"{PROJECT}-prod")["lighterage.base"].startswith(f"hub {hub}")
+    assert "Task 2" in tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help", f"HUB={hub}")
+    error = tree.refused("prod-build", f"HUB={hub}", "BASE=hub", "LOCKED=1")
+    assert "LOCKED=1, but docker/base/hub.lock has no digests" in error
     error = tree.refused("prod-build", "HUB=127.0.0.1:1/library", "BASE=hub")
     assert "BASE=hub, but the image registry does not serve" in error
 
 
-# --- what an image is made of ---------------------------------------------------------------
-
-
 @pytest.mark.container
-def test_the_image_accounts_for_all_that_is_in_it(tree: Tree, engine: Engine) -> None:
-    """Against what Python and dpkg's file say of it by themselves."""
-    text = tree.ok("sbom", "ENV=prod")
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    script = (
-        "import hashlib, importlib.metadata as m; print([(d.name, d.version) for d in"
-        " m.distributions()]); print(open('/var/lib/dpkg/status').read().count('Package: '));"
-        "print(hashlib.sha256(open('/opt/sbom.cdx.json', 'rb').read()).hexdigest())"
-    )
-    run = ["run", "--rm", "--entrypoint", "python", f"{PROJECT}-prod", "-c", script]
-    packages, debian, digest = engine.must(*run).splitlines()
-    assert hashlib.sha256(text.encode()).hexdigest() == digest
-    components = json.loads(text)["components"]
-    found = [item for item in components if item["purl"].startswith("pkg:pypi/")]
-    told = [(item["name"], item["version"]) for item in found]
-    assert sorted(told) == sorted(ast.literal_eval(packages))
-    assert len(told) >= 10
-    assert all(item["hashes"] and item["licenses"] for item in found)
-    assert sum(item["purl"].startswith("pkg:deb/debian/") for item in components) == int(debian)
-
-
-# --- without a network ----------------------------------------------------------------------
-
-
-@pytest.mark.container
-def test_without_a_network_the_same_layers_come_from_the_wheelhouse(
-    tree: Tree, engine: Engine
+def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
+    tree: Tree, engine: Engine, hub: str
 ) -> None:
-    """Not even a name to ask: a build with an interface, or one that asks an index, fails."""
-    tag = f"{PROJECT}-prod"
-    online = engine.inspect("image", tag)[tag]["RootFS"]["Layers"]
-    shutil.copyfile(tree.folder / "requirements/prod.txt", tree.folder / "requirements/dev.txt")
-    file = tree.folder / "docker/prod/Dockerfile"
-    text = file.read_text()
-    file.write_text(text.replace("WORKDIR /build\n", "WORKDIR /build\n" + ALONE))
+    lock = tree.folder / "docker/base/hub.lock"
+    before = lock.read_text()
+    here = replace(Project.from_environment(), root=tree.folder, hub=hub)
     try:
-        assert "OFFLINE=1 takes a wheelhouse" in tree.refused("prod-build", "OFFLINE=1")
-        tree.ok("vendor", timeout=600)
-        with tampered(tree, "tqdm") as wheel:
-            assert f"{wheel.name} is not what" in tree.refused("prod-build", "OFFLINE=1")
-        tree.ok("prod-build", "OFFLINE=1")
-        assert engine.inspect("image", tag)[tag]["RootFS"]["Layers"] == online
-        assert not list(tree.folder.glob("docker/wheels/*.whl")), "they are there for builds only"
+        bases.lock(here)
+        locked = dict(line.split() for line in lock.read_text().splitlines()[1:])
+        assert list(locked) == ["python:3.11-bookworm", "python:3.11-slim-bookworm"]
+        push(engine, hub, "build", "3.11-slim-bookworm")  # the tag moves on
+        hubs = [f"HUB={hub}", "BASE=hub", "LOCKED=1"]
+        tree.ok("prod-build", *hubs)
+        labels = labels_of(engine, f"{PROJECT}-prod")
+        assert labels["lighterage.base"] == f"hub {hub}"
+        digest = labels["org.opencontainers.image.base.digest"]
+        assert digest == locked["python:3.11-slim-bookworm"]
+        assert labels["org.opencontainers.image.base.name"] == f"{hub}/python"
+        lock.write_text(lock.read_text().replace(digest, f"sha256:{'0' * 64}"))
+        assert "does not serve" in tree.refused("prod-build", *hubs)
     finally:
-        file.write_text(text)
+        lock.write_text(before)
 
 
 # --- the same tree, the same image ------------------------------------------------------------

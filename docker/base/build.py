@@ -1,12 +1,16 @@
 """Makes a Python base image from Debian packages, for machines that reach no image registry.
 
-    python3 docker/base/build.py {runtime|build} --tag NAME:TAG --output FILE [--cache DIR]
+    python3 docker/base/build.py {runtime|build} --tag NAME:TAG --output FILE
+    python3 docker/base/build.py lock
 
 The packages of runtime.txt, for `build` those of build.txt as well, are resolved, fetched and
 verified by the apt of this machine, with state and settings of its own: nothing of the machine's
 apt changes, and root is not needed. They are unpacked, never installed, so no script of a package
 runs; the few files that such scripts would have made are written here. The archive that comes out
 is for `docker load` and `podman load`. Equal packages make equal bytes, wherever and by whomever.
+
+Which versions is written down in debian.*.lock, by `lock`. Those that the archive has no more are
+told, and the current ones taken; with --locked that is an error.
 
 Python 3.9 and the standard library are enough, beside apt-get and dpkg-deb.
 """
@@ -28,7 +32,8 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
+from urllib.parse import unquote
 
 HERE = Path(__file__).resolve().parent
 KINDS = {"runtime": ("runtime.txt",), "build": ("runtime.txt", "build.txt")}
@@ -77,6 +82,8 @@ LINKS = {
 STATUS = "var/lib/dpkg/status"
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
+# What was taken instead of what is locked: a label of the image, that docker/tools reads.
+UNLOCKED_LABEL = "lighterage.unlocked"
 CREATED = "1970-01-01T00:00:00Z"  # as good as any other time, and needs no clock
 CONFIG = {
     "Cmd": ["python3"],
@@ -85,6 +92,15 @@ CONFIG = {
         "LANG=C.UTF-8",
     ],
 }
+
+
+class Package(NamedTuple):
+    """A package's file, as the archive's signed lists have it."""
+
+    file: str
+    name: str
+    version: str
+    sha256: str
 
 
 class Failure(Exception):  # noqa: N818 - it is what the user reads, not a program's error
@@ -181,7 +197,7 @@ def settings(cache: Path, work: Path) -> str:
         "Dir::Log": work,
         "Dir::Etc::main": "/dev/null",
         "Dir::Etc::parts": "/dev/null",
-        "Dir::Etc::preferences": "/dev/null",
+        "Dir::Etc::preferences": work / "preferences",
         "Dir::Etc::preferencesparts": "/dev/null",
         "Dir::Etc::sourcelist": work / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
@@ -194,45 +210,126 @@ def settings(cache: Path, work: Path) -> str:
     return "\n".join([*lines, *(f'{name} "{value}";' for name, value in own.items())]) + "\n"
 
 
-def fetch(kind: str, cache: Path, work: Path) -> list[Path]:
-    """Have the packages of a kind and all that they need in the cache, as Debian signed them.
+def prepare(kind: str, pins: list[Package], cache: Path, work: Path) -> None:
+    """Lay out an apt of its own in `work`, with current lists, that prefers the pinned versions.
 
     Raises:
-        Failure: a source does not answer, a package is not there, or its bytes are wrong.
+        Failure: no source of packages answers.
     """
-    packages, left_out = read_lists(kind)
-    archives, config, empty = cache / "archives", work / "apt.conf", work / "empty"
-    for folder in (cache / "lists", archives, empty):
+    _, left_out = read_lists(kind)
+    for folder in (cache / "lists", cache / "archives", work / "empty"):
         (folder / "partial").mkdir(parents=True, exist_ok=True)
     # Nothing is installed, except that what is left out claims to be: that ends the search.
     claims = "Status: install ok installed\nVersion: 9999\nArchitecture: all\nMulti-Arch: foreign\n"
     stanzas = (f"Package: {name}\n{claims}Description: left out\n\n" for name in left_out)
     (work / "status").write_text("".join(stanzas), encoding="utf-8")
+    # Above 1000 a version is taken even where there is a newer one; one that is gone, never.
+    pinned = (f"Package: {p.name}\nPin: version {p.version}\nPin-Priority: 1001\n\n" for p in pins)
+    (work / "preferences").write_text("".join(pinned), encoding="utf-8")
     (work / "sources.list").write_text(sources(), encoding="utf-8")
-    config.write_text(settings(cache, work), encoding="utf-8")
-
-    _, stderr = run("apt-get", "-q", "update", apt_config=config)
+    (work / "apt.conf").write_text(settings(cache, work), encoding="utf-8")
+    _, stderr = run("apt-get", "-q", "update", apt_config=work / "apt.conf")
     if len(list((cache / "lists").glob("*_Packages*"))) < len(SUITES):
         raise Failure(f"no package lists: {complaint(stderr)}; check the network, and apt's proxy")
     if "W:" in stderr:  # the lists of the last time do
         say(f"apt-get update: {complaint(stderr)}")
-    install = ["apt-get", "-qq", "--yes", "install", *packages]
+
+
+def install_command(kind: str) -> list[str]:
+    """How apt is asked for the packages of a kind and all that they need."""
+    return ["apt-get", "-qq", "--yes", "--allow-downgrades", "install", *read_lists(kind)[0]]
+
+
+def plan(kind: str, work: Path) -> list[Package]:
+    """The packages of a kind, as apt would fetch them now.
+
+    Raises:
+        Failure: one is not there.
+    """
     # Against an empty folder, or what the cache has would not be told.
-    elsewhere = ["--print-uris", "-o", f"Dir::Cache::archives={empty}"]
-    plan, _ = run(*install, *elsewhere, apt_config=config)
-    found = re.findall(r"^'[^']+' (\S+) \d+ SHA256:(\w+)$", plan, re.MULTILINE)
-    if not found or len(found) != len(plan.splitlines()):
+    elsewhere = ["--print-uris", "-o", f"Dir::Cache::archives={work / 'empty'}"]
+    command = install_command(kind)
+    text, _ = run(*command, *elsewhere, apt_config=work / "apt.conf")
+    found = re.findall(r"^'[^']+' (\S+) \d+ SHA256:(\w+)$", text, re.MULTILINE)
+    if not found or len(found) != len(text.splitlines()):
         raise Failure("apt-get --print-uris does not say what to fetch; is apt 1.1 or newer?")
-    debs = {archives / name: digest for name, digest in sorted(found)}
+    packages = []
+    for file, digest in sorted(found):
+        name, version = file.split("_")[:2]
+        packages.append(Package(file, name, unquote(version), digest))
+    return packages
+
+
+def fetch(kind: str, packages: list[Package], cache: Path, work: Path) -> list[Path]:
+    """Have packages in the cache, as Debian signed them.
+
+    Raises:
+        Failure: a source does not answer, or a package's bytes are wrong.
+    """
+    debs = {cache / "archives" / package.file: package.sha256 for package in packages}
     for deb, digest in debs.items():  # apt takes any file of the right size for the right one
         if deb.exists() and sha256(deb) != digest:
             deb.unlink()
     if not all(deb.exists() for deb in debs):
-        run(*install, "--download-only", apt_config=config)
+        run(*install_command(kind), "--download-only", apt_config=work / "apt.conf")
     for deb, digest in debs.items():
         if not deb.exists() or sha256(deb) != digest:
             raise Failure(f"{deb} is not what Debian signed; run it again, or check the disk")
     return list(debs)
+
+
+def lock_file() -> Path:
+    """Where the packages of this machine's architecture are locked."""
+    return HERE / f"debian.{architecture()}.lock"
+
+
+def read_lock() -> list[Package]:
+    """The locked packages; none where nobody has locked this architecture's."""
+    if not lock_file().exists():
+        return []
+    lines = lock_file().read_text(encoding="utf-8").splitlines()
+    words = [line.split() for line in lines if line and not line.startswith("#")]
+    return [Package("", name, version, digest) for name, version, digest in words]
+
+
+def write_lock(cache: Path | None) -> None:
+    """Write down what the archive has now, for all kinds together."""
+    with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
+        work = Path(folder)
+        cache = (cache or work / "cache").absolute()
+        found = set()
+        with locked(cache):
+            for kind in KINDS:
+                prepare(kind, [], cache, work)
+                found.update(plan(kind, work))
+    lines = [f"{package.name} {package.version} {package.sha256}\n" for package in sorted(found)]
+    head = "# Written by `make lock`: Debian's packages of the base images, version and sha256.\n"
+    lock_file().write_text(head + "".join(lines), encoding="utf-8")
+    say(f"renewed docker/base/{lock_file().name}")
+
+
+def unlocked(packages: list[Package], *, strictly: bool) -> str:
+    """Say which packages are not the locked ones.
+
+    Raises:
+        Failure: `strictly`, and some are not.
+    """
+    lock = {package.name: package for package in read_lock()}
+    changes = [
+        f"{package.name} {lock[package.name].version if package.name in lock else 'unlocked'}"
+        f" -> {package.version}"
+        for package in packages
+        if package.name not in lock or lock[package.name].sha256 != package.sha256
+    ]
+    if not changes:
+        return ""
+    if not lock:
+        changes = [f"no package is locked for {architecture()}"]
+    line = f"Debian has other packages than {lock_file().name}: {', '.join(changes)}"
+    if strictly:
+        raise Failure(f"LOCKED=1, but {line}; make lock takes them over")
+    say(f"{line}; make lock takes them over")
+    return ", ".join(changes)
 
 
 def sha256(path: Path) -> str:
@@ -331,12 +428,12 @@ def write_tar(path: Path, folder: Path, names: list[str]) -> None:
             tar.add(folder / name, name, filter=uniform)
 
 
-def pack(root: Path, tag: str, work: Path) -> Path:
+def pack(root: Path, tag: str, labels: dict[str, str], work: Path) -> Path:
     """Make the archive of an image with one layer; returns where it is."""
     write_tar(work / "layer.tar", root, sorted(path.name for path in root.iterdir()))
     config = {
         "architecture": architecture(),
-        "config": CONFIG,
+        "config": {**CONFIG, "Labels": labels},
         "created": CREATED,
         "history": [{"created": CREATED, "created_by": "docker/base/build.py"}],
         "os": "linux",
@@ -360,7 +457,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def build(kind: str, tag: str, output: Path, cache: Path | None) -> None:
+def build(kind: str, tag: str, output: Path, cache: Path | None, *, strictly: bool) -> None:
     """Make the image of a kind, and put its archive at `output` in one step.
 
     Raises:
@@ -372,9 +469,13 @@ def build(kind: str, tag: str, output: Path, cache: Path | None) -> None:
         root.mkdir()
         cache = (cache or work / "cache").absolute()
         with locked(cache):
-            debs = fetch(kind, cache, work)
+            prepare(kind, read_lock(), cache, work)
+            packages = plan(kind, work)
+            changes = unlocked(packages, strictly=strictly)
+            debs = fetch(kind, packages, cache, work)
         assemble(debs, root)
-        pack(root, tag, work).replace(output)
+        labels = {UNLOCKED_LABEL: changes} if changes else {}
+        pack(root, tag, labels, work).replace(output)
 
 
 class Parser(argparse.ArgumentParser):
@@ -392,17 +493,23 @@ class Parser(argparse.ArgumentParser):
 def main() -> int:
     """Read the command line; returns the exit code."""
     parser = Parser(description="Make a Python base image from Debian packages.")
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--tag", required=True, help="NAME:TAG of the image")
-    parser.add_argument("--output", required=True, type=Path, help="the archive to write")
+    parser.add_argument("kind", choices=[*KINDS, "lock"], help="an image, or the lock of all")
+    parser.add_argument("--tag", default="", help="NAME:TAG of the image")
+    parser.add_argument("--output", type=Path, help="the archive to write")
     parser.add_argument("--cache", type=Path, help="keeps packages for the next time")
+    parser.add_argument("--locked", action="store_true", help="refuse other packages than locked")
     os.umask(0o022)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # tidily: it leaves no folder behind
     try:
         args = parser.parse_args()
+        if args.kind == "lock":
+            write_lock(args.cache)
+            return 0
         if not re.fullmatch(r"[a-z0-9][a-z0-9._/:-]*:\w[\w.-]*", args.tag):
             parser.error(f"--tag {args.tag}: use NAME:TAG, the name in lowercase")
-        build(args.kind, args.tag, args.output.absolute(), args.cache)
+        if args.output is None:
+            parser.error("--output is needed: the archive to write")
+        build(args.kind, args.tag, args.output.absolute(), args.cache, strictly=args.locked)
     except Failure as error:
         say(str(error))
         return 2

@@ -6,6 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import bases
 import host
 from project import Project, say
 from variants import Variant
@@ -80,7 +81,7 @@ def fmt(project: Project) -> int:
 
 
 def lock(project: Project) -> int:
-    """Pin requirements/*.in to requirements/*.txt with hashes; dev after prod, which binds it."""
+    """Renew all pins: the packages with their hashes, dev after prod, which binds it; the bases."""
     uv, env = host.uv(project)
     for name in ("uv", "prod", "sample-host", "dev"):
         command = [
@@ -91,4 +92,5 @@ def lock(project: Project) -> int:
         if subprocess.run(command, cwd=project.root, env=env, check=False).returncode:
             return 1
         say(f"renewed requirements/{name}.txt")
+    bases.lock(project)
     return 0

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import envfiles
 import host
+from bases import HUB_IMAGES
 from engine import Engine, quiet
-from images import HUB_IMAGES
 from project import Failure, Project
 from variants import Variant
 

@@ -88,6 +88,7 @@ class Engine:
         facts: dict[str, dict[str, Any]] = {}
         for item in json.loads(answer.stdout or "[]"):
             known = [item.get("Name", item.get("name", "")), *(item.get("RepoTags") or [])]
+            known += item.get("RepoDigests") or []
             for name in names:
                 if any(_same_name(name, other) for other in known):
                     facts[name] = item

@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path, PurePosixPath
 
+import bases
 import origin
 import wheelhouse
 from engine import Engine, output_of
@@ -21,14 +21,9 @@ from project import Failure, Project, say
 
 INPUTS_LABEL = "lighterage.inputs"
 BASE_LABEL = "lighterage.base"
-# The names that the Dockerfiles have as defaults: the full Python to build, the slim one to run.
-HUB_IMAGES = {"BASE": "python:3.11-bookworm", "RUNTIME": "python:3.11-slim-bookworm"}
-DEBIAN_BASES = {"BASE": "build", "RUNTIME": "runtime"}
 # BuildKit 0.11 and newer (engine 23) date image and history by it, so that the id is the same, too.
 # The Dockerfiles give files the same time: any does, if it is always the same.
 MOMENT = {"SOURCE_DATE_EPOCH": "1767225600"}
-# An engine that reaches no registry may take minutes to say so.
-PULL_SECONDS = 300
 
 SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
@@ -85,18 +80,12 @@ def seen_files(project: Project) -> Iterator[Path]:
                 yield path
 
 
-def base_scripts(project: Project) -> list[Path]:
-    """What makes the base images from Debian packages: the script, and its lists of packages."""
-    folder = project.root / "docker" / "base"
-    return sorted([*folder.glob("*.py"), *folder.glob("*.txt")])
-
-
 def inputs_of(project: Project, image: str) -> str:
     """The sha256 over all that goes into an image: names, modes, contents; base scripts too."""
     digest = hashlib.sha256()
     for path in [
         dockerfile_of(project, image),
-        *base_scripts(project),
+        *bases.scripts(project),
         *context_files(project, image),
     ]:
         name = path.relative_to(project.root).as_posix()
@@ -118,7 +107,9 @@ def up_to_date(project: Project, engine: Engine, *images: str, quietly: bool = T
         labels = known.get(tag, {}).get("Config", {}).get("Labels") or {}
         inputs = inputs_of(project, image)
         asked = f"hub {project.hub}".strip() if project.base == "hub" else project.base
-        same_base = asked in ("", labels.get(BASE_LABEL))
+        base = labels.get(BASE_LABEL, "")
+        same_base = asked in ("", base.removesuffix(bases.UNLOCKED))
+        same_base &= not (project.locked and base.endswith(bases.UNLOCKED))
         if labels.get(INPUTS_LABEL) == inputs and same_base:
             if not quietly:
                 say(f"image {tag} is up to date")
@@ -135,9 +126,13 @@ def _build(project: Project, engine: Engine, image: str, inputs: str) -> None:
             " docker.io, or docker-buildx-plugin from your engine's maker)",
             1,
         )
-    base, arguments = choose_base(project, engine)
+    base, arguments = bases.choose(project, engine)
     tag = tag_of(project, image)
     labels = {INPUTS_LABEL: inputs, BASE_LABEL: base, **origin.labels(project)}
+    runtime = (
+        "RUNTIME" if "{RUNTIME}" in dockerfile_of(project, image).read_text("utf-8") else "BASE"
+    )
+    labels.update(bases.labels(engine, arguments[runtime]))
     say(f"building image {tag} (base: {base})")
     started = time.monotonic()
     words = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
@@ -233,68 +228,3 @@ def ca_bundle(pip_conf: Path | None) -> Path | None:
         if candidate and Path(candidate).is_file():
             return Path(candidate)
     return None
-
-
-@cache
-def choose_base(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
-    """Which bases to build on, ready in the engine: a label for them, and the build arguments.
-
-    Raises:
-        Failure: the hub was asked for and does not answer, or Debian's packages failed.
-    """
-    if project.base != "debian":
-        prefix = f"{project.hub}/" if project.hub else ""
-        if engine.kind == "podman" and not project.hub:
-            prefix = "docker.io/library/"
-        arguments = {name: prefix + image for name, image in HUB_IMAGES.items()}
-        refused = _pull(engine, list(arguments.values()), offline=project.offline)
-        if refused is None:
-            return f"hub {project.hub}".strip(), arguments
-        if project.base == "hub":
-            raise Failure(f"BASE=hub, but the image registry does not serve: {refused}", 1)
-        say("no image registry answers; the base images are made from Debian packages instead")
-    bases = {name: _debian_base(project, engine, kind) for name, kind in DEBIAN_BASES.items()}
-    return "debian", bases
-
-
-def _pull(engine: Engine, images: list[str], *, offline: bool) -> str | None:
-    """Have the images in the engine; the reason when the registry does not serve one."""
-    have = engine.inspect("image", *images)
-    for image in images:
-        if image in have:
-            continue
-        if offline:
-            return f"{image} (OFFLINE=1 asks only the engine)"
-        answer = engine.ask("pull", image, timeout=PULL_SECONDS)
-        if answer.returncode:
-            return (answer.stderr.strip().splitlines() or [image])[-1]
-    return None
-
-
-def _debian_base(project: Project, engine: Engine, kind: str) -> str:
-    """The Debian-made base of that kind, built when its script changed; returns its name.
-
-    A second tag carries the script's hash, so that the engine itself knows what is current.
-    """
-    script = project.root / "docker" / "base" / "build.py"
-    digest = hashlib.sha256()
-    for path in base_scripts(project):
-        digest.update(path.read_bytes())
-    name = f"{project.name}-base:{kind}"
-    current = f"{name}-{digest.hexdigest()[:12]}"
-    if engine.inspect("image", current, name).keys() == {current, name}:
-        return name
-    output = project.state / f"base-{kind}-{os.getpid()}.tar"
-    cache = project.state / "debian"
-    command = [sys.executable, str(script), kind, "--tag", name]
-    command += ["--output", str(output), "--cache", str(cache)]
-    say(f"making base image {name} from Debian packages")
-    try:
-        code, said = output_of(command, os.environ)
-        if code:
-            raise Failure(f"{name}: {said.strip()[-2000:] or 'docker/base/build.py failed'}", 1)
-        engine.must("load", "--input", str(output))
-    finally:
-        output.unlink(missing_ok=True)
-    engine.must("tag", name, current)
-    return name

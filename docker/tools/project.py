@@ -51,6 +51,7 @@ class Project:
     yes: bool
     debugger: bool
     offline: bool = False
+    locked: bool = False
     file: str = ""
     registry: str = ""
 
@@ -85,6 +86,7 @@ class Project:
             yes=knob("YES") == "1",
             debugger=knob("DEBUGGER") == "1",
             offline=knob("OFFLINE") == "1",
+            locked=knob("LOCKED") == "1",
             file=knob("FILE"),
             registry=knob("REGISTRY").rstrip("/"),
         )

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import bases
 import images
 import wheelhouse
 from engine import Engine
@@ -24,7 +25,7 @@ def reproduce(project: Project, variant: Variant, engine: Engine) -> int:
         Failure: a layer differs; the line names the first file that does.
     """
     wheels = wheelhouse.wheels(project)
-    base, arguments = images.choose_base(project, engine)
+    base, arguments = bases.choose(project, engine)
     tags = [f"{images.tag_of(project, variant.name)}:reproduce-{n}" for n in (1, 2)]
     try:
         for number, tag in enumerate(tags):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import bases
 import front
 import host
 import images
@@ -36,7 +37,7 @@ def vendor(project: Project) -> int:
 
 def _in_container(project: Project, engine: Engine) -> None:
     """Have the builds' own Python choose: its version, its platform, its markers."""
-    _, arguments = images.choose_base(project, engine)
+    _, arguments = bases.choose(project, engine)
     user = (0, 0) if engine.kind == "podman" and os.getuid() != 0 else owner()
     mounts = {"/requirements:ro": project.root / "requirements"}
     mounts["/wheels"] = wheelhouse.folder_of(project)

@@ -30,6 +30,7 @@ from benchmarks import machine, report
 from benchmarks.data import MB
 from tree import REPOSITORY, Tree
 
+import bases
 import images
 from engine import Engine
 from project import Failure, Project
@@ -152,7 +153,7 @@ class Yard:
 
     def _build(self, root: Path, dockerfile: Path, tag: str, *more: str) -> str:
         client, env = self.engine.builder or (self.engine.client, {})
-        _, arguments = images.choose_base(self.project, self.engine)
+        _, arguments = bases.choose(self.project, self.engine)
         command = [client, "build", "--progress", "plain", "--file", str(dockerfile), "--tag", tag]
         command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
         command += [f"--secret=id={key},src={path}" for key, path in images.build_secrets().items()]
@@ -187,7 +188,7 @@ def size(yard: Yard, rounds: int) -> Iterator[Row]:
     whole = Row("image, all files", "MB", most=95, share=0.6)
     gzip = Row("its layers, gzip -6 (docker push)", "MB", most=31, share=0.6)
     zstd = Row("its layers, zstd -3", "MB", most=31, share=0.6)
-    _, arguments = images.choose_base(yard.project, yard.engine)
+    _, arguments = bases.choose(yard.project, yard.engine)
     for image, figures in ((yard.image, "ours"), (yard.peer_image, "peer")):
         with saved(yard.engine, image) as layers:
             getattr(whole, figures).append(Content.of(layers).size / MB)
@@ -305,7 +306,7 @@ def start(yard: Yard, rounds: int) -> Iterator[Row]:
     above = Row("of it above the bare engine", "s", most=0.5)
     helping = Row("python -m tasks 2 --help, inside", "s", most=0.15)
     client = yard.engine.client
-    _, arguments = images.choose_base(yard.project, yard.engine)
+    _, arguments = bases.choose(yard.project, yard.engine)
     bare = [client, "run", "--rm", "--entrypoint", "true", arguments["RUNTIME"]]
     inside = [client, "run", "--rm", "--entrypoint", "python", yard.image, "-c", HELP]
     yard.tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help")
@@ -354,7 +355,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="lighterage-bench-") as folder:
         yard = Yard(Path(folder), engine)
         try:
-            base, _ = images.choose_base(yard.project, engine)
+            base, _ = bases.choose(yard.project, engine)
             for name in options.only:
                 report.note(name)
                 rows += PARTS[name](yard, max(options.rounds, 1))
