@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tree import REPOSITORY, Tree
+from tree import REPOSITORY, Tree, engine_or_skip
 
 from engine import Engine
 
@@ -31,18 +31,10 @@ for line in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
 pytestmark = pytest.mark.container
 
 
-def _engine() -> Engine:
-    """Give the engine, or skip loudly."""
-    engine = Engine.find("docker")
-    if engine is None or engine.builder is None or engine.compose is None:
-        pytest.skip("NO CONTAINER ENGINE HERE: both images, their services and limits go untested")
-    return engine
-
-
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    """Give the engine."""
-    return _engine()
+    """Give the engine, or skip loudly."""
+    return engine_or_skip("both images, their services and limits")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tree import REPOSITORY, Tree
+from tree import REPOSITORY, Tree, engine_or_skip
 
 import images
 from engine import Engine, quiet
@@ -117,10 +117,7 @@ def recorded(engine: Engine) -> list[str]:
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     """Give the engine, or skip loudly."""
-    engine = Engine.find("docker")
-    if engine is None or engine.builder is None or engine.compose is None:
-        pytest.skip("NO CONTAINER ENGINE HERE: that images keep no secret goes unproved")
-    return engine
+    return engine_or_skip("that images keep no secret goes unproved")
 
 
 @pytest.fixture(scope="module")

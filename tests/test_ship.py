@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tree import REPOSITORY, Tree
+from tree import REPOSITORY, Tree, engine_or_skip
 
 import bases
 import images
@@ -76,10 +76,7 @@ def test_without_git_there_is_the_version_at_least(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     """Give the engine, or skip loudly."""
-    engine = Engine.find("docker")
-    if engine is None or engine.builder is None:
-        pytest.skip("NO CONTAINER ENGINE HERE: saving, loading and pushing go untested")
-    return engine
+    return engine_or_skip("saving, loading and pushing go untested")
 
 
 @pytest.fixture(scope="module")

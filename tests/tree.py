@@ -9,6 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from engine import Engine
+
+# The engine whose containers are tested: `make test ENGINE=podman`.
+ENGINE = os.environ.get("LIGHTERAGE_TEST_ENGINE", "docker")
 REPOSITORY = Path(__file__).parents[1]
 LEFT_OUT = (
     ".git", ".venv", ".lighterage", "data", "__pycache__", "*.pyc", ".*_cache", ".env",
@@ -16,6 +22,18 @@ LEFT_OUT = (
 )  # fmt: skip
 NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1", "CONTAINER_HOST": "tcp://127.0.0.1:1"}
 """Where no engine answers, whatever clients there are."""
+
+
+def engine_or_skip(untested: str) -> Engine:
+    """Give the engine with all that it takes, or skip loudly.
+
+    Args:
+        untested: What nobody can tell without one.
+    """
+    engine = Engine.find(ENGINE)
+    if engine is None or engine.builder is None or engine.compose is None:
+        pytest.skip(f"NO CONTAINER ENGINE HERE: {untested}")
+    return engine
 
 
 class Tree:
@@ -41,7 +59,7 @@ class Tree:
         kept |= {"DOCKER_HOST", "DOCKER_CONFIG"}
         base = {key: value for key, value in os.environ.items() if key in kept}
         if self.project:
-            base["PROJECT"] = self.project
+            base |= {"PROJECT": self.project, "ENGINE": ENGINE}
         return {**base, **self.env, **(env or {})}
 
     def make(

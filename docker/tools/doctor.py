@@ -54,6 +54,8 @@ def _engine_rows(project: Project, engine: Engine | None) -> list[Row]:
         rows.append(Row("compose", "ok", " ".join(engine.compose[0])))
     else:
         fix = "install docker-compose-plugin, or Debian's docker-compose"
+        if engine.kind == "podman":
+            fix += "; the latter needs podman's socket (podman system service)"
         rows.append(Row("compose", "missing", fix))
     prefix = f"{project.hub}/" if project.hub else ""
     image = prefix + HUB_IMAGES["RUNTIME"]

@@ -21,6 +21,8 @@ from variants import Variant
 
 # Servers that the tests fetch from, and the Debian package of each.
 SERVERS = {"dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto"}
+# How many schedules of faults they try.
+FAULTS = "LIGHTERAGE_FAULTS"
 # Programs that the benchmark runs beside the project.
 PEERS = {
     "sshd": "openssh-server", "scp": "openssh-client", "rsync": "rsync", "lftp": "lftp",
@@ -245,7 +247,8 @@ def test(project: Project) -> int:
     """Set up what the tests need, and run them; ARGS go to pytest."""
     python = host.environment(project)
     _have({**PEERS, **SERVERS}, "tests that need it are skipped")
-    return host.foreground(project, [str(python), "-m", "pytest", *project.args], _untold())
+    env = {**_untold(), "LIGHTERAGE_TEST_ENGINE": project.engine}
+    return host.foreground(project, [str(python), "-m", "pytest", *project.args], env)
 
 
 def bench(project: Project) -> int:
@@ -270,7 +273,7 @@ def _untold() -> dict[str, str]:
     return {
         key: value
         for key, value in os.environ.items()
-        if key not in drop and not key.startswith("LIGHTERAGE_")
+        if key not in drop and (key == FAULTS or not key.startswith("LIGHTERAGE_"))
     }
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -21,9 +24,9 @@ from project import Failure, Project, say
 
 INPUTS_LABEL = "lighterage.inputs"
 BASE_LABEL = "lighterage.base"
-# BuildKit 0.11 and newer (engine 23) date image and history by it, so that the id is the same, too.
-# The Dockerfiles give files the same time: any does, if it is always the same.
-MOMENT = {"SOURCE_DATE_EPOCH": "1767225600"}
+# BuildKit 0.11 and newer (engine 23) and podman date image and history by it, so that the id is the
+# same, too. The Dockerfiles give files the same time: any does, if it is always the same.
+MOMENT = "1767225600"
 
 SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
@@ -137,44 +140,67 @@ def _build(project: Project, engine: Engine, image: str, inputs: str) -> None:
     started = time.monotonic()
     words = [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
     wheels = wheelhouse.wheels(project)
-    build_image(engine, image, project.root, tag, arguments=arguments, wheels=wheels, more=words)
+    words += ["--network", "none"] if wheels else []
+    with staged(project, image, wheels) as context:
+        build_image(engine, image, context, tag, arguments=arguments, more=words)
     say(f"built image {tag} in {time.monotonic() - started:.0f} s")
+
+
+@contextlib.contextmanager
+def staged(project: Project, image: str, wheels: Sequence[Path]) -> Iterator[Path]:
+    """Give a folder with what goes into an image, and nothing else, for a while.
+
+    Not every builder asks .dockerignore about what a Dockerfile mounts: podman 4's does not, and
+    would bring .git and the env files into dev.
+
+    Args:
+        project: Of the tree.
+        image: `dev`, `prod`, ... or `sample-host`.
+        wheels: To install from, without a network; where there are none, from the index.
+    """
+    with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
+        context = Path(folder)
+        for path in [dockerfile_of(project, image), *context_files(project, image)]:
+            to = context / path.relative_to(project.root)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, to, follow_symlinks=False)
+        wheelhouse.lay_out(wheels, context)
+        yield context
 
 
 def build_image(
     engine: Engine,
     image: str,
-    root: Path,
+    context: Path,
     tag: str,
     *,
     arguments: Mapping[str, str],
-    wheels: Sequence[Path],
     more: Sequence[str],
 ) -> None:
-    """Build an image from a tree.
+    """Build an image from a folder.
 
     Args:
         engine: One that can build.
         image: `dev`, `prod`, ... or `sample-host`.
-        root: The tree.
+        context: As `staged` gives it.
         tag: The name that it gets.
         arguments: Of the build.
-        wheels: To install from, without a network; where there are none, from the index.
         more: Words for the client.
 
     Raises:
         Failure: A step failed; what it said was shown.
     """
     client, extra = engine.builder or (engine.client, {})
-    command = [client, "build", "--file", str(root / "docker" / image / "Dockerfile")]
-    command += ["--tag", tag, *(["--network", "none"] if wheels else []), *more]
+    command = [client, "build", "--file", str(context / "docker" / image / "Dockerfile"), "--tag", tag, *more]
+    if engine.kind == "podman":
+        # Its cache (buildah 1.28) does not look into what a step mounts: dev would stay as it was.
+        command += ["--timestamp", MOMENT, "--no-cache"]
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     for name, path in build_secrets().items():
         command += ["--secret", f"id={name},src={path}"]
-    command.append(str(root))
-    with wheelhouse.laid_out(wheels, root):
-        code = _shown_when_wanted(command, {**os.environ, **extra, **MOMENT})
+    command.append(str(context))
+    code = _shown_when_wanted(command, {**os.environ, **extra, "SOURCE_DATE_EPOCH": MOMENT})
     if code:
         raise Failure(f"image {tag} was not built; the step that failed is above", 1)
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,15 +25,14 @@ def reproduce(project: Project, variant: Variant, engine: Engine) -> int:
     wheels = wheelhouse.wheels(project)
     base, arguments = bases.choose(project, engine)
     tags = [f"{images.tag_of(project, variant.name)}:reproduce-{n}" for n in (1, 2)]
+    more = ["--no-cache", *(["--network", "none"] if wheels else [])]
     try:
         for number, tag in enumerate(tags):
-            with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
-                copy = Path(folder) / f"clone {number}"
-                _copy(project, variant.name, copy, number)
+            with images.staged(project, variant.name, wheels) as context:
+                _vary(context, number)
                 images.build_image(
-                    engine, variant.name, copy, tag,
-                    arguments=arguments, wheels=wheels, more=["--no-cache"],
-                )  # fmt: skip
+                    engine, variant.name, context, tag, arguments=arguments, more=more
+                )
         facts = engine.inspect("image", *tags)
         layers = [facts[tag]["RootFS"]["Layers"] for tag in tags]
         if layers[0] != layers[1]:
@@ -50,15 +47,12 @@ def reproduce(project: Project, variant: Variant, engine: Engine) -> int:
     return 0
 
 
-def _copy(project: Project, image: str, folder: Path, number: int) -> None:
-    """Copy what a build needs, with other times and other modes each time."""
-    needed = [*images.context_files(project, image), images.dockerfile_of(project, image)]
-    for path in [*needed, project.root / ".dockerignore"]:
-        to = folder / path.relative_to(project.root)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, to)
-        to.chmod((path.stat().st_mode & 0o700) | (0o044 if number else 0))
-        os.utime(to, (10**9 * (number + 1),) * 2)
+def _vary(context: Path, number: int) -> None:
+    """Give what a build needs other times and other modes each time."""
+    for path in context.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod((path.stat().st_mode & 0o700) | (0o044 if number else 0))
+            os.utime(path, (10**9 * (number + 1),) * 2)
 
 
 def _first_difference(engine: Engine, tags: list[str]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from project import Failure, Project, give_to_owner
@@ -76,23 +75,12 @@ def wheels(project: Project) -> list[Path]:
     return found
 
 
-@contextlib.contextmanager
-def laid_out(found: Sequence[Path], root: Path) -> Iterator[None]:
-    """Have wheels in the one folder of the tree where a build sees them, for its time alone."""
-    seen = root / "docker" / "wheels"
-    seen.mkdir(exist_ok=True)
-    _clear(seen)  # a build that was killed leaves some
-    try:
-        for wheel in found:
-            shutil.copyfile(wheel, seen / wheel.name)
-        yield
-    finally:
-        _clear(seen)
-
-
-def _clear(folder: Path) -> None:
-    for wheel in folder.glob("*.whl"):
-        wheel.unlink()
+def lay_out(found: Sequence[Path], context: Path) -> None:
+    """Put wheels where a build from that folder sees them; without any, the place alone."""
+    seen = context / "docker" / "wheels"
+    seen.mkdir(parents=True, exist_ok=True)
+    for wheel in found:
+        shutil.copyfile(wheel, seen / wheel.name)
 
 
 def _sha256(path: Path) -> str:
