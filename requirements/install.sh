@@ -20,24 +20,28 @@ if [ -s "$pip_conf" ]; then
 fi
 
 "$python" -m venv --without-pip "$work/uv"
-# Out of the wheel that Python has for its environments: to install it there first takes 3 s.
-"$python" - "$work/pip" <<'END'
-import ensurepip, pathlib, sys, sysconfig, zipfile
+# pip comes out of the wheel that Python has for its environments: to install it there takes 3 s. uv
+# reads no pip.conf: what it needs of one is handed over in its own variables.
+settings=$("$python" - "$work/pip" "$pip_conf" <<'END'
+import configparser, ensurepip, pathlib, sys, sysconfig, zipfile
 bundled = pathlib.Path(ensurepip.__file__).with_name("_bundled")
 folder = pathlib.Path(sysconfig.get_config_var("WHEEL_PKG_DIR") or bundled)
 zipfile.ZipFile(max(folder.glob("pip-*.whl"))).extractall(sys.argv[1])
+config = configparser.RawConfigParser()
+try:
+    config.read(sys.argv[2], encoding="utf-8")
+except configparser.Error as error:
+    sys.exit(f"pip.conf: {str(error).splitlines()[0]}")
+for name in ("index-url", "extra-index-url", "trusted-host"):
+    values = [config.get(part, key) for part in ("global", "install") if part in config
+              for key in config[part] if key.replace("_", "-") == name]
+    print(*(values[-1].split() if values else []))
 END
-pip_itself() { PYTHONPATH="$work/pip" "$work/uv/bin/python" -m pip "$@"; }
-# uv reads no pip.conf: what it needs of one is handed over in its own variables. Sorted, so that
-# [install] comes after [global], and wins.
-config=$(pip_itself config list)
-setting() {
-    printf '%s\n' "$config" |
-        sed -n -E "s/^(global|install)\.$1='(.*)'\$/\2/p" | tail -n 1 | sed 's/\\n/ /g'
-}
-index=${PIP_INDEX_URL:-$(setting index-url)}
-extra=${PIP_EXTRA_INDEX_URL:-$(setting extra-index-url)}
-trusted=${PIP_TRUSTED_HOST:-$(setting trusted-host)}
+)
+setting() { printf '%s\n' "$settings" | sed -n "$1p"; }
+index=${PIP_INDEX_URL:-$(setting 1)}
+extra=${PIP_EXTRA_INDEX_URL:-$(setting 2)}
+trusted=${PIP_TRUSTED_HOST:-$(setting 3)}
 if [ -n "$index" ]; then export UV_DEFAULT_INDEX="$index"; fi
 if [ -n "$extra" ]; then export UV_INDEX="$extra"; fi
 if [ -n "$trusted" ]; then export UV_INSECURE_HOST="$trusted"; fi
@@ -45,8 +49,8 @@ if [ -n "$trusted" ]; then export UV_INSECURE_HOST="$trusted"; fi
 pip() {
     command=$1
     shift
-    pip_itself "$command" --quiet --disable-pip-version-check --no-input \
-        --require-hashes --only-binary :all: "$@"
+    PYTHONPATH="$work/pip" "$work/uv/bin/python" -m pip "$command" --quiet \
+        --disable-pip-version-check --no-input --require-hashes --only-binary :all: "$@"
 }
 
 if [ "$1" = --wheels ]; then
