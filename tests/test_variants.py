@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import pytest
 from tree import ENGINE, REPOSITORY, Tree, engine_or_skip
 
-
 PROJECT = f"lighterage-test-variants-{os.getpid()}"
 pytestmark = pytest.mark.container
 

@@ -191,7 +191,8 @@ def build_image(
         Failure: A step failed; what it said was shown.
     """
     client, extra = engine.builder or (engine.client, {})
-    command = [client, "build", "--file", str(context / "docker" / image / "Dockerfile"), "--tag", tag, *more]
+    command = [client, "build", "--file", str(context / "docker" / image / "Dockerfile")]
+    command += ["--tag", tag, *more]
     if engine.kind == "podman":
         # Its cache (buildah 1.28) does not look into what a step mounts: dev would stay as it was.
         command += ["--timestamp", MOMENT, "--no-cache"]
