@@ -53,10 +53,10 @@ def labels(engine: Engine, base: str) -> dict[str, str]:
     """What an image is based on, in the OCI's terms: a registry's digest, else an image id."""
     facts = engine.inspect("image", base).get(base, {})
     prefix = "org.opencontainers.image.base."
-    digests: list[str] = facts.get("RepoDigests") or []
-    if digests:
-        name, _, digest = digests[0].partition("@")
-        return {prefix + "name": name, prefix + "digest": digest}
+    for known in facts.get("RepoDigests") or []:  # podman has some of what it was never served
+        name, _, digest = known.partition("@")
+        if base.startswith((f"{name}@", f"{name}:")):
+            return {prefix + "name": name, prefix + "digest": digest}
     return {prefix + "digest": facts["Id"]} if facts else {}
 
 
@@ -134,7 +134,7 @@ def _pull(engine: Engine, images: list[str], *, offline: bool) -> str | None:
 
 def _pull_anew(engine: Engine, images: list[str]) -> str | None:
     for image in images:
-        answer = engine.ask("pull", image, timeout=PULL_SECONDS)
+        answer = engine.pull(image, PULL_SECONDS)
         if answer.returncode:
             return (answer.stderr.strip().splitlines() or [image])[-1]
     return None
@@ -171,7 +171,7 @@ def _debian_base(project: Project, engine: Engine, kind: str) -> str:
             raise Failure(f"{name}: {said.strip()[-2000:] or 'docker/base/build.py failed'}", 1)
         for line in said.splitlines():
             say(line.removeprefix("base: "))
-        engine.must("load", "--input", str(output))
+        engine.must("load", "--input", str(output), timeout=None)
     finally:
         output.unlink(missing_ok=True)
     engine.must("tag", name, current)

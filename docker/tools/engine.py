@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from project import Failure
 
@@ -30,12 +31,14 @@ def on_path(name: str) -> list[str]:
     return list(found.values())
 
 
-def quiet(*command: str, timeout: float | None = 30) -> subprocess.CompletedProcess[str]:
+def quiet(
+    *command: str, timeout: float | None = 30, stdin: IO[bytes] | int = subprocess.DEVNULL
+) -> subprocess.CompletedProcess[str]:
     """Run a command for its answer; one that hangs or is missing counts as failed."""
     try:
         return subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -61,17 +64,17 @@ class Engine:
                 return cls(kind, client)
         return None
 
-    def ask(self, *arguments: str, timeout: float | None = 60) -> subprocess.CompletedProcess[str]:
-        """Run the client for its answer, whatever its exit code."""
-        return quiet(self.client, *arguments, timeout=timeout)
+    def ask(self, *arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run the client for its answer, whatever its exit code; `how` goes to `quiet`."""
+        return quiet(self.client, *arguments, **{"timeout": 60, **how})
 
-    def must(self, *arguments: str) -> str:
+    def must(self, *arguments: str, **how: Any) -> str:
         """Run the client for its answer.
 
         Raises:
             Failure: the engine refused, in its own words.
         """
-        answer = self.ask(*arguments)
+        answer = self.ask(*arguments, **how)
         if answer.returncode:
             words = answer.stderr.strip().splitlines() or ["no reason given"]
             raise Failure(f"{self.kind} {' '.join(arguments[:2])} failed: {words[-1]}", 1)
@@ -93,6 +96,27 @@ class Engine:
                 if any(_same_name(name, other) for other in known):
                     facts[name] = item
         return facts
+
+    def pull(self, reference: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Bring an image from its registry."""
+        return self.ask("pull", *self._plainly(reference), reference, timeout=timeout)
+
+    def push(self, reference: str) -> tuple[subprocess.CompletedProcess[str], str]:
+        """Bring an image to its registry; gives the digest that it has there, too."""
+        if self.kind == "docker":
+            answer = self.ask("push", reference, timeout=None)
+            digest = re.search(r"sha256:[0-9a-f]{64}", answer.stdout)
+            return answer, digest[0] if digest else ""
+        with tempfile.NamedTemporaryFile("r", prefix="lighterage-") as file:
+            words = ["--digestfile", file.name, *self._plainly(reference)]
+            answer = self.ask("push", *words, reference, timeout=None)
+            return answer, file.read().strip()
+
+    def _plainly(self, reference: str) -> list[str]:
+        """Have podman do as docker does: a registry on this machine may do without TLS."""
+        host = reference.partition("/")[0].partition(":")[0]
+        here = host == "localhost" or host.startswith("127.")
+        return ["--tls-verify=false"] if here and self.kind == "podman" else []
 
     @cached_property
     def builder(self) -> tuple[str, Mapping[str, str]] | None:

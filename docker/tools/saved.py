@@ -37,7 +37,7 @@ def saved(engine: Engine, image: str) -> Iterator[Iterator[Layer]]:
     """
     with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
         path = Path(folder) / "image.tar"
-        engine.must("save", "--output", str(path), image)
+        engine.must("save", "--output", str(path), image, timeout=None)
         with tarfile.open(path) as archive:
             yield _layers(archive)
 

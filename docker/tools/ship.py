@@ -6,9 +6,10 @@ import contextlib
 import gzip
 import hashlib
 import os
-import re
 import shutil
 import subprocess
+import tempfile
+import zlib
 from pathlib import Path
 
 import images
@@ -66,7 +67,7 @@ def load(project: Project, engine: Engine) -> int:
     """Bring in a file that `save` wrote, if it is still what was written.
 
     Raises:
-        Failure: no file, no checksum, or another content.
+        Failure: no file, no checksum, another content, or the engine refused.
     """
     if not project.file:
         raise Failure("load needs a file: make load FILE=name.tar.gz, with name.tar.gz.sha256")
@@ -78,8 +79,15 @@ def load(project: Project, engine: Engine) -> int:
     told = beside.read_text(encoding="utf-8").split()
     if not told or told[0] != _sha256(path):
         raise Failure(f"{path}: is not what {beside.name} says: fetch it again", 6)
-    answer = engine.must("load", "--input", str(path))
-    say(answer.splitlines()[-1])
+    # Unpacked here: podman 4.3 reads no image of this kind that is compressed.
+    with tempfile.TemporaryFile(dir=project.state) as unpacked:
+        try:
+            with gzip.open(path) as packed:
+                shutil.copyfileobj(packed, unpacked, 2**20)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise Failure(f"{path}: is not what make save writes: {error}", 7) from None
+        unpacked.seek(0)
+        say(engine.must("load", stdin=unpacked, timeout=None).splitlines()[-1])
     return 0
 
 
@@ -95,17 +103,16 @@ def push(project: Project, variant: Variant, engine: Engine) -> int:
     there = f"{project.registry}/{tag}:{version_of(project)}"
     engine.must("tag", tag, there)
     try:
-        answer = engine.ask("push", there, timeout=None)
+        answer, digest = engine.push(there)
         if answer.returncode:
             words = answer.stderr.strip().splitlines() or ["no reason given"]
             raise Failure(f"{there} was not pushed: {words[-1]}", 5)
-        digest = re.search(r"sha256:[0-9a-f]{64}", answer.stdout)
     finally:
         with contextlib.suppress(Failure):
             engine.must("image", "rm", there)
-    if digest is None:
+    if not digest:
         raise Failure(f"{there}: the registry gave no digest", 5)
-    print(f"{there}@{digest.group(0)}")
+    print(f"{there}@{digest}")
     return 0
 
 
