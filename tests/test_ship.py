@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from tree import REPOSITORY, Tree, engine_or_skip
@@ -248,6 +250,18 @@ def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
 
 
 # --- the same tree, the same image ------------------------------------------------------------
+
+
+def test_an_image_of_several_registries_has_the_digest_of_the_one_that_was_asked() -> None:
+    served = [f"{name}/library/python@sha256:{name}" for name in ("a.example", "b.example:5000")]
+    engine = SimpleNamespace(inspect=lambda _, name: {name: {"Id": "x", "RepoDigests": served}})
+    for base, digest in (
+        ("b.example:5000/library/python:3.11-bookworm", "sha256:b.example:5000"),
+        ("a.example/library/python@sha256:a.example", "sha256:a.example"),
+        ("python:3.11-bookworm", "x"),
+    ):
+        labels = bases.labels(cast(Engine, engine), base)
+        assert labels["org.opencontainers.image.base.digest"] == digest
 
 
 @pytest.mark.container

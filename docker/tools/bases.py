@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from engine import Engine, output_of
 from project import Failure, Project, give_to_owner, say
@@ -53,11 +55,23 @@ def labels(engine: Engine, base: str) -> dict[str, str]:
     """What an image is based on, in the OCI's terms: a registry's digest, else an image id."""
     facts = engine.inspect("image", base).get(base, {})
     prefix = "org.opencontainers.image.base."
-    for known in facts.get("RepoDigests") or []:  # podman has some of what it was never served
-        name, _, digest = known.partition("@")
-        if base.startswith((f"{name}@", f"{name}:")):
-            return {prefix + "name": name, prefix + "digest": digest}
+    name, digest = _served(facts, base)
+    if digest:
+        return {prefix + "name": name, prefix + "digest": digest}
     return {prefix + "digest": facts["Id"]} if facts else {}
+
+
+def _served(facts: Mapping[str, Any], reference: str) -> tuple[str, str]:
+    """By which name and digest a registry served an image; empty where none did.
+
+    The same image may have come from other registries, too, and podman knows digests of what none
+    served: the name counts.
+    """
+    for known in facts.get("RepoDigests") or []:
+        name, _, digest = known.partition("@")
+        if reference.startswith((f"{name}@", f"{name}:")):
+            return name, digest
+    return "", ""
 
 
 def lock(project: Project) -> None:
@@ -72,8 +86,7 @@ def lock(project: Project) -> None:
         say(f"{_hub_lock(project).name} stays as it is: {refused}")
         return
     facts = engine.inspect("image", *references.values())
-    digests = {image: facts[name]["RepoDigests"] for image, name in references.items()}
-    lines = [f"{image} {found[0].partition('@')[2]}\n" for image, found in digests.items()]
+    lines = [f"{image} {_served(facts[name], name)[1]}\n" for image, name in references.items()]
     comment = [line for line in _hub_lock(project).read_text("utf-8").splitlines(keepends=True)
                if line.startswith("#")]  # fmt: skip
     _hub_lock(project).write_text("".join(comment + lines), encoding="utf-8")
