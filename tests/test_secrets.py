@@ -209,10 +209,15 @@ def test_the_cache_of_packages_keeps_no_account(tree: Tree, engine: Engine, tmp_
         f"ls {mount[2]}/uv && ! grep -raoFf /run/secrets/mark {mount[2]}\n"
     )
     client, env = engine.builder or ("", {})
+    command = [client, "build", "--label", f"of={PROJECT}"]
     done = subprocess.run(
-        [client, "build", "--secret", f"id=mark,src={tmp_path / 'mark'}", str(tmp_path)],
-        env={**os.environ, **env}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [*command, "--secret", f"id=mark,src={tmp_path / 'mark'}", str(tmp_path)],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    engine.ask("image", "prune", "--force", "--filter", f"label=of={PROJECT}")
     assert done.returncode == 0, done.stderr[-2000:]
 
 

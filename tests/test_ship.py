@@ -94,6 +94,7 @@ def tree(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
         yield tree
     finally:
         tree.make("clean", "ENV=prod")
+        engine.ask("volume", "rm", f"{PROJECT}-prod-data")
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +318,7 @@ def test_a_package_more_fetches_no_other_again(tree: Tree, engine: Engine) -> No
     assert more is not None
     client, env = engine.builder or ("", {})
     command = [client, "build", "--progress", "plain", "--target", "builder"]
+    command += ["--label", f"of={PROJECT}"]
     command += ["--file", str(tree.folder / "docker/prod/Dockerfile")]
     command += ["--build-arg", f"BASE={PROJECT}-base:build"]
     command += [f"--secret=id={key},src={path}" for key, path in images.build_secrets().items()]
@@ -331,6 +333,7 @@ def test_a_package_more_fetches_no_other_again(tree: Tree, engine: Engine) -> No
             )  # fmt: skip
             said.append(done.stdout + done.stderr)
     finally:
+        engine.ask("image", "prune", "--force", "--filter", f"label=of={PROJECT}")
         for path, text in kept.items():
             path.write_text(text)
     assert re.search(r"Installed \d\d packages", said[1])

@@ -155,6 +155,7 @@ class Yard:
         client, env = self.engine.builder or (self.engine.client, {})
         _, arguments = bases.choose(self.project, self.engine)
         command = [client, "build", "--progress", "plain", "--file", str(dockerfile), "--tag", tag]
+        command += ["--label", f"of={self.name}"]
         command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
         command += [f"--secret=id={key},src={path}" for key, path in images.build_secrets().items()]
         done = subprocess.run(
@@ -166,9 +167,11 @@ class Yard:
         return done.stdout
 
     def forget(self) -> None:
-        """Remove the images."""
+        """Remove what came into the engine."""
         self.tree.make("clean", "ENV=prod")
+        self.engine.ask("volume", "rm", f"{self.name}-prod-data")
         self.engine.ask("image", "rm", f"{self.name}-cold", self.peer_image)
+        self.engine.ask("image", "prune", "--force", "--filter", f"label=of={self.name}")
 
 
 def timed(work: Callable[[], object]) -> float:
