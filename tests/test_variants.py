@@ -153,6 +153,13 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
         ("pids_limit: 128", "pids_limit: 129"),
         ("mem_limit: 1g", "mem_limit: 2g"),
         ("restart: unless-stopped", 'restart: "no"'),
+        ("interval: 30s", "interval: 31s"),
+        (
+            "      HOME: /tmp\n",
+            "      HOME: /tmp\n      MORE: and more\n      A_TOKEN: not-to-be-shown\n",
+        ),
+        ("    stop_grace_period", "    shm_size: 128m\n    stop_grace_period"),
+        ("-prod-tasks\n", "-prod-tasks\n    labels: {a: b}\n"),
         ("    networks: [tasks]\n", '    networks: [tasks]\n    ports: ["127.0.0.1::9999"]\n'),
     )
     change(
@@ -160,6 +167,7 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
         "config.yaml",
         ("log_level: WARNING", "log_level: INFO"),
         ("keep_archive: false", "keep_archive: true\n    timeout: 31"),
+        ("  3:\n", "  3:\n    prod: {retry_delay: 9}\n"),
     )
     done = edited.make("verify", "ENV=prod")
     assert done.returncode == 2
@@ -168,12 +176,17 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
         "capabilities dropped", "capabilities that can be had", "root filesystem", "NoNewPrivs",
         "security options", "limits", "processes in force", "memory in force", "restart",
         "restart in force", "ports", "setting log_level", "a run logs", "setting keep_archive",
-        "a run keeps the archive", "setting timeout",
+        "a run keeps the archive", "setting timeout", "setting retry_delay (task 3)",
+        "health check timing", "variables", "compose shm_size", "options of networks",
     ):  # fmt: skip
         assert row in lines, done.stdout
     assert "INFO, where WARNING is declared" in lines["setting log_level"]
     both = "not declared in docker/dev/contract.yaml and docker/prod/contract.yaml"
     assert f"dev 30.0, prod 31.0; {both}" in lines["setting timeout"]
+    assert "setting retry_delay (task 1)" not in lines
+    assert "MORE=and more" in lines["variables"]
+    assert "A_TOKEN=********" in lines["variables"]
+    assert "compose shm_size: dev none, prod 128m; not declared" in done.stdout
     assert "image of prod" not in done.stdout.partition("FAIL")[2]
 
 
@@ -185,13 +198,20 @@ def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
         "docker/prod/Dockerfile",
         ("uv.txt requirements/prod.txt", "uv.txt requirements/prod.txt requirements/dev.txt"),
         ("    sh requirements/install.sh", f"    {more} && sh requirements/install.sh"),
-        ("USER 10001:10001", "COPY --from=builder /usr/bin/strip /usr/bin/gcc"),
+        (
+            "USER 10001:10001",
+            "COPY --from=builder /usr/bin/strip /usr/bin/gcc\n"
+            "ENV MORE=1\nRUN chmod 777 /opt && chmod u+s /usr/bin/gcc",
+        ),
     )
     change(edited, "docker/prod/contract.yaml", ("  layers: ", "  layer: "))
     done = edited.make("verify", "ENV=prod")
     assert done.returncode == 2
     assert "packages: has iniconfig" in done.stdout
     assert "compilers: gcc, where none is declared" in re.sub(r"[\[\]']", "", done.stdout)
+    assert "setuid programs: /usr/bin/gcc, where none or /usr/bin/chage" in done.stdout
+    assert re.search("writable: .*/opt", done.stdout)
+    assert "image environment: has MORE=1, which is not declared" in done.stdout
     assert "image user: root, where 10001:10001 is declared" in done.stdout
     if ENGINE == "docker":  # container-structure-test knows no other
         assert re.search(r"FAIL image of prod\n.*user", done.stdout, re.IGNORECASE)

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 
 import front
-from measure import Measured, Value, compressed, measure
+from measure import Measured, Value, compressed, measure, rows
 from project import Failure, Project, say
 from variants import Variant
 
@@ -53,18 +53,9 @@ def diff(project: Project, names: Sequence[str]) -> int:
     return 0
 
 
-def rows(found: Sequence[Measured]) -> list[str]:
-    """The names of all rows, in the order of measuring."""
-    return list(dict.fromkeys(name for one in found for name in one.facts))
-
-
 def differing(found: Sequence[Measured]) -> list[str]:
     """The names of the rows in which not all agree."""
-    return [
-        name
-        for name in rows(found)
-        if len({json.dumps(one.facts.get(name, "none")) for one in found}) > 1
-    ]
+    return [name for name in rows(found) if len({json.dumps(one.value(name)) for one in found}) > 1]
 
 
 def markdown(found: Sequence[Measured]) -> str:
@@ -74,7 +65,7 @@ def markdown(found: Sequence[Measured]) -> str:
     lines.append("| --- " * (len(found) + 1) + "|")
     for name in IN_README:
         if name in apart:
-            cells = [_cell(one.facts.get(name, "none")) for one in found]
+            cells = [_cell(one.value(name)) for one in found]
             lines.append(f"| {name.removeprefix('setting ')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -89,7 +80,7 @@ def _as_data(found: Sequence[Measured]) -> dict[str, object]:
     return {
         name: {
             "differs": name in apart,
-            **{one.variant.name: one.facts.get(name, "none") for one in found},
+            **{one.variant.name: one.value(name) for one in found},
         }
         for name in rows(found)
     }
@@ -104,7 +95,7 @@ def _print(found: Sequence[Measured], everything: bool) -> None:
     column = (total - wide - 2 * len(found)) // len(found)
     _line("", [one.variant.name.upper() for one in found], wide, column)
     for name in shown:
-        values = [one.facts.get(name, "none") for one in found]
+        values = [one.value(name) for one in found]
         if name in apart:
             values = _own(values)
         cells = ["  ".join(v) if isinstance(v, list) else v for v in values]

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -29,6 +29,13 @@ PROBE = Path(__file__).with_name("probe.py")
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|PASSPHRASE")
 # What names the machine, the clone or the moment is no property of a variant.
 LEFT_OUT_SETTINGS = {"task", "variant", "remote_host_address", "password"}
+OF_ONE_TASK = re.compile(r" \(task \S+\)$")
+# The keys of a service that have a row of another name; each further one is a row of its own.
+WITH_A_ROW = {
+    "image", "command", "volumes", "ports", "networks", "restart", "env_file", "user", "read_only",
+    "tmpfs", "cap_drop", "cap_add", "security_opt", "mem_limit", "cpus", "pids_limit",
+    "healthcheck", "stop_grace_period", "init", "secrets", "environment",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,17 @@ class Measured:
     service: Mapping[str, Any]
     facts: Facts
 
+    def value(self, row: str) -> Value:
+        """A row's value: of a setting of one task, what all have where all have the same."""
+        return self.facts.get(row, self.facts.get(OF_ONE_TASK.sub("", row), "none"))
+
+
+def rows(found: Sequence[Measured]) -> list[str]:
+    """The names of all rows, in the order of measuring; a task's, where one has them by task."""
+    names = list(dict.fromkeys(name for one in found for name in one.facts))
+    by_task = {OF_ONE_TASK.sub("", name) for name in names if OF_ONE_TASK.search(name)}
+    return [name for name in names if name not in by_task]
+
 
 def measure(project: Project, variant: Variant, engine: Engine) -> Measured:
     """Build the variant's image if it must be, and measure all rows but the running ones."""
@@ -60,13 +78,13 @@ def measure(project: Project, variant: Variant, engine: Engine) -> Measured:
     facts: Facts = {
         **_of_the_dockerfile(variant),
         "copied in": inside["copied in"],
-        **_of_the_compose_file(variant, compose),
+        **_of_the_compose_file(variant, compose, _written(variant)),
         "env example": sorted(EXAMPLE_LINE.findall(variant.example.read_text(encoding="utf-8"))),
         **_of_the_settings(inside["settings"]),
         "requirements": _requirements(project, inside["packages"]),
         **{name: inside[name] for name in ("package managers", "compilers", "network tools")},
         **{name: inside[name] for name in ("shells", "setuid programs", "owned", "writable")},
-        **_of_the_image(image),
+        **_of_the_image(variant, image),
         "image size": f"{image['Size'] / 1e6:.1f} MB",
         **{name: str(inside[name]) for name in ("files", "Python", "system")},
         "packages": inside["packages"],
@@ -87,6 +105,11 @@ def resolved(variant: Variant, engine: Engine) -> Any:
     if done.returncode:
         raise Failure(f"{variant.compose_file}: {done.stderr.strip()}")
     return read_yaml(variant.project, done.stdout)[0]
+
+
+def _written(variant: Variant) -> Any:
+    """The compose file as it was written, whatever env file and machine it is for."""
+    return read_yaml(variant.project, variant.compose_file.read_text(encoding="utf-8"))[0]
 
 
 def read_yaml(project: Project, text: str) -> list[Any]:
@@ -137,15 +160,55 @@ def _of_the_dockerfile(variant: Variant) -> Facts:
     return {"Dockerfile": f"docker/{variant.name}, {one}"}
 
 
-def _of_the_compose_file(variant: Variant, compose: Mapping[str, Any]) -> Facts:
+def _of_the_compose_file(variant: Variant, compose: Any, written: Any) -> Facts:
     services: dict[str, dict[str, Any]] = compose["services"]
-    rows: dict[str, dict[str, Value]] = {}
+    by_row: dict[str, dict[str, Value]] = {}
     for name, service in services.items():
-        for row, value in _of_a_service(variant, name, service, compose).items():
-            rows.setdefault(row, {})[name] = value
-    facts: Facts = {"services": sorted(services)}
-    facts.update({row: _collapsed(values) for row, values in rows.items()})
-    return facts
+        facts = _of_a_service(variant, name, service, compose)
+        facts.update(_as_written(written["services"][name]))
+        for row, value in facts.items():
+            by_row.setdefault(row, {})[name] = value
+    shared = {
+        f"options of {kind}": [
+            f"{name} {key} {_text(value)}"
+            for name, options in (written.get(kind) or {}).items()
+            for key, value in (options or {}).items()
+            if key != "name"
+        ]
+        for kind in ("networks", "volumes")
+    }
+    collapsed = {
+        row: _collapsed({name: values.get(name, "none") for name in services})
+        for row, values in by_row.items()
+    }
+    return {"services": sorted(services), **collapsed, **shared}
+
+
+def _as_written(service: Mapping[str, Any]) -> Facts:
+    """The rows that compose mixes with an env file or adds to, and those of all other keys."""
+    environment = service.get("environment") or {}
+    if isinstance(environment, dict):
+        environment = [f"{name}={value}" for name, value in environment.items()]
+    files = service.get("env_file") or []
+    health = service.get("healthcheck") or {}
+    return {
+        "env file": [
+            str(file).removeprefix("../../")
+            for file in (files if isinstance(files, list) else [files])
+        ],
+        "variables": sorted(map(_masked, environment)),
+        "health check timing": sorted(f"{key} {health[key]}" for key in health if key != "test"),
+        **{f"compose {key}": _text(service[key]) for key in service if key not in WITH_A_ROW},
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _masked(line: str) -> str:
+    """`NAME=value` without the value of what is a secret by its name."""
+    return re.sub(r"=.*", "=********", line) if SECRET.search(line.partition("=")[0]) else line
 
 
 def _collapsed(values: Mapping[str, Value]) -> Value:
@@ -169,7 +232,6 @@ def _of_a_service(
         if service.get(limit)
     ]
     health = service.get("healthcheck") or {}
-    environment = service.get("environment") or {}
     networks = sorted(service.get("networks") or ["default"])
     if str(service.get("user")) == ":".join(map(str, owner())):
         user = "the developer's"
@@ -182,7 +244,6 @@ def _of_a_service(
         "ports": [_port(item) for item in service.get("ports") or []],
         "networks": "its own" if networks == [name] else networks,
         "restart": str(service.get("restart") or "no"),
-        "env file": f"envs/{variant.env_file.name}",
         "user": user,
         "root filesystem": "read-only" if service.get("read_only") else "writable",
         "tmpfs": sorted(service.get("tmpfs") or []),
@@ -194,16 +255,17 @@ def _of_a_service(
         "time to stop": str(service.get("stop_grace_period") or "10s"),
         "init": "yes" if service.get("init") else "no",
         "secrets": sorted(item["source"] for item in service.get("secrets") or []),
-        "variables": sorted(environment),
     }
 
 
 def _mount(variant: Variant, item: Any, compose: Mapping[str, Any]) -> tuple[str, str]:
     """A mount's source and target, from the short form of 1.29 or the long one of v2."""
     if isinstance(item, str):
-        source, target = item.split(":")[:2]
+        source, target, mode = [*item.split(":"), "rw"][:3]
     else:
         source, target = str(item.get("source", "")), str(item["target"])
+        mode = "ro" if item.get("read_only") else "rw"
+    target += "" if mode == "rw" else f" ({mode})"
     named = (compose.get("volumes") or {}).get(source)
     if named is not None:
         name = str(named.get("name") or source)
@@ -215,7 +277,10 @@ def _mount(variant: Variant, item: Any, compose: Mapping[str, Any]) -> tuple[str
 def _port(item: Any) -> str:
     if isinstance(item, str):
         return item.removesuffix("/tcp")
-    return f"{item.get('host_ip', '0.0.0.0')}:{item.get('published', '')}:{item['target']}"  # noqa: S104 - compose's default, reported
+    protocol = item.get("protocol", "tcp")
+    host = item.get("host_ip", "0.0.0.0")  # noqa: S104 - compose's default, reported
+    text = f"{host}:{item.get('published', '')}:{item['target']}"
+    return text if protocol == "tcp" else f"{text}/{protocol}"
 
 
 def _size(value: Any) -> str:
@@ -279,13 +344,14 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _of_the_image(image: Mapping[str, Any]) -> Facts:
+def _of_the_image(variant: Variant, image: Mapping[str, Any]) -> Facts:
     config = image["Config"]
     labels = config.get("Labels") or {}
-    variables = [
-        re.sub(r"=.*", "=********", line) if SECRET.search(line.partition("=")[0]) else line
-        for line in config.get("Env") or []
-    ]
+    dockerfile = images.dockerfile_of(variant.project, variant.name).read_text(encoding="utf-8")
+    set_here: set[str] = set()
+    for line in re.findall(r"^ENV +(.+)$", dockerfile.replace("\\\n", " "), re.MULTILINE):
+        set_here.update(re.findall(r"(?:^|\s)(\w+)=", line) or line.split()[:1])
+    variables = {line.partition("=")[0]: _masked(line) for line in config.get("Env") or []}
     return {
         "base": labels.get(images.BASE_LABEL, "unknown"),
         "layers": str(len(image["RootFS"]["Layers"])),
@@ -294,7 +360,10 @@ def _of_the_image(image: Mapping[str, Any]) -> Facts:
         "image command": _words(config.get("Cmd")),
         "image ports": sorted(config.get("ExposedPorts") or {}),
         "image volumes": sorted(config.get("Volumes") or {}),
-        "image environment": sorted(variables),
+        "image environment": sorted(variables[name] for name in variables if name in set_here),
+        "environment of the base": sorted(
+            variables[name] for name in variables if name not in set_here
+        ),
         "labels": sorted(labels),
     }
 

@@ -23,7 +23,7 @@ import host
 import images
 import sample_host
 from engine import Engine
-from measure import Facts, Measured, Value, measure, probe, read_yaml
+from measure import Facts, Measured, Value, measure, probe, read_yaml, rows
 from project import Failure, Project, say
 from variants import Variant
 
@@ -50,6 +50,9 @@ def verify(project: Project, names: Sequence[str]) -> int:
     chosen = [Variant.named(project, name).name for name in names] or [v.name for v in variants]
     contracts = {variant.name: _holds(variant) for variant in variants}
     found = [measure(project, variant, engine) for variant in variants]
+    at_rest = rows(found)
+    for one in found:  # what only another variant has is none here
+        one.facts.update({row: one.value(row) for row in at_rest})
     wrong = []
     for one in found:
         if one.variant.name in chosen:
@@ -61,7 +64,7 @@ def verify(project: Project, names: Sequence[str]) -> int:
         for right in found[number + 1 :]:
             if {left.variant.name, right.variant.name} & set(chosen):
                 title = f"differences of {left.variant.name} and {right.variant.name}"
-                wrong += _tell(title, _undeclared(left, right, contracts))
+                wrong += _tell(title, _undeclared(left, right, at_rest, contracts))
     if wrong:
         say(f"{len(wrong)} thing(s) are not as declared")
     return 1 if wrong else 0
@@ -134,11 +137,18 @@ def _unlike(value: Value, declared: Any) -> str:
 
 
 def _undeclared(
-    left: Measured, right: Measured, contracts: Mapping[str, Mapping[str, Any]]
+    left: Measured,
+    right: Measured,
+    at_rest: Sequence[str],
+    contracts: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
-    """Tell each row in which two variants differ and that not both contracts have."""
+    """Tell each row in which two variants differ and that not both contracts have.
+
+    Rows of running containers count where both variants ran.
+    """
     wrong = []
-    for row in [row for row in left.facts if row in right.facts]:
+    ran = [row for row in left.facts if row in right.facts and not row.startswith("setting ")]
+    for row in dict.fromkeys([*at_rest, *ran]):
         if left.facts[row] == right.facts[row]:
             continue
         lacking = [
