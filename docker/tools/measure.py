@@ -36,6 +36,7 @@ WITH_A_ROW = {
     "tmpfs", "cap_drop", "cap_add", "security_opt", "mem_limit", "cpus", "pids_limit",
     "healthcheck", "stop_grace_period", "init", "secrets", "environment",
 }  # fmt: skip
+SECTIONS_WITH_ROWS = {"services", "networks", "volumes", "secrets"}
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _of_the_compose_file(variant: Variant, compose: Any, written: Any) -> Facts:
     by_row: dict[str, dict[str, Value]] = {}
     for name, service in services.items():
         facts = _of_a_service(variant, name, service, compose)
-        facts.update(_as_written(written["services"][name]))
+        facts.update(_as_written(written["services"].get(name) or {}))
         for row, value in facts.items():
             by_row.setdefault(row, {})[name] = value
     shared = {
@@ -181,7 +182,12 @@ def _of_the_compose_file(variant: Variant, compose: Any, written: Any) -> Facts:
         row: _collapsed({name: values.get(name, "none") for name in services})
         for row, values in by_row.items()
     }
-    return {"services": sorted(services), **collapsed, **shared}
+    beside = {
+        f"compose file {key}": _text(value)
+        for key, value in written.items()
+        if key not in SECTIONS_WITH_ROWS and not key.startswith("x-")
+    }
+    return {"services": sorted(services), **collapsed, **shared, **beside}
 
 
 def _as_written(service: Mapping[str, Any]) -> Facts:
