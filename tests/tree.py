@@ -18,7 +18,7 @@ ENGINE = os.environ.get("LIGHTERAGE_TEST_ENGINE", "docker")
 REPOSITORY = Path(__file__).parents[1]
 LEFT_OUT = (
     ".git", ".venv", ".lighterage", "data", "__pycache__", "*.pyc", ".*_cache", ".env",
-    "known_hosts", "secrets", "ssh_config", "dev.env", "prod.env", "results",
+    "known_hosts", "secrets", "ssh_config", "dev.env", "prod.env",
 )  # fmt: skip
 NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1", "CONTAINER_HOST": "tcp://127.0.0.1:1"}
 """Where no engine answers, whatever clients there are."""

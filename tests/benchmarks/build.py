@@ -346,8 +346,8 @@ def main(arguments: list[str] | None = None) -> int:
         help=f"some of {', '.join(PARTS)}",
     )  # fmt: skip
     parser.add_argument(
-        "--output", type=Path, default=HERE / "results",
-        help="folder for the JSON (default: results beside this file)",
+        "--output", type=Path, default=REPOSITORY / ".lighterage/bench",
+        help="folder for the JSON (default: .lighterage/bench)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     engine = Engine.find("docker")

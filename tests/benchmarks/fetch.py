@@ -77,8 +77,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--cache", type=Path, help="folder for the data (default: a temporary one)")
     parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results",
-        help="folder for the JSON and the chart (default: results beside this file)",
+        "--output", type=Path, default=REPOSITORY / ".lighterage/bench",
+        help="folder for the JSON and the chart (default: .lighterage/bench)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     known = lines if options.growth else [*names, "memory"]
