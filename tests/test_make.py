@@ -401,3 +401,14 @@ def test_clean_keeps_data_and_env_files(tree: Tree) -> None:
     assert "kept: data/, envs/" in tree.make("clean").stderr
     assert (tree.folder / "data/task_1/events/manifest.json").exists()
     assert (tree.folder / "envs/dev.env").exists()
+
+
+def test_a_bug_of_the_tools_is_one_line_that_tells_where(copy: Tree) -> None:
+    doctor = copy.folder / "docker/tools/doctor.py"
+    doctor.write_text(
+        doctor.read_text().replace(
+            "    rows = [*_engine_rows", "    {}[1]\n    rows = [*_engine_rows"
+        )
+    )
+    line = copy.refused("doctor").splitlines()[0]
+    assert re.fullmatch(r"lighterage: a bug, please report it: KeyError at doctor.py:\d+: 1", line)

@@ -142,6 +142,31 @@ def test_what_cannot_be_compared_is_one_line(tree: Tree, words: tuple[str, ...],
     assert said in tree.refused(*words)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("contract", "a: [\n", "docker/prod/contract.yaml: while parsing a flow node"),
+        ("contract", "a: 1\n", "docker/prod/contract.yaml: expected a second document, `holds:`"),
+        ("contract", "a: 1\n---\n- 3\n", "contract.yaml: expected a second document, `holds:`"),
+        (
+            "contract",
+            "a: 1\n---\nholds: {restart: {any: [a]}}\n",
+            "contract.yaml: restart: expected",
+        ),
+        ("compose", "a: [\n", "docker/prod/compose.yaml: "),
+        ("compose", "services: {tasks: {}}\n", "docker/prod/compose.yaml: "),
+    ],
+)
+def test_a_file_that_says_nothing_is_one_line(
+    edited: Tree, name: str, text: str, said: str
+) -> None:
+    (edited.folder / f"docker/prod/{name}.yaml").write_text(text)
+    lines = edited.refused("verify", "ENV=prod").splitlines()
+    told = [line for line in lines if line.startswith("lighterage: ")]
+    assert said in told[-1]
+    assert lines[-2] == told[-1], "a line, and make's own"
+
+
 def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
     """Compose file and settings: what is declared and not there, and what is there undeclared."""
     change(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from pathlib import Path
 
 import audit
 import check
@@ -64,6 +66,11 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         say(f"{error.filename or 'this machine'}: {error.strerror or error}")
         return 8
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user, only where it was
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        say(f"a bug, please report it: {type(error).__name__} at {place}: {error}")
+        return 1
     say("usage: python3 docker/tools VERB [VARIANT ...]; `make help` lists the verbs")
     return 2
 

@@ -36,6 +36,13 @@ WITH_A_ROW = {
     "tmpfs", "cap_drop", "cap_add", "security_opt", "mem_limit", "cpus", "pids_limit",
     "healthcheck", "stop_grace_period", "init", "secrets", "environment",
 }  # fmt: skip
+YAML_TO_JSON = """
+import json, sys, yaml
+try:
+    json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout, default=str)
+except yaml.YAMLError as error:
+    sys.exit(str(error).replace('in "<stdin>"', "in it"))
+"""
 SECTIONS_WITH_ROWS = {"services", "networks", "volumes", "secrets"}
 
 
@@ -104,28 +111,28 @@ def resolved(variant: Variant, engine: Engine) -> Any:
         command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise Failure(f"{variant.compose_file}: {done.stderr.strip()}")
-    return read_yaml(variant.project, done.stdout)[0]
+        raise Failure(f"{variant.compose_file}: {' '.join(done.stderr.split())}")
+    return read_yaml(variant.project, done.stdout, "compose config")[0]
 
 
 def _written(variant: Variant) -> Any:
     """The compose file as it was written, whatever env file and machine it is for."""
-    return read_yaml(variant.project, variant.compose_file.read_text(encoding="utf-8"))[0]
+    path = variant.compose_file
+    return read_yaml(variant.project, path.read_text(encoding="utf-8"), str(path))[0]
 
 
-def read_yaml(project: Project, text: str) -> list[Any]:
+def read_yaml(project: Project, text: str, name: str) -> list[Any]:
     """Read each document of a YAML text, by the environment's reader: the library has none.
 
     Raises:
         Failure: it is no YAML.
     """
-    script = "import json, sys, yaml; json.dump(list(yaml.safe_load_all(sys.stdin)), sys.stdout)"
     done = subprocess.run(
-        [str(host.environment(project)), "-c", script],
+        [str(host.environment(project)), "-c", YAML_TO_JSON],
         input=text, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise Failure(" ".join(done.stderr.strip().splitlines()[-3:]))
+        raise Failure(f"{name}: {' '.join(done.stderr.split())}")
     documents: list[Any] = json.loads(done.stdout)
     return documents
 

@@ -81,16 +81,33 @@ def _holds(variant: Variant) -> Mapping[str, Any]:
     """What a contract says of the rows.
 
     Raises:
-        Failure: there is no contract, or it has no second document with `holds`.
+        Failure: there is no contract, it has no second document with `holds`, or what it declares
+            is of no form that `_same` knows.
     """
     path = variant.compose_file.with_name("contract.yaml")
+    name = f"docker/{variant.name}/contract.yaml"
     if not path.exists():
-        raise Failure(f"docker/{variant.name}/contract.yaml is missing: what must hold for it?")
-    documents = read_yaml(variant.project, path.read_text(encoding="utf-8"))
-    if len(documents) != 2 or not isinstance((documents[1] or {}).get("holds"), dict):
-        raise Failure(f"docker/{variant.name}/contract.yaml: expected a second document, `holds:`")
-    holds: Mapping[str, Any] = documents[1]["holds"]
-    return holds
+        raise Failure(f"{name} is missing: what must hold for it?")
+    documents = read_yaml(variant.project, path.read_text(encoding="utf-8"), name)
+    second = documents[1] if len(documents) == 2 else None
+    if not isinstance(second, dict) or not isinstance(second.get("holds"), dict):
+        raise Failure(f"{name}: expected a second document, `holds:`")
+    return {str(row): _texts(f"{name}: {row}", value) for row, value in second["holds"].items()}
+
+
+def _texts(name: str, value: Any) -> Any:
+    """A declaration with texts for whatever YAML made of them.
+
+    Raises:
+        Failure: it has none of the forms that `_same` knows.
+    """
+    if isinstance(value, dict) and list(value) == ["any of"] and isinstance(value["any of"], list):
+        return {"any of": [_texts(name, one) for one in value["any of"]]}
+    if isinstance(value, list) and not any(isinstance(one, (dict, list)) for one in value):
+        return [str(one) for one in value]
+    if value is None or isinstance(value, (dict, list)):
+        raise Failure(f"{name}: expected a text, a list of texts, or `any of` and a list of those")
+    return str(value)
 
 
 def _declared(holds: Mapping[str, Any], row: str) -> Any:
@@ -106,7 +123,7 @@ def _same(declared: Any, measured: Value) -> bool:
         return any(_same(one, measured) for one in declared["any of"])
     if declared == "*":
         return True
-    wanted = sorted(declared) if isinstance(declared, list) else [str(declared)]
+    wanted = sorted(declared) if isinstance(declared, list) else [declared]
     have = sorted(measured) if isinstance(measured, list) else [measured]
     return len(wanted) == len(have) and all(map(fnmatchcase, have, wanted))
 
