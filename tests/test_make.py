@@ -412,3 +412,10 @@ def test_a_bug_of_the_tools_is_one_line_that_tells_where(copy: Tree) -> None:
     )
     line = copy.refused("doctor").splitlines()[0]
     assert re.fullmatch(r"lighterage: a bug, please report it: KeyError at doctor.py:\d+: 1", line)
+
+
+def test_a_variant_that_no_image_can_be_named_after_is_refused(copy: Tree) -> None:
+    shutil.copytree(copy.folder / "docker/prod", copy.folder / "docker/Pro.d")
+    shutil.copy(copy.folder / "envs/prod.env.example", copy.folder / "envs/Pro.d.env.example")
+    said = "docker/Pro.d: name variants in lowercase letters, digits, dashes"
+    assert said in copy.refused("build", "ENV=Pro.d")

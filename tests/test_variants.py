@@ -167,6 +167,12 @@ def test_a_file_that_says_nothing_is_one_line(
     assert lines[-2] == told[-1], "a line, and make's own"
 
 
+def test_a_setting_that_nobody_knows_is_told_before_anything_is_compared(edited: Tree) -> None:
+    change(edited, "config.yaml", ("log_level: WARNING", "log_level: WARNING\n    nosuch: 1"))
+    error = edited.refused("diff").splitlines()[-2]
+    assert error.endswith("config.yaml: variants.prod: unknown key nosuch")
+
+
 def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
     """Compose file and settings: what is declared and not there, and what is there undeclared."""
     change(

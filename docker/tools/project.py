@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+# What engine and compose both take as a part of the names that they give.
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
 
 class Failure(Exception):  # noqa: N818 - it is what the user reads, not a program's error
     """One line for the user: what, where, what to do.
@@ -67,7 +70,7 @@ class Project:
             return os.environ.get(f"LIGHTERAGE_{name}", "").strip() or default
 
         name = knob("PROJECT", "lighterage")
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        if not NAME.fullmatch(name):
             raise Failure(f"PROJECT={name}: use lowercase letters, digits and dashes")
         try:
             args = tuple(shlex.split(knob("ARGS")))

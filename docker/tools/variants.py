@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from project import Failure, Project, owner, write_atomic
+from project import NAME, Failure, Project, owner, write_atomic
 
 # A key that an env example mentions, commented out or not.
 EXAMPLE_LINE = re.compile(r"^#?([A-Z_][A-Z0-9_]*)=", re.MULTILINE)
@@ -22,17 +22,25 @@ class Variant:
 
     @classmethod
     def all(cls, project: Project) -> list[Variant]:
-        """Every variant of the tree, by name."""
+        """Every variant of the tree, by name.
+
+        Raises:
+            Failure: a name is none that an image can have.
+        """
         found = sorted(path.parent.name for path in project.root.glob("docker/*/compose.yaml"))
         examples = project.root / "envs"
-        return [cls(project, name) for name in found if (examples / f"{name}.env.example").exists()]
+        names = [name for name in found if (examples / f"{name}.env.example").exists()]
+        for name in names:
+            if not NAME.fullmatch(name):
+                raise Failure(f"docker/{name}: name variants in lowercase letters, digits, dashes")
+        return [cls(project, name) for name in names]
 
     @classmethod
     def named(cls, project: Project, name: str) -> Variant:
         """The variant of that name.
 
         Raises:
-            Failure: the tree has none.
+            Failure: the tree has none, or one whose name no image can have.
         """
         known = {variant.name: variant for variant in cls.all(project)}
         if name not in known:
