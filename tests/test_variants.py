@@ -185,6 +185,8 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
         ("mem_limit: 1g", "mem_limit: 2g"),
         ("restart: unless-stopped", 'restart: "no"'),
         ("interval: 30s", "interval: 31s"),
+        ('tmpfs: ["/tmp:size=64m,mode=1777"]', "tmpfs: /tmp:size=63m,mode=1777"),
+        ("      - data:/app/data\n", "      - data:/app/data\n      - /scratch\n"),
         (
             "      HOME: /tmp\n",
             "      HOME: /tmp\n      MORE: and more\n      A_TOKEN: not-to-be-shown\n",
@@ -209,12 +211,15 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
         "restart in force", "ports", "setting log_level", "a run logs", "setting keep_archive",
         "a run keeps the archive", "setting timeout", "setting retry_delay (task 3)",
         "health check timing", "variables", "compose shm_size", "options of networks",
+        "data", "tmpfs",
     ):  # fmt: skip
         assert row in lines, done.stdout
     assert "INFO, where WARNING is declared" in lines["setting log_level"]
     both = "not declared in docker/dev/contract.yaml and docker/prod/contract.yaml"
     assert f"dev 30.0, prod 31.0; {both}" in lines["setting timeout"]
     assert "setting retry_delay (task 1)" not in lines
+    assert "a new volume -> /scratch, where" in lines["data"]
+    assert "tmpfs: /tmp:size=63m,mode=1777, where" in lines["tmpfs"]
     assert "MORE=and more" in lines["variables"]
     assert "A_TOKEN=********" in lines["variables"]
     assert "compose shm_size: dev none, prod 128m; not declared" in done.stdout

@@ -202,17 +202,18 @@ def _as_written(service: Mapping[str, Any]) -> Facts:
     environment = service.get("environment") or {}
     if isinstance(environment, dict):
         environment = [f"{name}={value}" for name, value in environment.items()]
-    files = service.get("env_file") or []
     health = service.get("healthcheck") or {}
     return {
-        "env file": [
-            str(file).removeprefix("../../")
-            for file in (files if isinstance(files, list) else [files])
-        ],
+        "env file": [str(file).removeprefix("../../") for file in _listed(service.get("env_file"))],
         "variables": sorted(map(_masked, environment)),
         "health check timing": sorted(f"{key} {health[key]}" for key in health if key != "test"),
         **{f"compose {key}": _text(service[key]) for key in service if key not in WITH_A_ROW},
     }
+
+
+def _listed(value: Any) -> list[Any]:
+    """What compose takes as one or as a list."""
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def _text(value: Any) -> str:
@@ -259,7 +260,7 @@ def _of_a_service(
         "restart": str(service.get("restart") or "no"),
         "user": user,
         "root filesystem": "read-only" if service.get("read_only") else "writable",
-        "tmpfs": sorted(service.get("tmpfs") or []),
+        "tmpfs": sorted(_listed(service.get("tmpfs"))),
         "capabilities dropped": sorted(service.get("cap_drop") or []),
         "capabilities added": sorted(service.get("cap_add") or []),
         "security options": sorted(service.get("security_opt") or []),
@@ -274,9 +275,10 @@ def _of_a_service(
 def _mount(variant: Variant, item: Any, compose: Mapping[str, Any]) -> tuple[str, str]:
     """A mount's source and target, from the short form of 1.29 or the long one of v2."""
     if isinstance(item, str):
-        source, target, mode = [*item.split(":"), "rw"][:3]
+        parts = item.split(":")
+        source, target, mode = [*(parts if parts[1:] else ["a new volume", *parts]), "rw"][:3]
     else:
-        source, target = str(item.get("source", "")), str(item["target"])
+        source, target = str(item.get("source", "a new volume")), str(item["target"])
         mode = "ro" if item.get("read_only") else "rw"
     target += "" if mode == "rw" else f" ({mode})"
     named = (compose.get("volumes") or {}).get(source)
