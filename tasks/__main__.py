@@ -235,7 +235,7 @@ def _health() -> int:
 def _scan(address: str, parsed: argparse.Namespace) -> int:
     parsed.remote_host_address = address
     settings = _settings_of(next(iter(_known_tasks())), parsed).settings
-    from tasks.engine.remote import scan
+    from tasks.engine.ssh.key_scan import scan
 
     for name, key in scan(settings):
         print(f"{name} {key.get_name()} {key.get_base64()}")

@@ -23,7 +23,7 @@ from tasks.engine import errors
 from tasks.engine.fetch import Report
 from tasks.engine.manifest import File, Manifest, Source
 from tasks.engine.plan import Item, Plan
-from tasks.engine.sftp import RemoteFile
+from tasks.engine.ssh.sftp import RemoteFile
 
 PLAN = Plan([Item(RemoteFile("a.zip", 5, 0), pathlib.PurePosixPath("a.zip"), True)])
 

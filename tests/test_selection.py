@@ -25,7 +25,7 @@ from client import CSVS, Client, ended, left_over, tarred, tree, trusted, wait_f
 from relay import Relay
 from sshd import Sshd
 
-from tasks.engine import remote
+from tasks.engine.ssh import stream
 
 TREE = {
     "a.csv": b"a,1\n" * 1000,
@@ -648,8 +648,8 @@ def test_a_rate_asks_for_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.slept += seconds
 
     time = SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
-    monkeypatch.setattr(remote, "time", time)
-    pace = remote._Pace(1000)
+    monkeypatch.setattr(stream, "time", time)
+    pace = stream.Pace(1000)
     for _ in range(10):
         pace.keep(500)
     assert clock.slept == pytest.approx(5)
@@ -657,7 +657,7 @@ def test_a_rate_asks_for_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(10):
         pace.keep(500)
     assert clock.slept == pytest.approx(5 + 4)
-    free = remote._Pace(0)
+    free = stream.Pace(0)
     free.keep(10**9)
     assert clock.slept == pytest.approx(5 + 4)
 

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 import tenacity
 
-from tasks.engine import limits, memory, names, remote, unpack, unzip
+from tasks.engine import limits, memory, names, unpack, unzip
 from tasks.engine.errors import (
     ArchiveError,
     IntegrityError,
@@ -33,6 +33,9 @@ from tasks.engine.manifest import File, Kept, Manifest, Source
 from tasks.engine.plan import Item, Plan, compare
 from tasks.engine.progress import progress
 from tasks.engine.report import Failed, Report
+from tasks.engine.ssh.connection import connect
+from tasks.engine.ssh.host import Host
+from tasks.engine.ssh.retry import MAX_DELAY, delay_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator
@@ -42,7 +45,9 @@ if TYPE_CHECKING:
 
     from tasks.engine.landing import Landing
     from tasks.engine.report import Status
-    from tasks.engine.sftp import RemoteFile
+    from tasks.engine.ssh.remote_checksums import Sums
+    from tasks.engine.ssh.sftp import RemoteFile
+    from tasks.engine.ssh.stream import Stream
     from tasks.settings import Settings
 
 __all__ = ["Fetch", "Report", "execute"]
@@ -70,7 +75,7 @@ class Fetch:
 
     def connect(self) -> AbstractContextManager[fabric.Connection]:
         """Open a Fabric connection to the settings' host, each hop verified."""
-        return remote.connect(self.settings)
+        return connect(self.settings)
 
     def archive(
         self,
@@ -88,7 +93,7 @@ class Fetch:
         Raises:
             LighterageError: One of its kinds; nothing has changed then.
         """
-        host = remote.Host(connection, self.settings)
+        host = Host(connection, self.settings)
         items = []
         for source, folder in self._sources(host, names.stem):
             if source.folder:
@@ -117,7 +122,7 @@ class Fetch:
         Raises:
             LighterageError: One of its kinds; nothing has changed then.
         """
-        host = remote.Host(connection, self.settings)
+        host = Host(connection, self.settings)
         run = _Run(self.settings, self._place, host, include)
         items = []
         there: set[str] = set()
@@ -138,7 +143,7 @@ class Fetch:
         return self._land(run, items, there)
 
     def _sources(
-        self, host: remote.Host, named: Callable[[str], str], *, folders: bool = False
+        self, host: Host, named: Callable[[str], str], *, folders: bool = False
     ) -> Iterator[tuple[RemoteFile, PurePosixPath]]:
         """Yield what `remote_file_path` names, and the folder for each: one alone needs none."""
         asked = self.settings.remote_file_path
@@ -215,7 +220,7 @@ class _Run:
         self,
         settings: Settings,
         place: Landing,
-        host: remote.Host,
+        host: Host,
         include: str,
     ) -> None:
         self.host = host
@@ -347,7 +352,7 @@ class _Run:
         if tries >= self._settings.max_tries:
             error.transient = False  # all tries are used up
             return None
-        delay = remote.delay_before(self._settings, tries)
+        delay = delay_before(self._settings, tries)
         log.warning("%s; fetching it again in %.1f s", error, delay)
         time.sleep(delay)
         return replace(item, source=source)
@@ -368,7 +373,7 @@ class _Run:
         self._place.drop(item.source.path)
         self._sources.pop(item.source.path, None)
 
-    def _bring(self, item: Item, stream: remote.Stream, end: bytes) -> None:
+    def _bring(self, item: Item, stream: Stream, end: bytes) -> None:
         log.debug("%s: %d bytes, from %d", item.source.path, item.source.size, stream.start)
         if item.packed:
             self._archive(item, stream, end)
@@ -380,7 +385,7 @@ class _Run:
         source = item.source
         self._sources[source.path] = Source(source.path, source.size, source.mtime, sha256)
 
-    def _archive(self, item: Item, stream: remote.Stream, end: bytes) -> None:
+    def _archive(self, item: Item, stream: Stream, end: bytes) -> None:
         """Bring an archive, and land its members in its folder; keep it there where asked."""
         source = item.source
         skipped = self.skipped
@@ -420,7 +425,7 @@ class _Run:
 
     # --- checking -----------------------------------------------------------------------------
 
-    def check(self, plan: Plan, sums: remote.Sums, seconds: float) -> None:
+    def check(self, plan: Plan, sums: Sums, seconds: float) -> None:
         """Compare what came with the checksums that the host tells.
 
         Args:
@@ -493,7 +498,7 @@ class _Tee:
 
     def __init__(
         self,
-        stream: remote.Stream,
+        stream: Stream,
         copy: IO[bytes] | None,
         *,
         begun: int,
@@ -576,7 +581,7 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
     settings.require()
     memory.keep_freed()
     wait = tenacity.wait_exponential_jitter(
-        initial=settings.retry_delay, max=remote.MAX_DELAY, jitter=settings.retry_delay / 2
+        initial=settings.retry_delay, max=MAX_DELAY, jitter=settings.retry_delay / 2
     )
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_transient),
@@ -595,7 +600,7 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
         return tries(run, fetch)
 
 
-def _of_checksums(plan: Plan, sums: remote.Sums, told: dict[str, str]) -> str:
+def _of_checksums(plan: Plan, sums: Sums, told: dict[str, str]) -> str:
     """Say what contents were compared with, and why no better."""
     paths = [item.source.path for item in plan.fetched]
     ways = {

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
 
     from tasks.engine.manifest import File, Kept, Manifest
-    from tasks.engine.sftp import RemoteFile
+    from tasks.engine.ssh.sftp import RemoteFile
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from paramiko.sftp import (
 )  # fmt: skip
 
 from tasks.engine.errors import IntegrityError, LighterageError, RemotePathError
-from tasks.engine.transport import ask_for_subsystem, hand_over
+from tasks.engine.ssh.transport import ask_for_subsystem, hand_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

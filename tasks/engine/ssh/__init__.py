@@ -1,0 +1,1 @@
+"""SSH and SFTP: connections, host keys, listings, byte streams, remote checksums."""

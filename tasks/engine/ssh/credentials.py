@@ -1,0 +1,101 @@
+"""Credentials: passwords, private keys and their passphrases, for each hop of a connection."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fabric
+import paramiko
+
+from tasks.engine.errors import (
+    AuthError,
+    ConfigError,
+)
+from tasks.engine.ssh.transport import Transport
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+
+log = logging.getLogger(__name__)
+
+
+def login_arguments(
+    settings: Settings,
+    hop: fabric.Connection,
+    key: paramiko.PKey | None,
+    password: str | None,
+    *,
+    explicit: bool,
+) -> dict[str, Any]:
+    """Give the arguments of paramiko's `connect` for one hop.
+
+    What was named is what is tried: keys of the agent and of ~/.ssh come in only where neither
+    a password nor a key was, since a host counts each wrong key as a failed login.
+    """
+    named = password is not None or (key is not None and explicit)
+    files = hop.connect_kwargs.get("key_filename")  # IdentityFile of ssh_config
+    return {
+        "password": password,
+        "pkey": key,
+        "key_filename": files,
+        "passphrase": read_secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
+        if files
+        else None,
+        "look_for_keys": not named and not files,
+        "allow_agent": not named,
+        "timeout": settings.timeout,
+        "banner_timeout": settings.timeout,
+        "auth_timeout": settings.timeout,
+        "channel_timeout": settings.timeout,
+        "transport_factory": Transport,
+    }
+
+
+def read_secret(file: Path | None, setting: str) -> str | None:
+    """Read a secret that is a file; its last line ending is not part of it."""
+    if file is None:
+        return None
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{setting} is {file}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{setting} is {file}: cannot be read: {error}") from error
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ConfigError(f"{setting} is {file}: the file is empty: put the secret into it")
+    return text
+
+
+def private_key(settings: Settings) -> paramiko.PKey | None:
+    """Return the key of `ssh_key_file`, with its certificate; None where none is set."""
+    file = settings.ssh_key_file
+    if file is None:
+        return None
+    phrase = read_secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
+    reason = "it is no private key that can be used"
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+        try:
+            key: paramiko.PKey = kind.from_private_key_file(str(file), password=phrase)
+            certificate = Path(f"{file}-cert.pub")
+            if certificate.exists():
+                key.load_certificate(str(certificate))
+        except FileNotFoundError as error:
+            raise ConfigError(f"ssh_key_file is {file}: there is no such file") from error
+        except OSError as error:
+            why = error.strerror or error
+            raise ConfigError(f"ssh_key_file is {file}: cannot be read: {why}") from error
+        except paramiko.PasswordRequiredException as error:
+            raise AuthError(
+                f"ssh_key_file is {file}: the key has a passphrase: set SSH_KEY_PASSPHRASE_FILE"
+            ) from error
+        except Exception as error:  # noqa: BLE001 (paramiko and cryptography raise a dozen kinds)
+            log.debug("%s is no %s: %r", file, kind.__name__, error)
+            if phrase:
+                reason = "the passphrase is wrong, or it is no private key that can be used"
+        else:
+            return key
+    raise AuthError(f"ssh_key_file is {file}: {reason}")
