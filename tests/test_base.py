@@ -205,6 +205,25 @@ def test_a_network_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> N
     assert "check the network" in done.stderr
 
 
+@needs_apt
+def test_without_a_debian_source_the_variable_to_set_is_named(tmp_path: Path) -> None:
+    (tmp_path / "apt.conf").write_text(
+        'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "/dev/null";'
+    )
+    config = {"APT_CONFIG": str(tmp_path / "apt.conf")}
+    done = run("runtime", "--tag", "a:b", "--output", tmp_path / "x", **config)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "DEBIAN_MIRROR" in done.stderr
+
+
+@needs_apt
+def test_a_mirror_that_was_named_is_the_one_that_is_asked(tmp_path: Path) -> None:
+    mirror = "http://127.0.0.1:9/debian"
+    done = run("runtime", "--tag", "a:b", "--output", tmp_path / "x", DEBIAN_MIRROR=mirror)
+    assert done.returncode == 2
+    assert "127.0.0.1" in done.stderr
+
+
 # --- the lock -----------------------------------------------------------------------------------
 
 

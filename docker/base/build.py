@@ -5,9 +5,10 @@
 
 The packages of runtime.txt, for `build` those of build.txt as well, are resolved, fetched and
 verified by the apt of this machine, with state and settings of its own: nothing of the machine's
-apt changes, and root is not needed. They are unpacked, never installed, so no script of a package
-runs; the few files that such scripts would have made are written here. The archive that comes out
-is for `docker load` and `podman load`. Equal packages make equal bytes, wherever and by whomever.
+apt changes, and root is not needed. They come from the mirror that apt uses here, or DEBIAN_MIRROR.
+They are unpacked, never installed, so no script of a package runs; the few files that such scripts
+would have made are written here. The archive that comes out is for `docker load` and `podman load`.
+Equal packages make equal bytes, wherever and by whomever.
 
 Which versions is written down in debian.*.lock, by `lock`. Those that the archive has no more are
 told, and the current ones taken; with --locked that is an error.
@@ -41,11 +42,8 @@ KINDS = {"runtime": ("runtime.txt",), "build": ("runtime.txt", "build.txt")}
 # The release that has Python 3.11, whatever this machine runs.
 RELEASE = "bookworm"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-# Where packages come from when this machine knows no mirror: by the label of the Release file.
-MIRRORS = {
-    "Debian": "http://deb.debian.org/debian",
-    "Debian-Security": "http://deb.debian.org/debian-security",
-}
+# The names under which a source of this machine is one of Debian's, and not of a derivative.
+CODENAMES = "buster|bullseye|bookworm|trixie|forky|sid|oldstable|stable|testing|unstable"
 SUITES = {
     RELEASE: "Debian",
     f"{RELEASE}-updates": "Debian",
@@ -157,27 +155,47 @@ def architecture() -> str:
     return run("apt-config", "dump", "--format", "%v", "APT::Architecture")[0].strip()
 
 
-def sources() -> str:
-    """A sources.list for the release that is needed, from the mirrors that this machine uses.
+def mirrors(work: Path) -> dict[str, str]:
+    """Return where Debian's packages and its security updates come from.
 
-    Debian's own are those whose Release file, which apt here fetched and verified, says so; what
-    it never fetched is not known, and then Debian's public mirror does. Only the address is taken
-    over: whatever comes from there has to be signed by Debian's keys.
+    DEBIAN_MIRROR and DEBIAN_SECURITY_MIRROR name them; without, the sources of this machine's apt
+    do. Only the address is taken over: each package has to be signed by Debian's keys.
 
     Raises:
-        Failure: Debian's keys are not there.
+        Failure: Neither names one.
+    """
+    (work / "unfetched" / "partial").mkdir(parents=True, exist_ok=True)
+    unfetched = f"Dir::State::lists={work / 'unfetched'}/"  # hence all that apt asks for
+    known, _ = run("apt-get", "-q", "update", "--print-uris", "-o", unfetched)
+    found = {}
+    pattern = rf"^'(\S+?)/?/dists/(?:{CODENAMES})(-security|/updates)?/InRelease'"
+    for uri, security in reversed(re.findall(pattern, known, re.MULTILINE)):  # the first one wins
+        # apt leaves packages of file: where they are; those of copy: come to the cache.
+        found["Debian-Security" if security else "Debian"] = re.sub(r"^file:", "copy:", uri)
+    archive = os.environ.get("DEBIAN_MIRROR", "").rstrip("/")
+    if archive:
+        found = {"Debian": archive, "Debian-Security": f"{archive}-security"}
+    if security_archive := os.environ.get("DEBIAN_SECURITY_MIRROR", "").rstrip("/"):
+        found["Debian-Security"] = security_archive
+    if "Debian" not in found:
+        raise Failure(
+            "apt on this machine has no source of Debian packages: set DEBIAN_MIRROR to one, as in"
+            " DEBIAN_MIRROR=http://mirror.example/debian"
+        )
+    return {"Debian-Security": f"{found['Debian']}-security", **found}
+
+
+def sources(work: Path) -> str:
+    """Return a sources.list for the release that is needed.
+
+    Raises:
+        Failure: Debian's keys are missing, or no mirror is known.
     """
     if not KEYRING.exists():
         raise Failure(f"{KEYRING} is missing; run: apt-get install debian-archive-keyring")
-    mirrors = dict(MIRRORS)
-    known, _ = run("apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Origin: Debian")
-    for line in reversed(known.splitlines()):  # the first one wins
-        label, _, uri = line.partition(" ")
-        if label in mirrors:
-            # apt leaves packages of file: where they are; those of copy: come to the cache.
-            mirrors[label] = re.sub(r"^file:", "copy:", uri)
+    uris = mirrors(work)
     options = f"[arch={architecture()} signed-by={KEYRING}]"
-    lines = (f"deb {options} {mirrors[label]} {suite} main" for suite, label in SUITES.items())
+    lines = (f"deb {options} {uris[label]} {suite} main" for suite, label in SUITES.items())
     return "\n".join(lines) + "\n"
 
 
@@ -226,7 +244,7 @@ def prepare(kind: str, pins: list[Package], cache: Path, work: Path) -> None:
     # Above 1000 a version is taken even where there is a newer one; one that is gone, never.
     pinned = (f"Package: {p.name}\nPin: version {p.version}\nPin-Priority: 1001\n\n" for p in pins)
     (work / "preferences").write_text("".join(pinned), encoding="utf-8")
-    (work / "sources.list").write_text(sources(), encoding="utf-8")
+    (work / "sources.list").write_text(sources(work), encoding="utf-8")
     (work / "apt.conf").write_text(settings(cache, work), encoding="utf-8")
     _, stderr = run("apt-get", "-q", "update", apt_config=work / "apt.conf")
     if len(list((cache / "lists").glob("*_Packages*"))) < len(SUITES):
