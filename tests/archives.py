@@ -408,8 +408,8 @@ def _zip64() -> bytes:
 
 def huge_table(entries: int, declared: int) -> bytes:
     """Write a zip of nothing but a table of contents, which says that it has `declared` entries."""
-    numbers = (20, 20, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0)
-    table = (CENTRAL.pack(b"PK\1\2", *numbers) + b"ab") * entries
+    numbers = (20, 20, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    table = (CENTRAL.pack(b"PK\1\2", *numbers) + b"a") * entries
     zip64 = ZIP64_RECORD.pack(
         b"PK\6\6", 44, 45, 45, 0, 0, declared, declared, len(table), 0
     ) + ZIP64_LOCATOR.pack(b"PK\6\7", 0, len(table), 1)
