@@ -31,7 +31,7 @@ from tasks.engine.errors import (
 from tasks.engine.landing import landing, writing
 from tasks.engine.manifest import File, Kept, Manifest, Source
 from tasks.engine.plan import Item, Plan, compare
-from tasks.engine.progress import progress
+from tasks.engine.progress import Progress, progress
 from tasks.engine.report import Failed, Report
 from tasks.engine.ssh.connection import connect
 from tasks.engine.ssh.host import Host
@@ -186,7 +186,7 @@ class Fetch:
         began = time.monotonic()
         total = sum(item.source.size for item in plan.fetched)
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
-            run.bring_all(plan, bar.add)
+            run.bring_all(plan, bar)
         for one in left:
             run.keep_old(one)
         place.written()
@@ -302,9 +302,10 @@ class _Run:
             log.warning("%s; the new one stays", error)
             self._place.drop(kept.source.path)
 
-    def bring_all(self, plan: Plan, on_bytes: Callable[[int], None]) -> None:
+    def bring_all(self, plan: Plan, bar: Progress) -> None:
         """Bring what is to be fetched; each file again where it changed meanwhile."""
         left, tries = deque(plan.fetched), Counter[PurePosixPath]()
+        sizes = {item.path: item.source.size for item in plan.fetched}  # as the total has them
         while left:
             try:
                 ends = {item.path: _end_first(item) for item in left}
@@ -313,12 +314,15 @@ class _Run:
                     for item in left
                     for start in (*ends[item.path], self._begun(item))
                 ]
-                streams = self.host.files(wanted, on_bytes)
+                streams = self.host.files(wanted, bar.add)
                 while left:
                     item = left[0]
                     end = [b"".join(next(streams)) for _ in ends[item.path]]
-                    self._bring(item, next(streams), b"".join(end))
+                    stream = next(streams)
+                    bar.start(sizes[item.path], stream.start)
+                    self._bring(item, stream, b"".join(end))
                     left.popleft()
+                    bar.finish(sizes[item.path])
             except _OWN_FAULTS as error:
                 item = left.popleft()
                 tries[item.path] += 1
@@ -329,6 +333,8 @@ class _Run:
                     left.appendleft(again)
                 elif not self._goes_on(plan, item, error):
                     raise
+                else:
+                    bar.finish(sizes[item.path])
             except BaseException:
                 self.host.reset()  # before the connection goes: nobody is to open it again
                 raise
