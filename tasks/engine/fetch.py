@@ -59,6 +59,8 @@ HOURS = 86400.0
 AT_ONCE = 2**20
 """Bytes of an archive that is small enough to be looked at as a whole: asking for its end apart
 would take longer."""
+EXAMPLES = 3
+"""Members that an error names where none was selected."""
 _OWN_FAULTS = (RemotePathError, IntegrityError, ArchiveError)
 """Errors that are one remote file's own: the next one may come all the same."""
 
@@ -195,8 +197,9 @@ class Fetch:
         if run.failed and len(run.failed) == len(plan.fetched) and not manifest.files:
             raise run.failed[0].error
         if not manifest.files:
-            raise ArchiveError(
-                f"{settings.remote_file_path}: holds no {run.selection}: nothing to land"
+            raise RemotePathError(
+                f"{settings.remote_file_path}: nothing in it matches {run.selection}"
+                f"{run.examples()}: set include to what is to land"
             )
         place.commit(manifest)
         return self._report("partial" if run.failed else "landed", manifest, plan, run)
@@ -233,6 +236,7 @@ class _Run:
         self._ways: list[str] = []
         self._unpacked = 0
         self._resumed: set[PurePosixPath] = set()
+        self._others: list[PurePosixPath] = []
         self._started = _now()
 
     # --- what is wanted, and what is there --------------------------------------------------
@@ -427,7 +431,20 @@ class _Run:
             self._place.write(folder / member.path, member.blocks, origin)
 
     def _wanted_in(self, folder: PurePosixPath) -> Callable[[PurePosixPath], bool]:
-        return lambda path: self.wants(folder / path)
+        def wanted(path: PurePosixPath) -> bool:
+            if self.wants(folder / path):
+                return True
+            if len(self._others) < EXAMPLES and path not in self._others:
+                self._others.append(path)
+            return False
+
+        return wanted
+
+    def examples(self) -> str:
+        """Name some members that were not selected, for people."""
+        return (
+            f", but it has {', '.join(map(repr, map(str, self._others)))}" if self._others else ""
+        )
 
     # --- checking -----------------------------------------------------------------------------
 
