@@ -259,7 +259,7 @@ def test_option_that_makes_no_sense_for_the_service_is_refused(
 ) -> None:
     common = "common: {remote_host_address: h, remote_file_path: x, file_save_path: x}"
     (folder / "config.yaml").write_text(f"{common}\ntasks: {tasks}\n")
-    done = Clone(folder).run("schedule", *options)
+    done = Clone(folder).run("schedule", *options, timeout=3 * SOON)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"schedule takes no {options[0]}" in done.stderr
@@ -268,7 +268,7 @@ def test_option_that_makes_no_sense_for_the_service_is_refused(
 def test_dry_run_of_the_service_checks_it_and_starts_nothing(folder: Path) -> None:
     clone = Clone(folder)
     (folder / "config.yaml").write_text(CONFIG.format(wanted="settings"))
-    done = clone.run("schedule", "--dry-run")
+    done = clone.run("schedule", "--dry-run", timeout=3 * SOON)
     assert done.returncode == 0
     assert "task 9: next run 20" in done.stdout
     assert not (folder / "lighterage.heartbeat").exists()
@@ -285,7 +285,7 @@ def test_bad_schedule_is_refused_where_settings_are_shown(
     if section:
         config = config.replace("schedule: ", "dev: {schedule: ").replace('"}', '"}}')
     (folder / "config.yaml").write_text(config)
-    done = clone.run(*words)
+    done = clone.run(*words, timeout=3 * SOON)
     assert done.returncode == 2
     assert "schedule of task 9 is '0 25 * * *'" in done.stderr
 
