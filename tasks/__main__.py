@@ -15,13 +15,24 @@ import os
 import pkgutil
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import tasks
 from tasks.engine import interrupt
 from tasks.engine.errors import ConfigError, Interrupted, LighterageError, nearest, printable
-from tasks.settings import FIELDS, TYPES, Resolved, Words, choices, load_config, resolve
+from tasks.settings import (
+    FIELDS,
+    TYPES,
+    VARIANTS,
+    Config,
+    Resolved,
+    Words,
+    choices,
+    load_config,
+    resolve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,18 +40,22 @@ if TYPE_CHECKING:
 log = logging.getLogger("tasks")
 
 PREFIX = "task_"
+TASK = "task"
+"""The kind of a failure that is a task module's own."""
+OURS = ("tasks", "tasks/__main__.py", "tasks/schedule.py", "tasks/settings.py")
 VERBS = {
     "config": "print the settings of a task, and where each came from: config N",
-    "schedule": "run the tasks by their schedule, until a signal",
+    "schedule": "run the tasks by their schedule, until a signal; each run gets the options, and\n"
+    "            --dry-run checks the schedules only",
     "health": "exit 0 while `schedule` lives",
     "scan": "print a host's keys as lines for known_hosts: scan HOST[:PORT]",
 }
 EXIT_CODES = """\
 exit codes:
   0 done, or nothing to do      5 network
-  1 a bug                       6 integrity: not the bytes that the host has
+  1 a bug, here or in a task    6 integrity: not the bytes that the host has
   2 usage or configuration      7 unsafe or broken archive
-  3 remote path                 8 local disk, or the target must not be replaced
+  3 remote path, or no match    8 local disk, or the target must not be replaced
   4 authentication or host key  9 busy: another run lands in the same place
   130, 143 interrupted by SIGINT, SIGTERM"""
 
@@ -94,7 +109,7 @@ def _parser(description: str, usage: str) -> _Parser:
             action = "append" if TYPES[name] is Words else "store"
             settings.add_argument(option, dest=name, help=text, metavar=hint, action=action)
     parser.add_argument("--config-file", type=Path, help="instead of config.yaml of this folder")
-    parser.add_argument("--json", action="store_true", help="the result as JSON")
+    parser.add_argument("--json", action="store_true", default=None, help="the result as JSON")
     return parser
 
 
@@ -197,6 +212,9 @@ def _run(task: str, parsed: argparse.Namespace) -> int:
 
 def _config(task: str, parsed: argparse.Namespace) -> int:
     rows = _settings_of(task, parsed).rows()
+    config = load_config(parsed.config_file)
+    for variant in sorted({*VARIANTS, *config.variants}):
+        _next_runs(config, variant)
     if parsed.json:
         print(_json({name: {"value": value, "origin": origin} for name, value, origin in rows}))
         return 0
@@ -206,21 +224,59 @@ def _config(task: str, parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _schedule(parsed: argparse.Namespace) -> int:
-    known = _known_tasks()
-    resolved = _settings_of(next(iter(known)), parsed)
-    from tasks.schedule import serve
-
-    config = load_config(parsed.config_file)
-    variant = resolved.settings.variant
-    for task in config.schedules(variant):
-        if task not in known:
+def _next_runs(config: Config, variant: str) -> list[str]:
+    """Check the schedules of a variant; returns a line for each task that has one."""
+    lines = []
+    for task, cron in config.schedules(variant).items():
+        if task not in _known_tasks():
             raise ConfigError(
                 f"{config.path}: tasks.{task} has a schedule, but there is no such task"
             )
+        from tasks.schedule import next_run
+
+        lines.append(f"task {task}: next run {next_run(task, cron)}")
+    return lines
+
+
+def _schedule(parsed: argparse.Namespace) -> int:
+    if parsed.task:
+        raise ConfigError(
+            "schedule takes no --task: it runs each task that has a schedule in config.yaml"
+        )
+    resolved = _settings_of(next(iter(_known_tasks())), parsed)
+    config = load_config(parsed.config_file)
+    variant = resolved.settings.variant
+    lines = _next_runs(config, variant)
+    for task in config.schedules(variant):
         _settings_of(task, parsed).settings.require()
-    arguments = ["--config-file", str(parsed.config_file)] if parsed.config_file else []
-    return serve(config, variant, arguments)
+    for name in ("remote_file_path", "file_save_path"):
+        if len(lines) > 1 and getattr(parsed, name):
+            raise ConfigError(
+                f"schedule takes no --{name.replace('_', '-')} for {len(lines)} tasks: set it in "
+                f"{config.path} for each"
+            )
+    if parsed.dry_run:
+        print("\n".join(lines or [f"no task has a schedule for {variant} in {config.path}"]))
+        return 0
+    from tasks.schedule import serve
+
+    return serve(config, variant, _given(parsed))
+
+
+def _given(parsed: argparse.Namespace) -> list[str]:
+    """Write the options that were given as a command line has them."""
+    options = []
+    for name, value in vars(parsed).items():
+        option = "--" + name.replace("_", "-")
+        if name == "words" or value is None:
+            continue
+        if isinstance(value, bool):
+            options.append(option if value else f"--no-{option[2:]}")
+        else:
+            options += [
+                f"{option}={one}" for one in (value if isinstance(value, list) else [value])
+            ]
+    return options
 
 
 def _health() -> int:
@@ -276,8 +332,10 @@ def main(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _dispatch(arguments)
-    except SystemExit as end:  # --help
-        return int(end.code or 0)
+    except SystemExit as end:  # --help, or a task's own
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        return _failed(arguments, LighterageError.exit_code, TASK, str(end.code))
     except LighterageError as error:
         return _failed(arguments, error.exit_code, error.kind, str(error))
     except Interrupted as stop:
@@ -286,9 +344,33 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         return 0
     except Exception as error:
-        log.debug("a bug", exc_info=True)
-        text = f"{type(error).__name__}: {error} (a bug: --log-level DEBUG shows where)"
-        return _failed(arguments, LighterageError.exit_code, LighterageError.kind, text)
+        log.debug("%s", type(error).__name__, exc_info=True)
+        return _failed(arguments, LighterageError.exit_code, *_unexpected(error))
+
+
+def _unexpected(error: Exception) -> tuple[str, str]:
+    """Say whose fault an exception is that nobody foresaw, a task's or ours, and where it is."""
+    root = Path(tasks.__file__).parents[1]
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    # An installed package may lie below the root as well, in .venv.
+    below = [
+        (Path(name).relative_to(root), line)
+        for name, line in places
+        if Path(name).is_relative_to(root) and "site-packages" not in name
+    ]
+    file, line = below[-1] if below else (Path("tasks"), 0)
+    ours = file.parts[:2] == ("tasks", "engine") or str(file) in OURS
+    text = f"{file}:{line}: {type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and not ours:
+        return TASK, (
+            f"{text}: add the package to requirements/prod.in (or to dev.in, where dev alone needs "
+            "it), and run `make lock`"
+        )
+    bug = "a bug: " if ours else ""
+    text += f" ({bug}--log-level DEBUG shows where it was called from)"
+    return LighterageError.kind if ours else TASK, text
 
 
 def _failed(arguments: Sequence[str], code: int, kind: str, text: str) -> int:

@@ -12,7 +12,7 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
@@ -112,6 +112,16 @@ def serve(config: Config, variant: str, arguments: list[str]) -> int:
         runs.end()
         HEARTBEAT.unlink(missing_ok=True)
     return 0
+
+
+def next_run(task: str, cron: str) -> datetime:
+    """Return the time of a task's next run.
+
+    Raises:
+        ConfigError: The schedule is not in cron form.
+    """
+    found = trigger(task, cron)
+    return cast("datetime", found.get_next_fire_time(None, datetime.now(found.timezone)))
 
 
 def trigger(task: str, cron: str) -> CronTrigger:

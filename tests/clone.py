@@ -15,6 +15,7 @@ STAND_IN = '''"""Task 9: a stand-in.
 What it does is what remote_file_path says.
 """
 import ctypes
+import json
 import os
 import pathlib
 import time
@@ -37,6 +38,9 @@ def run(fetch):
         raise getattr(errors, wanted)("as it was asked")
     if wanted in {"sleep", "block"}:
         wait_in_staging(fetch, wanted)
+    if wanted == "settings":
+        values = {name: str(value) for name, value in vars(fetch.settings).items()}
+        pathlib.Path("settings").write_text(json.dumps(values))
     if wanted.startswith("log"):
         log_a_run(wanted)
     manifest = Manifest(

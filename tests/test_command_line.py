@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from clone import Clone
 
+from tasks import __main__ as command_line
 from tasks import settings
 from tasks.engine import errors
 
@@ -165,6 +166,26 @@ def test_failure_gives_json_where_that_was_asked(clone: Clone, as_json: bool) ->
         assert done.stdout == ""
 
 
+def test_options_that_are_written_again_are_the_same() -> None:
+    """As `schedule` hands them on: each option there is."""
+    given = ["schedule", "--json", "--config-file=a b"]
+    for name, item in settings.FIELDS.items():
+        option = f"--{name.replace('_', '-')}"
+        if item.metadata.get("cli") is False:
+            continue
+        if settings.TYPES[name] is bool:
+            given.append(option if len(given) % 2 else f"--no-{option[2:]}")
+        else:
+            given += [f"{option}=-x é_{name}"] * (
+                2 if settings.TYPES[name] is settings.Words else 1
+            )
+    words, parsed = command_line._parse(given)
+    assert words == ["schedule"]
+    again = command_line._parse(["schedule", *command_line._given(parsed)])[1]
+    assert again == parsed
+    assert len(command_line._given(parsed)) == len(given) - 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -280,18 +301,74 @@ def test_each_kind_of_failure_has_its_exit_code(
     assert not (clone.folder / "data").exists()
 
 
-def test_unexpected_exception_is_one_line_and_exit_code_1(clone: Clone) -> None:
-    error = refused(clone.stand_in("bug"), code=1)
-    assert "KeyError" in error
+def line_of(clone: Clone, text: str, file: str = "tasks/task_9.py") -> str:
+    """Give `FILE:LINE` of the first line with a text."""
+    lines = (clone.folder / file).read_text().splitlines()
+    return f"{file}:{1 + next(n for n, line in enumerate(lines) if text in line)}: "
+
+
+@pytest.mark.parametrize("level", ["INFO", "WARNING", "CRITICAL"])
+def test_exception_of_a_task_names_file_and_line_at_any_log_level(clone: Clone, level: str) -> None:
+    error = refused(clone.stand_in("bug", "--log-level", level), code=1)
+    assert error.startswith("lighterage: task: " + line_of(clone, "raise KeyError") + "KeyError")
     assert "first line" in error
     assert "--log-level DEBUG shows where" in error
+    failed = json.loads(clone.stand_in("bug", "--json", "--log-level", level).stdout)
+    assert (failed["exit_code"], failed["kind"]) == (1, "task")
 
 
-def test_unexpected_exception_shows_its_traceback_in_debug(clone: Clone) -> None:
+def test_exception_of_a_task_shows_its_traceback_in_debug(clone: Clone) -> None:
     done = clone.stand_in("bug", "--log-level", "DEBUG")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert "task_9.py" in done.stderr
+    assert line_of(clone, "raise KeyError") in done.stderr
+
+
+def write_task(clone: Clone, body: str, top: str = "") -> None:
+    """Make task 9 do this."""
+    text = f'"""Task 9."""\n{top}\n\ndef run(fetch):\n    {body}\n'
+    (clone.folder / "tasks/task_9.py").write_text(text)
+
+
+def test_exception_of_a_library_names_the_line_of_the_task_that_called_it(clone: Clone) -> None:
+    write_task(clone, "json.loads('{')", "import json")
+    error = refused(clone.stand_in("x"), code=1)
+    assert "lighterage: task: " + line_of(clone, "json.loads") + "JSONDecodeError" in error
+
+
+def test_exception_of_a_tasks_helper_names_the_line_of_the_helper(clone: Clone) -> None:
+    (clone.folder / "tasks/helper.py").write_text("def help():\n    return 1 / 0\n")
+    write_task(clone, "helper.help()", "from tasks import helper")
+    error = refused(clone.stand_in("x"), code=1)
+    assert "lighterage: task: tasks/helper.py:2: ZeroDivisionError" in error
+
+
+def test_exception_of_the_engine_is_called_a_bug_and_names_its_line(clone: Clone) -> None:
+    write_task(clone, "limits.Limits.of(None)", "from tasks.engine import limits")
+    error = refused(clone.stand_in("x"), code=1)
+    where = line_of(clone, "settings.max_members,", "tasks/engine/limits.py")
+    assert f"lighterage: internal error: {where}AttributeError" in error
+    assert "(a bug: " in error
+
+
+@pytest.mark.parametrize("at_the_top", [True, False])
+def test_missing_module_names_the_file_that_lists_packages(clone: Clone, at_the_top: bool) -> None:
+    text = "import no_such_package.part"
+    write_task(clone, "pass" if at_the_top else text, text if at_the_top else "")
+    error = refused(clone.stand_in("x", "--log-level", "CRITICAL"), code=1)
+    assert "lighterage: task: " + line_of(clone, text) in error
+    assert "'no_such_package'" in error
+    assert "requirements/prod.in" in error
+    assert "make lock" in error
+
+
+def test_exit_of_a_task_is_no_traceback(clone: Clone) -> None:
+    for code, expected in (("4", 4), ("", 0), ("'stop: no data'", 1)):
+        write_task(clone, f"raise SystemExit({code})")
+        done = clone.stand_in("x")
+        assert done.returncode == expected
+        assert "Traceback" not in done.stderr
+        assert ("task: stop: no data" in done.stderr) is (expected == 1)
 
 
 def test_task_module_with_a_fault_is_one_line(clone: Clone) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncssh
@@ -212,10 +213,24 @@ def test_what_is_no_archive_is_told_with_what_is_supported(client: Client) -> No
     assert "supported: zip, tar" in done.err
 
 
-def test_an_archive_without_csvs_is_an_error(client: Client) -> None:
-    (client.server.home / "none.zip").write_bytes(zipped({"a.txt": b""}))
-    done = client.run("1", "none.zip")
-    assert (done.code, "*.csv" in done.err) == (7, True)
+NONE_SELECTED: dict[str, Callable[[], bytes]] = {
+    "none.zip": lambda: zipped({"a.txt": b""}),
+    "none.tar.gz": lambda: tarred({"a.txt": b"", "b.txt": b""}),
+    "a.txt.gz": lambda: gzip.compress(b"1"),
+    "empty.zip": lambda: zipped({}),
+}
+
+
+@pytest.mark.parametrize("name", NONE_SELECTED)
+def test_an_archive_in_which_nothing_is_selected_is_no_broken_one(
+    client: Client, name: str
+) -> None:
+    (client.server.home / name).write_bytes(NONE_SELECTED[name]())
+    done = client.run("1", name)
+    assert done.code == 3
+    assert "*.csv" in done.err
+    assert ("a.txt" in done.err) is (name != "empty.zip")
+    assert left_over(client) == []
 
 
 def test_an_unsafe_archive_is_refused_whole(client: Client) -> None:

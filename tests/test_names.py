@@ -138,6 +138,15 @@ def test_names_that_some_file_system_takes_for_one_collide(first: str, second: s
         taken.add(PurePosixPath(second), "x.tar")
 
 
+def test_collision_names_both_sources_and_the_code_points_of_names_that_look_the_same() -> None:
+    taken = Names()
+    taken.add(PurePosixPath("caf\u00e9/a.csv"), "one.zip")
+    with pytest.raises(ArchiveError, match=r"^two\.tar: .* of one\.zip$"):
+        taken.add(PurePosixPath("CAF\u00e9/A.csv"), "two.tar")
+    with pytest.raises(ArchiveError, match=r"\(U\+0301\).*\(U\+00E9\) of one\.zip$"):
+        taken.add(PurePosixPath("cafe\u0301/b.csv"), "two.tar")
+
+
 def test_different_names_live_together() -> None:
     taken = Names()
     for name in ("a.csv", "b.csv", "d/a.csv", "d/b.csv", "d/a/a.csv", "da.csv", "é.csv", "e.csv"):

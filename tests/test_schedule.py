@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -117,7 +118,7 @@ from tasks.__main__ import _exit, main
 
 tasks.schedule.BEAT_SECONDS = 0.1
 tasks.schedule.trigger = lambda task, cron: IntervalTrigger(seconds=1)
-_exit(main(["schedule"]))
+_exit(main(["schedule", *sys.argv[1:]]))
 """
 CONFIG = """
 common: {{remote_host_address: host, file_save_path: data/out, log_level: INFO}}
@@ -129,11 +130,11 @@ tasks:
 class Service:
     """The service, its task due each second."""
 
-    def __init__(self, folder: Path, wanted: str) -> None:
+    def __init__(self, folder: Path, wanted: str, *options: str) -> None:
         self.clone = Clone(folder)
         (folder / "config.yaml").write_text(CONFIG.format(wanted=wanted))
         (folder / "every_moment.py").write_text(EVERY_MOMENT)
-        self.process = self.clone.start(program=["every_moment.py"])
+        self.process = self.clone.start(*options, program=["every_moment.py"])
 
     def wait_for(self, name: str, text: str = "") -> str:
         """Wait until a file holds a text; gives what it holds."""
@@ -223,6 +224,70 @@ def test_failing_task_is_told_and_runs_again(folder: Path, services: list[Servic
     log = service.end()
     assert log.count("WARNING tasks.schedule: task 9 ended with exit code 5") >= 2
     assert "lighterage: network: as it was asked" in log
+
+
+def test_each_run_gets_every_option_of_the_service(folder: Path, services: list[Service]) -> None:
+    """Also those that YAML or an environment could not give, and another config file."""
+    other = folder / "other.yaml"
+    options = [
+        f"--config-file={other}", "--max-tries", "7", "--no-overwrite", "--include", "*.tsv",
+        "--include=-x", "--force", "--username=é_x y", "--timeout=4", "--file_save_path",
+        "data/elsewhere", "--explain", "--json",
+    ]  # fmt: skip
+    other.write_text(CONFIG.format(wanted="settings"))
+    services.append(service := Service(folder, "not this one", *options))
+    service.wait_for("settings", "}")
+    service.end()
+    found = json.loads((folder / "settings").read_text())
+    assert found.items() >= {
+        "max_tries": "7", "overwrite": "False", "include": "*.tsv, -x", "force": "True",
+        "username": "é_x y", "timeout": "4.0", "file_save_path": "data/elsewhere",
+        "explain": "True", "progress": "none",
+    }.items()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options"),
+    [
+        ("{9: {schedule: 0 3 * * *}}", ["--task", "9"]),
+        ("{9: {schedule: 0 3 * * *}, 1: {schedule: 0 3 * * *}}", ["--file-save-path", "y"]),
+        ("{9: {schedule: 0 3 * * *}, 1: {schedule: 0 3 * * *}}", ["--remote-file-path", "y"]),
+    ],
+)
+def test_option_that_makes_no_sense_for_the_service_is_refused(
+    folder: Path, tasks: str, options: list[str]
+) -> None:
+    common = "common: {remote_host_address: h, remote_file_path: x, file_save_path: x}"
+    (folder / "config.yaml").write_text(f"{common}\ntasks: {tasks}\n")
+    done = Clone(folder).run("schedule", *options, timeout=3 * SOON)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"schedule takes no {options[0]}" in done.stderr
+
+
+def test_dry_run_of_the_service_checks_it_and_starts_nothing(folder: Path) -> None:
+    clone = Clone(folder)
+    (folder / "config.yaml").write_text(CONFIG.format(wanted="settings"))
+    done = clone.run("schedule", "--dry-run", timeout=3 * SOON)
+    assert done.returncode == 0
+    assert "task 9: next run 20" in done.stdout
+    assert not (folder / "lighterage.heartbeat").exists()
+    assert clone.run("schedule", "--dry-run", "--remote-host-address=").returncode == 2
+
+
+@pytest.mark.parametrize("words", [["config", "9"], ["config", "1"], ["schedule", "--dry-run"]])
+@pytest.mark.parametrize("section", ["", "dev: "])
+def test_bad_schedule_is_refused_where_settings_are_shown(
+    folder: Path, words: list[str], section: str
+) -> None:
+    clone = Clone(folder)
+    config = CONFIG.format(wanted="x").replace("0 3 * * *", "0 25 * * *")
+    if section:
+        config = config.replace("schedule: ", "dev: {schedule: ").replace('"}', '"}}')
+    (folder / "config.yaml").write_text(config)
+    done = clone.run(*words, timeout=3 * SOON)
+    assert done.returncode == 2
+    assert "schedule of task 9 is '0 25 * * *'" in done.stderr
 
 
 def test_service_without_a_schedule_says_so_and_lives(

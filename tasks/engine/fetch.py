@@ -31,7 +31,7 @@ from tasks.engine.errors import (
 from tasks.engine.landing import landing, writing
 from tasks.engine.manifest import File, Kept, Manifest, Source
 from tasks.engine.plan import Item, Plan, compare
-from tasks.engine.progress import progress
+from tasks.engine.progress import Progress, progress
 from tasks.engine.report import Failed, Report
 from tasks.engine.ssh.connection import connect
 from tasks.engine.ssh.host import Host
@@ -59,6 +59,8 @@ HOURS = 86400.0
 AT_ONCE = 2**20
 """Bytes of an archive that is small enough to be looked at as a whole: asking for its end apart
 would take longer."""
+EXAMPLES = 3
+"""Members that an error names where none was selected."""
 _OWN_FAULTS = (RemotePathError, IntegrityError, ArchiveError)
 """Errors that are one remote file's own: the next one may come all the same."""
 
@@ -186,7 +188,7 @@ class Fetch:
         began = time.monotonic()
         total = sum(item.source.size for item in plan.fetched)
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
-            run.bring_all(plan, bar.add)
+            run.bring_all(plan, bar)
         for one in left:
             run.keep_old(one)
         place.written()
@@ -195,8 +197,9 @@ class Fetch:
         if run.failed and len(run.failed) == len(plan.fetched) and not manifest.files:
             raise run.failed[0].error
         if not manifest.files:
-            raise ArchiveError(
-                f"{settings.remote_file_path}: holds no {run.selection}: nothing to land"
+            raise RemotePathError(
+                f"{settings.remote_file_path}: nothing in it matches {run.selection}"
+                f"{run.examples()}: set include to what is to land"
             )
         place.commit(manifest)
         return self._report("partial" if run.failed else "landed", manifest, plan, run)
@@ -233,6 +236,7 @@ class _Run:
         self._ways: list[str] = []
         self._unpacked = 0
         self._resumed: set[PurePosixPath] = set()
+        self._others: list[PurePosixPath] = []
         self._started = _now()
 
     # --- what is wanted, and what is there --------------------------------------------------
@@ -302,9 +306,10 @@ class _Run:
             log.warning("%s; the new one stays", error)
             self._place.drop(kept.source.path)
 
-    def bring_all(self, plan: Plan, on_bytes: Callable[[int], None]) -> None:
+    def bring_all(self, plan: Plan, bar: Progress) -> None:
         """Bring what is to be fetched; each file again where it changed meanwhile."""
         left, tries = deque(plan.fetched), Counter[PurePosixPath]()
+        sizes = {item.path: item.source.size for item in plan.fetched}  # as the total has them
         while left:
             try:
                 ends = {item.path: _end_first(item) for item in left}
@@ -313,12 +318,15 @@ class _Run:
                     for item in left
                     for start in (*ends[item.path], self._begun(item))
                 ]
-                streams = self.host.files(wanted, on_bytes)
+                streams = self.host.files(wanted, bar.add)
                 while left:
                     item = left[0]
                     end = [b"".join(next(streams)) for _ in ends[item.path]]
-                    self._bring(item, next(streams), b"".join(end))
+                    stream = next(streams)
+                    bar.start(sizes[item.path], stream.start)
+                    self._bring(item, stream, b"".join(end))
                     left.popleft()
+                    bar.finish(sizes[item.path])
             except _OWN_FAULTS as error:
                 item = left.popleft()
                 tries[item.path] += 1
@@ -329,6 +337,8 @@ class _Run:
                     left.appendleft(again)
                 elif not self._goes_on(plan, item, error):
                     raise
+                else:
+                    bar.finish(sizes[item.path])
             except BaseException:
                 self.host.reset()  # before the connection goes: nobody is to open it again
                 raise
@@ -421,7 +431,20 @@ class _Run:
             self._place.write(folder / member.path, member.blocks, origin)
 
     def _wanted_in(self, folder: PurePosixPath) -> Callable[[PurePosixPath], bool]:
-        return lambda path: self.wants(folder / path)
+        def wanted(path: PurePosixPath) -> bool:
+            if self.wants(folder / path):
+                return True
+            if len(self._others) < EXAMPLES and path not in self._others:
+                self._others.append(path)
+            return False
+
+        return wanted
+
+    def examples(self) -> str:
+        """Name some members that were not selected, for people."""
+        return (
+            f", but it has {', '.join(map(repr, map(str, self._others)))}" if self._others else ""
+        )
 
     # --- checking -----------------------------------------------------------------------------
 

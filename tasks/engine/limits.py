@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 BLOCK = 2**18
 """Bytes handed on at once."""
-RATIO_FROM = 10 * 2**20
-"""Unpacked bytes below which a ratio is no bomb: a file of zeros is small, and harmless."""
+RATIO_FROM = 64 * 2**20
+"""Unpacked bytes below which a ratio is no bomb: so much fits anywhere, and a CSV whose rows are
+all alike packs 1000 to 1, which is near the most that deflate can (1032)."""
 
 # What the libraries' readers raise on bytes that are not what they should be.
 _BROKEN = (
@@ -113,14 +114,19 @@ class Budget:
     def member(self, path: PurePosixPath) -> None:
         """Count a member."""
         self._members += 1
-        if self._members > self._limits.members:
-            raise ArchiveError(
-                f"{self._origin}: more than {self._limits.members} members (max_members)"
-            )
+        self.declared(self._members)
         if len(path.parts) > self._limits.depth:
             raise ArchiveError(
                 f"{self._origin}: member {str(path)!r} lies more than {self._limits.depth} folders "
-                "deep (max_depth)"
+                "deep (max_depth): set it higher if that is right"
+            )
+
+    def declared(self, count: int) -> None:
+        """Check the number of members that an archive declares, before any of them is read."""
+        if count > self._limits.members:
+            raise ArchiveError(
+                f"{self._origin}: more than {self._limits.members} members (max_members), at "
+                f"least {count}: set it higher if that is right"
             )
 
     def size(self, count: int) -> None:
@@ -129,17 +135,18 @@ class Budget:
         if time.monotonic() > self._end:
             raise ArchiveError(
                 f"{self._origin}: takes more than {self._limits.seconds:g} seconds "
-                "(max_unpack_time)"
+                "(max_unpack_time): set it higher if that is right"
             )
         if self._size > self._limits.size:
             raise ArchiveError(
-                f"{self._origin}: more than {self._limits.size} bytes unpacked (max_unpacked_size)"
+                f"{self._origin}: more than {self._limits.size} bytes unpacked "
+                "(max_unpacked_size): set it higher if that is right"
             )
         most = self._limits.ratio * max(self._packed(), 1)
         if self._size > RATIO_FROM and self._size > most:
             raise ArchiveError(
                 f"{self._origin}: unpacks to more than {self._limits.ratio:g} times its size "
-                "(max_ratio): a bomb, or a limit that is too low"
+                "(max_ratio): a decompression bomb; set it higher if that is right"
             )
 
 

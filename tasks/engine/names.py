@@ -81,8 +81,8 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self._files: dict[str, PurePosixPath] = {}
-        self._folders: dict[str, PurePosixPath] = {}
+        self._files: dict[str, tuple[PurePosixPath, str]] = {}
+        self._folders: dict[str, tuple[PurePosixPath, str]] = {}
 
     def add(self, path: PurePosixPath, origin: str) -> None:
         """Take the name of a file, with its folders.
@@ -91,17 +91,40 @@ class Names:
             ArchiveError: It, or a name that means the same, is taken.
         """
         key = _folded(path)
-        other = self._files.get(key) or self._folders.get(key)
-        if other is not None:
-            raise ArchiveError(f"{origin}: member {str(path)!r} collides with {str(other)!r}")
+        if other := self._files.get(key) or self._folders.get(key):
+            raise ArchiveError(_collision(path, path, origin, *other))
         for parent in path.parents[:-1]:
             folder = _folded(parent)
-            other = self._files.get(folder) or self._folders.setdefault(folder, parent)
-            if other != parent or folder in self._files:
-                raise ArchiveError(
-                    f"{origin}: member {str(path)!r}: its folder collides with {str(other)!r}"
-                )
-        self._files[key] = path
+            other = self._files.get(folder) or self._folders.setdefault(folder, (parent, origin))
+            if other[0] != parent or folder in self._files:
+                raise ArchiveError(_collision(path, parent, origin, *other))
+        self._files[key] = path, origin
+
+
+def _collision(
+    path: PurePosixPath, taken: PurePosixPath, origin: str, other: PurePosixPath, other_origin: str
+) -> str:
+    """Say which two names collide, and of which two sources they are.
+
+    Args:
+        path: The new file.
+        taken: The part of its path that collides: all of it, or a folder.
+        origin: The new file's source.
+        other: What was there before.
+        other_origin: Its source.
+    """
+    mine, theirs = _described(taken, other), _described(other, taken)
+    subject = mine if path == taken else f"{str(path)!r}: its folder {mine}"
+    where = "of the same source" if origin == other_origin else f"of {other_origin}"
+    return f"{origin}: member {subject} collides with {theirs} {where}"
+
+
+def _described(path: PurePosixPath, other: PurePosixPath) -> str:
+    """Quote a name, with the code points that set it apart from one that looks the same."""
+    points = [
+        f"U+{ord(char):04X}" for char in str(path) if char > "\x7f" and char not in str(other)
+    ]
+    return repr(str(path)) + (f" ({' '.join(points)})" if points else "")
 
 
 def _folded(path: PurePosixPath) -> str:

@@ -82,13 +82,14 @@ def members(
                 counted.budget.member(path)
                 if info.isdir():
                     continue
-                if not info.isreg():
-                    raise ArchiveError(
-                        f"{origin}: member {info.name!r} is a {_kind(info)}: refused"
-                    )
                 if not wanted(path):
                     yield None
                     continue
+                if not info.isreg():
+                    raise ArchiveError(
+                        f"{origin}: member {info.name!r} is a {_kind(info)}: refused; where it is "
+                        "not needed, leave it out by `exclude`"
+                    )
                 content = archive.extractfile(info)
                 if content is None:
                     raise ArchiveError(f"{origin}: member {info.name!r} has no content")

@@ -2,21 +2,20 @@
 
 The table is at the end of a zip. It is taken from there first, and checked; then the archive
 comes once, from its first byte to its last, and each member out of it in its turn: nothing of the
-archive need touch the disk. zipfile reads the table; what a zip may not do is checked here, since
-zipfile mends names and believes sizes.
+archive need touch the disk. zipfile mends names, believes sizes, and holds half a kilobyte for
+each member before anybody can count them: the table is read here.
 """
 
 from __future__ import annotations
 
 import bz2
-import errno
-import io
 import lzma
 import stat
 import struct
 import zipfile
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from isal import isal_zlib
 
@@ -28,10 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import PurePosixPath
 
-MAX_TABLE = 2**26
-"""Bytes of a table of contents: for a hundred thousand members a sixth of this is enough."""
+MAX_ENTRY = 640
+"""Bytes of the table of contents for each member that max_members allows; 110 are usual."""
 MAX_DICTIONARY = 2**26
 """Bytes of LZMA's dictionary, which is taken from memory at once."""
+SPLIT = "one part of a split zip: join the parts on the host with `zip -s 0 IN.zip --out OUT.zip`"
 
 _DEFLATE64 = 9  # APPNOTE.TXT 4.4.5
 _METHODS = {
@@ -39,13 +39,51 @@ _METHODS = {
     zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma",
 }  # fmt: skip
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # APPNOTE.TXT 4.3.7
+_ENTRY = struct.Struct("<4s6H3L5H2L")  # 4.3.12
 _END_RECORD = struct.Struct("<4s4H2LH")  # 4.3.16
 _ZIP64_RECORD = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
 _ZIP64_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
+_ZIP64_EXTRA = 1  # 4.5.3
 _LZMA_HEADER = struct.Struct("<2sHBL")  # 5.8.8: version, size of the properties, and those
 _ENCRYPTED, _NUMBERS_COME_LATER, _NAME_IS_UTF8 = 1, 1 << 3, 1 << 11  # 4.4.4
 _SEE_ZIP64 = 0xFFFFFFFF  # 4.4.8
+_SPLIT_MAGIC = b"PK\7\10"  # 8.5.3: before the first part
 END_MAGIC = b"PK\5\6"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A member as the table of contents has it."""
+
+    name: str
+    flags: int
+    method: int
+    crc: int
+    packed_size: int
+    size: int
+    offset: int
+    mode: int
+
+    @property
+    def is_folder(self) -> bool:
+        return self.name.endswith("/")
+
+
+@dataclass(frozen=True)
+class _End:
+    """What the end records say: where the table lies, and how many entries it has.
+
+    Attributes:
+        count: Entries.
+        table: Where the table begins.
+        table_size: Its bytes.
+        shift: What lies before the archive, and is in no offset: a program.
+    """
+
+    count: int
+    table: int
+    table_size: int
+    shift: int
 
 
 def end_size(size: int) -> int:
@@ -76,63 +114,34 @@ def members(
     budget = Budget(limits, origin, lambda: source.size)
     stream = _Forward(source)
     with reading(origin):
-        tail = _Tail(source)
-        with zipfile.ZipFile(cast("Any", tail)) as archive:
-            infos = archive.infolist()
-            for info in infos:
-                _check(info, budget, origin)
-            _check_end(tail, archive, source.size, origin)
-            table = archive.start_dir
-        infos.sort(key=lambda info: info.header_offset)
-        if infos and infos[0].header_offset and stream.begins(b"PK\3\4"):
+        tail = source.end(source.size - end_size(source.size))
+        end = _end(tail, source.size, split=stream.begins(_SPLIT_MAGIC), origin=origin)
+        budget.declared(end.count)
+        most = 2**20 + MAX_ENTRY * limits.members
+        if end.table_size > most:
+            raise ArchiveError(
+                f"{origin}: its table of contents has {end.table_size} bytes, more than {most} "
+                f"({MAX_ENTRY} for each of max_members): set it higher if that is right"
+            )
+        behind = source.size - end.table
+        table = tail if behind <= len(tail) else source.end(end.table)
+        entries = []
+        for entry in _entries(table, len(table) - behind, end, origin):
+            _check(entry, budget, origin, wanted)
+            entries.append(entry)
+        del tail, table
+        entries.sort(key=lambda entry: entry.offset)
+        if entries and entries[0].offset and stream.begins(b"PK\3\4"):
             raise ArchiveError(f"{origin}: broken archive: another one lies before it")
-        for info, following in zip_longest(infos, infos[1:]):
-            end = following.header_offset if following else table
-            content = _content(stream, info, end, origin)
-            path = names.safe(info.orig_filename, origin)
-            if info.is_dir():
+        for entry, following in zip_longest(entries, entries[1:]):
+            content = _content(stream, entry, following.offset if following else end.table, origin)
+            path = names.safe(entry.name, origin)
+            if entry.is_folder:
                 continue
             if not wanted(path):
                 yield None
                 continue
-            yield Member(path, _blocks(content, info, budget, origin))
-
-
-class _Tail(io.RawIOBase):
-    """The end of a source, as the file that zipfile wants to find its table in."""
-
-    def __init__(self, source: Source) -> None:
-        super().__init__()
-        self._source = source
-        self._start = source.size - end_size(source.size)
-        self._bytes = source.end(self._start)
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + {0: 0, 1: self._at, 2: self._source.size}[whence]
-        if self._at < 0:
-            raise OSError(errno.EINVAL, "an offset before the beginning")  # as files have it
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self._at < self._start:  # a large table of contents
-            if self._source.size - self._at > MAX_TABLE:
-                raise zipfile.BadZipFile(f"a table of contents of more than {MAX_TABLE} bytes")
-            self._start, self._bytes = self._at, self._source.end(self._at)
-        first = self._at - self._start
-        last = len(self._bytes) if size is None or size < 0 else first + size
-        block = self._bytes[first:last]
-        self._at += len(block)
-        return block
+            yield Member(path, _blocks(content, entry, budget, origin))
 
 
 class _Forward:
@@ -169,86 +178,160 @@ class _Forward:
         return block
 
 
-# --- checks ---------------------------------------------------------------------------------
+# --- the table of contents ------------------------------------------------------------------
 
 
-def _check(info: zipfile.ZipInfo, budget: Budget, origin: str) -> None:
-    """Require that an entry of the table is of a kind that is taken."""
-    member = f"{origin}: member {info.orig_filename!r}"
-    budget.member(names.safe(info.orig_filename, origin))
-    mode = info.external_attr >> 16
-    if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        kind = "symbolic link" if stat.S_ISLNK(mode) else "special file"
-        raise ArchiveError(f"{member} is a {kind}: refused")
-    if info.is_dir() and info.file_size:
-        raise ArchiveError(f"{member} is a folder with content: refused")
-    if info.flag_bits & _ENCRYPTED:
+def _end(tail: bytes, size: int, *, split: bool, origin: str) -> _End:
+    """Read the end records, and require that they can be read in one way only.
+
+    A zip in the comment of a zip would show other members than other readers see.
+
+    Args:
+        tail: The archive's last bytes, with the longest comment there may be.
+        size: Of the whole.
+        split: Whether it begins as the first part of a split zip does.
+        origin: Its name.
+    """
+    broken = f"{origin}: broken archive"
+    found = list(_end_records(tail))
+    if not found and split:
+        raise ArchiveError(f"{origin}: {SPLIT}")
+    if not found and END_MAGIC in tail:
+        raise ArchiveError(f"{broken}: other data follows its end record, or it is truncated")
+    if not found:
+        raise ArchiveError(
+            f"{broken}: a truncated zip: it ends after {size} bytes without an end record; have it "
+            "written again on the host, or, if it is one of several parts, joined there"
+        )
+    if len(found) > 1:
+        raise ArchiveError(f"{broken}: it has two end records, for one archive within another")
+    at = found[0]
+    end = size - len(tail) + at
+    record = _END_RECORD.unpack_from(tail, at)
+    disks = {*record[1:3]}
+    count, table_size, offset = record[4:7]
+    zip64_offset = None
+    at -= _ZIP64_LOCATOR.size
+    if at >= 0 and tail.startswith(b"PK\6\7", at):
+        _, _, zip64_offset, disk_count = _ZIP64_LOCATOR.unpack_from(tail, at)
+        at -= _ZIP64_RECORD.size
+        end -= _ZIP64_LOCATOR.size + _ZIP64_RECORD.size
+        if at < 0 or not tail.startswith(b"PK\6\6", at):
+            raise ArchiveError(f"{broken}: its zip64 end record is not where it should be")
+        record = _ZIP64_RECORD.unpack_from(tail, at)
+        disks = {*record[4:6], *(disks - {0xFFFF}), max(disk_count, 1) - 1}
+        small = zip((count, table_size, offset), record[-3:], (0xFFFF, _SEE_ZIP64, _SEE_ZIP64),
+                    strict=True)  # fmt: skip
+        if any(old not in (new, mark) for old, new, mark in small):
+            raise ArchiveError(f"{broken}: its two end records contradict each other")
+        count, table_size, offset = record[-3:]
+    if disks != {0}:
+        raise ArchiveError(f"{origin}: {SPLIT}")
+    table = end - table_size
+    shift = table - offset
+    if table < 0 or shift < 0:
+        raise ArchiveError(f"{broken}: its table of contents is not where it should be")
+    if zip64_offset is not None and zip64_offset + shift != end:
+        raise ArchiveError(f"{broken}: its zip64 end record is not where it should be")
+    return _End(count, table, table_size, shift)
+
+
+def _end_records(tail: bytes) -> Iterator[int]:
+    """Yield where an end record lies whose comment reaches the end."""
+    at = tail.find(END_MAGIC)
+    while at >= 0 and at + _END_RECORD.size <= len(tail):
+        if at + _END_RECORD.size + _END_RECORD.unpack_from(tail, at)[-1] == len(tail):
+            yield at
+        at = tail.find(END_MAGIC, at + 1)
+
+
+def _entries(data: bytes, at: int, end: _End, origin: str) -> Iterator[_Entry]:
+    """Yield the entries of the table, as many as the end record says, and require no more.
+
+    Args:
+        data: The table, and what comes behind it.
+        at: Where in `data` it begins.
+        end: What the end records say.
+        origin: The archive's name.
+    """
+    broken = f"{origin}: broken archive"
+    last = at + end.table_size
+    for number in range(end.count):
+        if at + _ENTRY.size > last:
+            raise ArchiveError(f"{broken}: {number} of {end.count} members are in its table")
+        (
+            magic, _, _, flags, method, _, _, crc, packed_size, size,
+            name_size, extra_size, comment_size, _, _, attributes, offset,
+        ) = _ENTRY.unpack_from(data, at)  # fmt: skip
+        name_at = at + _ENTRY.size
+        extra_at = name_at + name_size
+        at = extra_at + extra_size + comment_size
+        if magic != b"PK\1\2" or at > last:
+            raise ArchiveError(f"{broken}: its table of contents is damaged at member {number + 1}")
+        name = data[name_at:extra_at].decode("utf-8" if flags & _NAME_IS_UTF8 else "cp437")
+        extra = data[extra_at : extra_at + extra_size]
+        size, packed_size, offset = _as_zip64([size, packed_size, offset], extra)
+        yield _Entry(
+            name, flags, method, crc, packed_size, size, offset + end.shift, attributes >> 16
+        )
+    if at != last:
+        raise ArchiveError(f"{broken}: its table has more than the {end.count} members declared")
+
+
+def _as_zip64(numbers: list[int], extra: bytes) -> list[int]:
+    """Take from the zip64 extra field the numbers that have no room in an entry."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<2H", extra, at)
+        at += 4
+        if at + size > len(extra):
+            raise zipfile.BadZipFile("an extra field is longer than it can be")
+        if kind == _ZIP64_EXTRA:
+            missing = [place for place, number in enumerate(numbers) if number == _SEE_ZIP64]
+            if size < 8 * len(missing):
+                raise zipfile.BadZipFile("the zip64 extra field is too short")
+            for place, number in zip(
+                missing, struct.unpack_from(f"<{len(missing)}Q", extra, at), strict=True
+            ):
+                numbers[place] = number
+            break
+        at += size
+    return numbers
+
+
+def _check(
+    entry: _Entry, budget: Budget, origin: str, wanted: Callable[[PurePosixPath], bool]
+) -> None:
+    """Require a safe name of each entry, and of one that is selected a kind that is taken."""
+    member = f"{origin}: member {entry.name!r}"
+    path = names.safe(entry.name, origin)
+    budget.member(path)
+    if entry.is_folder:
+        if entry.size:
+            raise ArchiveError(f"{member} is a folder with content: refused")
+        return
+    if not wanted(path):
+        return
+    if stat.S_IFMT(entry.mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        kind = "symbolic link" if stat.S_ISLNK(entry.mode) else "special file"
+        raise ArchiveError(
+            f"{member} is a {kind}: refused; where it is not needed, leave it out by `exclude`"
+        )
+    if entry.flags & _ENCRYPTED:
         raise ArchiveError(
             f"{member} is encrypted: not supported; SSH keeps it secret on the way, so have it "
             "packed without a password"
         )
-    if info.compress_type not in _METHODS:
-        method = "deflate64" if info.compress_type == _DEFLATE64 else f"{info.compress_type}"
+    if entry.method not in _METHODS:
+        method = "deflate64" if entry.method == _DEFLATE64 else f"{entry.method}"
         known = ", ".join(_METHODS.values())
         raise ArchiveError(f"{member} has compression method {method}: not supported, only {known}")
-
-
-def _check_end(file: _Tail, archive: zipfile.ZipFile, size: int, origin: str) -> None:
-    """Require an end that can be read in one way only.
-
-    zipfile stops early in a damaged table, believes what lies before an end record, and takes the
-    last of two: a zip in the comment of a zip would show other members than other readers see.
-    """
-    broken = f"{origin}: broken archive"
-    end = size - _END_RECORD.size - len(archive.comment)
-    record = _read(file, end, _END_RECORD.size)
-    if record[:4] != END_MAGIC:
-        raise ArchiveError(f"{broken}: more comes after its end record")
-    if any(other != end for other in _end_records(file, size)):
-        raise ArchiveError(f"{broken}: it has two end records, for one archive within another")
-    _, _, _, _, count, table_size, offset, _ = _END_RECORD.unpack(record)
-    shift = archive.start_dir - offset  # what lies before the archive: a program
-    locator = _read(file, end - _ZIP64_LOCATOR.size, _ZIP64_LOCATOR.size)
-    if locator[:4] == b"PK\6\7":
-        end -= _ZIP64_LOCATOR.size + _ZIP64_RECORD.size
-        values = _ZIP64_RECORD.unpack(_read(file, end, _ZIP64_RECORD.size))
-        small = zip((count, table_size, offset), values[-3:], (0xFFFF, _SEE_ZIP64, _SEE_ZIP64),
-                    strict=True)  # fmt: skip
-        if any(old not in (new, mark) for old, new, mark in small):
-            raise ArchiveError(f"{broken}: its two end records contradict each other")
-        count, table_size, offset = values[-3:]
-        shift = archive.start_dir - offset
-        if values[0] != b"PK\6\6" or _ZIP64_LOCATOR.unpack(locator)[2] + shift != end:
-            raise ArchiveError(f"{broken}: its zip64 end record is not where it should be")
-    found = len(archive.infolist())
-    if found != count:
-        raise ArchiveError(f"{broken}: {found} of {count} members are in its table")
-    if archive.start_dir + table_size != end:
-        raise ArchiveError(f"{broken}: its table does not end where its end record begins")
-
-
-def _end_records(file: _Tail, size: int) -> Iterator[int]:
-    """Yield where an end record lies whose comment reaches the end."""
-    start = max(0, size - _END_RECORD.size - 0xFFFF)
-    tail = _read(file, start, size - start)
-    at = tail.find(END_MAGIC)
-    while at >= 0 and at + _END_RECORD.size <= len(tail):
-        if at + _END_RECORD.size + _END_RECORD.unpack_from(tail, at)[-1] == len(tail):
-            yield start + at
-        at = tail.find(END_MAGIC, at + 1)
-
-
-def _read(file: _Tail, start: int, size: int) -> bytes:
-    if start < 0:
-        return b""
-    file.seek(start)
-    return file.read(size)
 
 
 # --- contents -------------------------------------------------------------------------------
 
 
-def _content(stream: _Forward, info: zipfile.ZipInfo, end: int, origin: str) -> Iterator[bytes]:
+def _content(stream: _Forward, entry: _Entry, end: int, origin: str) -> Iterator[bytes]:
     """Go to a member, and return its packed bytes.
 
     Its own header must say what the table does: one flipped bit in the table is enough to lose a
@@ -257,29 +340,29 @@ def _content(stream: _Forward, info: zipfile.ZipInfo, end: int, origin: str) -> 
 
     Args:
         stream: Read up to the member before it.
-        info: Of the table.
+        entry: Of the table.
         end: Where the next member, or the table, begins.
         origin: The archive's name.
     """
-    member = f"{origin}: member {info.orig_filename!r}"
-    stream.to(info.header_offset)
+    member = f"{origin}: member {entry.name!r}"
+    stream.to(entry.offset)
     header = stream.exactly(_LOCAL_HEADER.size)
-    if info.header_offset < 0 or len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
+    if entry.offset < 0 or len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
         raise ArchiveError(f"{member} is not where it should be")
     _, _, flags, method, _, _, *numbers, name_size, extra_size = _LOCAL_HEADER.unpack(header)
-    name = stream.exactly(name_size).decode("utf-8" if info.flag_bits & _NAME_IS_UTF8 else "cp437")
-    if (name, method) != (info.orig_filename, info.compress_type):
+    name = stream.exactly(name_size).decode("utf-8" if entry.flags & _NAME_IS_UTF8 else "cp437")
+    if (name, method) != (entry.name, entry.method):
         raise ArchiveError(f"{member}: broken archive: its own header calls it {name!r}")
-    told = (info.CRC, info.compress_size, info.file_size)
+    told = (entry.crc, entry.packed_size, entry.size)
     if not flags & _NUMBERS_COME_LATER and any(
         mine not in {theirs, _SEE_ZIP64} for mine, theirs in zip(numbers, told, strict=True)
     ):
         raise ArchiveError(f"{member}: broken archive: its own header gives another size or CRC")
-    begins = info.header_offset + _LOCAL_HEADER.size + name_size + extra_size
-    if begins + info.compress_size > end:
+    begins = entry.offset + _LOCAL_HEADER.size + name_size + extra_size
+    if begins + entry.packed_size > end:
         raise ArchiveError(f"{member} overlaps with another")
     stream.exactly(extra_size)
-    return _packed(stream, info.compress_size)
+    return _packed(stream, entry.packed_size)
 
 
 def _packed(stream: _Forward, size: int) -> Iterator[bytes]:
@@ -291,32 +374,31 @@ def _packed(stream: _Forward, size: int) -> Iterator[bytes]:
         yield block
 
 
-def _blocks(
-    packed: Iterator[bytes], info: zipfile.ZipInfo, budget: Budget, origin: str
-) -> Iterator[bytes]:
+def _blocks(packed: Iterator[bytes], entry: _Entry, budget: Budget, origin: str) -> Iterator[bytes]:
     """Yield the content of a member, counted, and check its size and its CRC."""
     count = crc = 0
-    with reading(f"{origin}: member {info.orig_filename!r}"):
-        for block in _unpacked(packed, info):
+    member = f"{origin}: member {entry.name!r}"
+    with reading(member):
+        for block in _unpacked(packed, entry.method, member):
             budget.size(len(block))
             count += len(block)
             crc = isal_zlib.crc32(block, crc)
             yield block
-        if count != info.file_size:
-            raise zipfile.BadZipFile(f"{count} of {info.file_size} bytes")
-        if crc != info.CRC:
+        if count != entry.size:
+            raise zipfile.BadZipFile(f"{count} of {entry.size} bytes")
+        if crc != entry.crc:
             raise zipfile.BadZipFile("bad CRC")
 
 
-def _unpacked(packed: Iterator[bytes], info: zipfile.ZipInfo) -> Iterator[bytes]:
-    if info.compress_type == zipfile.ZIP_STORED:
+def _unpacked(packed: Iterator[bytes], method: int, member: str) -> Iterator[bytes]:
+    if method == zipfile.ZIP_STORED:
         yield from packed
-    elif info.compress_type == zipfile.ZIP_DEFLATED:
+    elif method == zipfile.ZIP_DEFLATED:
         yield from _inflated(packed)
-    elif info.compress_type == zipfile.ZIP_BZIP2:
+    elif method == zipfile.ZIP_BZIP2:
         yield from _decompressed(bz2.BZ2Decompressor(), packed)
     else:
-        yield from _of_lzma(packed)
+        yield from _of_lzma(packed, member)
 
 
 def _inflated(packed: Iterator[bytes]) -> Iterator[bytes]:
@@ -343,14 +425,19 @@ def _decompressed(
                 break
 
 
-def _of_lzma(packed: Iterator[bytes]) -> Iterator[bytes]:
+def _of_lzma(packed: Iterator[bytes], member: str) -> Iterator[bytes]:
     """Yield what LZMA packed: its properties come first."""
     head = b""
     while len(head) < _LZMA_HEADER.size and (block := next(packed, b"")):
         head += block
     _, size, packing, dictionary = _LZMA_HEADER.unpack_from(head)
-    if size != 5 or packing >= 225 or dictionary > MAX_DICTIONARY:
-        raise lzma.LZMAError(f"LZMA properties of {size} bytes, a dictionary of {dictionary}")
+    if size != 5 or packing >= 225:
+        raise lzma.LZMAError(f"LZMA properties of {size} bytes")
+    if dictionary > MAX_DICTIONARY:
+        raise ArchiveError(
+            f"{member}: its LZMA dictionary of {dictionary} bytes is above the limit of "
+            f"{MAX_DICTIONARY}: have it packed with a smaller one"
+        )
     rest, position_bits = packing // 9, packing // 45
     options = {
         "id": lzma.FILTER_LZMA1, "dict_size": max(dictionary, 4096),
