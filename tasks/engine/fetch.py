@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 import tenacity
 
 from tasks.engine import limits, memory, names, unpack, unzip
+from tasks.engine.disk import writing
 from tasks.engine.errors import (
     ArchiveError,
     IntegrityError,
@@ -28,7 +29,7 @@ from tasks.engine.errors import (
     LocalError,
     RemotePathError,
 )
-from tasks.engine.landing import landing, writing
+from tasks.engine.landing import landing
 from tasks.engine.manifest import File, Kept, Manifest, Source
 from tasks.engine.plan import Item, Plan, compare
 from tasks.engine.progress import progress
@@ -165,8 +166,8 @@ class Fetch:
             there: The paths of the host's listing, where there was one.
         """
         settings, place = self.settings, self._place
-        before = run.comparable(place.landed())
-        plan = compare(items, before, place.target, run.told, force=settings.force)
+        before = run.comparable(place.manifest())
+        plan = compare(items, before, place.verify, run.told, force=settings.force)
         run.explain_plan(plan)
         log.debug(
             "%s: %d added, %d changed, %d unchanged, %d removed", settings.remote_file_path,
@@ -177,6 +178,7 @@ class Fetch:
         left = [] if settings.mirror else plan.left
         if before and not plan.fetched and left == plan.removed:
             place.finish()
+            place.renew(before, [*plan.unchanged, *left])
             return self._report("unchanged", before, plan, run)
         parts = plan.fetched if settings.keep_archive else []
         place.begin({run.identity(item): item.source.size for item in parts})
@@ -198,7 +200,7 @@ class Fetch:
             raise ArchiveError(
                 f"{settings.remote_file_path}: holds no {run.selection}: nothing to land"
             )
-        place.commit(manifest)
+        manifest = place.publish(manifest)
         return self._report("partial" if run.failed else "landed", manifest, plan, run)
 
     def _report(self, status: Status, manifest: Manifest, plan: Plan, run: _Run) -> Report:
