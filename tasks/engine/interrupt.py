@@ -27,7 +27,7 @@ GRACE_SECONDS = 1.5
 _clean_ups: list[Callable[[], None]] = []
 _deferrals: list[None] = []  # one for each `deferred` block that the main thread is in
 _pending: list[int] = []  # the signal that arrived during such a block
-_publishing = threading.Lock()  # held during `uninterrupted`, and by the watchdog to the end
+_publishing = threading.RLock()  # held during `uninterrupted`, and by the watchdog to the end
 
 
 def install() -> None:
