@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 from clone import Clone
+from test_publish import NEW, OLD, beside, complete, content, land
 
 REPOSITORY = Path(__file__).parents[1]
 SOON = 30.0
 """Seconds in which a process must have ended; each of them waits for a minute otherwise."""
 
 SCRIPT = """
-import ctypes, signal, sys, time
+import ctypes, os, signal, sys, threading, time
 from tasks.engine import interrupt
 from tasks.engine.errors import Interrupted
 
@@ -181,6 +182,70 @@ def test_nohup_is_obeyed() -> None:
     assert process.end(143) == ["told"]
 
 
+def test_nothing_is_published_once_the_clean_up_has_begun() -> None:
+    """A main thread that goes on all the same must not change names that are being removed."""
+    process = Process("""
+    began = threading.Event()
+    def clean_up():
+        began.set(); time.sleep(1)
+    try:
+        with interrupt.cleaned_up_by(lambda: began.is_set() or clean_up()):
+            try:
+                say('ready'); time.sleep(60)
+            except Interrupted:
+                began.wait()
+            with interrupt.uninterrupted():
+                say('published')
+    finally:
+        say('ended')""")
+    process.signal(signal.SIGTERM)
+    assert process.end(143) == []
+
+
+PUBLISH = """
+    sys.path.insert(0, 'tests')
+    from pathlib import Path
+    from test_publish import NEW, land
+    from tasks.engine import publish
+    interrupt.GRACE_SECONDS = 0.1
+    exchange, rename = publish.exchange, Path.rename
+
+    def late(do, *names):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+        done = do(*names)
+        time.sleep(1)
+        interrupt.GRACE_SECONDS = 60  # and then all the time it takes
+        return done
+
+    {how}
+    say('ready')
+    land(Path({target!r}), NEW)"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("publish.exchange = lambda *names: late(exchange, *names)", id="exchange"),
+        pytest.param(
+            "publish.exchange = lambda *_: False; "
+            "Path.rename = lambda *names: late(rename, *names)",
+            id="renames",
+        ),
+    ],
+)
+def test_a_publish_that_takes_longer_than_the_grace_is_not_disturbed(
+    tmp_path: Path, how: str
+) -> None:
+    """The signal arrives before names are changed, and that takes ten times the grace."""
+    target = tmp_path / "data/events"
+    land(target, OLD)
+    process = Process(PUBLISH.format(how=how, target=str(target)))
+    assert process.end(143) == ["told"]
+    assert complete(target) == content(target) == NEW
+    assert beside(target) == set()
+
+
 @pytest.mark.parametrize(
     ("how", "signum", "code"),
     [
@@ -203,8 +268,7 @@ def test_interrupted_run_leaves_nothing_half_landed(
         assert err == "lighterage: interrupted: nothing was changed\n"
         assert f'"exit_code": {code}' in out
     assert "Traceback" not in err
-    left = {path.name for path in tmp_path.glob("data/*")}
-    assert left <= {".out.lock"}, "a lock file without its holder holds nobody up"
+    assert not (tmp_path / "data").exists(), "neither staging nor the lock file stays"
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
