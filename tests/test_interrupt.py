@@ -5,15 +5,24 @@ The bounds are generous: what is promised is two seconds, what is tested is that
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from clone import Clone
 from test_publish import NEW, OLD, beside, complete, content, land
+
+from tasks.engine import interrupt
+from tasks.engine import landing as module
+from tasks.engine.errors import Interrupted
+from tasks.engine.landing import landing
 
 REPOSITORY = Path(__file__).parents[1]
 SOON = 30.0
@@ -244,6 +253,60 @@ def test_a_publish_that_takes_longer_than_the_grace_is_not_disturbed(
     assert process.end(143) == ["told"]
     assert complete(target) == content(target) == NEW
     assert beside(target) == set()
+
+
+TRACED = {"landing.py", "lock.py", "interrupt.py", "publish.py", "contextlib.py"}
+
+
+class SignalAt:
+    """Delivers a signal before one bytecode instruction, as the interpreter may."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def trace(self, frame: FrameType, event: str, _arg: object) -> Callable[..., Any] | None:
+        if frame.f_code.co_filename.rpartition("/")[2] not in TRACED:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            self.left -= 1
+            if self.left < 0:
+                sys.settrace(None)
+                interrupt._on_signal(signal.SIGTERM, frame)
+        return self.trace
+
+
+def test_a_signal_before_any_instruction_leaves_neither_files_nor_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it hits the very start or end of a `with` block, whose clean-up is not run then.
+
+    Every 17th instruction, or each with LIGHTERAGE_FAULTS.
+    """
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(module, "TICK_NS", 0)
+    target = tmp_path / "data/events"
+    stride, at, done, signals = 1 if "LIGHTERAGE_FAULTS" in os.environ else 17, 0, False, 0
+    while not done:
+        land(target, OLD)
+        signal_at = SignalAt(at)
+        sys.settrace(signal_at.trace)
+        try:
+            land(target, NEW)
+            done = signal_at.left >= 0
+        except Interrupted:  # as the command line ends
+            interrupt.clean_up()
+            signals += 1
+        finally:
+            sys.settrace(None)
+            interrupt._clean_ups.clear()
+        assert beside(target) <= {".events.part"}, at
+        assert complete(target) == content(target)
+        assert content(target) in [OLD, NEW]
+        with landing(target, overwrite=True) as place:  # the lock is free
+            place.finish()
+        at += stride
+    assert signals > 150
 
 
 @pytest.mark.parametrize(

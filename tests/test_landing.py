@@ -261,7 +261,12 @@ def test_interrupt_after_the_data_landed_says_so(
 
         monkeypatch.setattr(publish, "exchange", late)
     else:
-        monkeypatch.setattr(tree, "remove", lambda *_: monkeypatch.undo() or interrupted())
+
+        def removing(*_: object) -> None:
+            monkeypatch.undo()
+            interrupted()
+
+        monkeypatch.setattr(tree, "remove", removing)
     with pytest.raises(Interrupted) as caught:
         land(landed, NEW)
     assert caught.value.landed
