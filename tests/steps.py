@@ -9,6 +9,7 @@ then is what it holds after SIGKILL (`test_publish.py` compares the two).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ class Steps:
     def __init__(self, at: int | None = None, act: Callable[[], None] | None = None) -> None:
         self.names: list[str] = []
         self.dead = False
+        self.locked: list[int] = []
         self._at = at
         self._act = act or self._die
 
@@ -65,7 +67,10 @@ class Steps:
                 yield
         finally:
             _now.remove(self)
-            if self.dead:  # a dead process has no clean-ups left
+            if self.dead:  # a dead process has neither locks nor clean-ups
+                for fd in self.locked:
+                    with contextlib.suppress(OSError):
+                        fcntl.flock(fd, fcntl.LOCK_UN)
                 interrupt._clean_ups.clear()
                 interrupt._deferrals.clear()
                 interrupt._pending.clear()
@@ -94,6 +99,8 @@ def _install() -> None:
 
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if _now and event == "fcntl.flock":
+        _now[-1].locked.append(args[0])
     if _now and (event in CHANGES or (event == "open" and args[2] & WRITES)):
         _now[-1].step(f"{event} {' '.join(str(arg) for arg in args[:2])}")
 
