@@ -120,7 +120,7 @@ class Model:
         """Publish in a folder of the target."""
         inner: Tree = {"same.csv": b"same\n", ARCHIVE: b"inner %d" % len(self.foreign)}
         with contextlib.suppress(LocalError):
-            land(self.target / "inner", inner)
+            land(self.target / f"{len(self.foreign)}inner", inner)
             self.foreign.append(inner[ARCHIVE])
 
     def full(self) -> None:
@@ -141,9 +141,9 @@ class Model:
 
     def tidy(self) -> None:
         """Move other files out of the target, and remove what was kept aside for their sake."""
-        for path in [self.target / "inner", *self.target.glob(f"*{NOTES}")]:
-            (shutil.rmtree if path.is_dir() else Path.unlink)(path) if path.exists() else None
-        for path in self.target.parent.glob(".events.replaced*"):
+        for path in self.target.glob(f"*{NOTES}"):
+            path.unlink()
+        for path in [*self.target.glob("*inner"), *self.target.parent.glob(".events.replaced*")]:
             shutil.rmtree(path)
         if self.target.is_dir() and not any(self.target.iterdir()):
             self.target.rmdir()
@@ -154,7 +154,7 @@ class Model:
     def has_foreign(self) -> bool:
         """Whether the target holds files that are not its own."""
         return self.target.is_dir() and (
-            any(self.target.glob(f"*{NOTES}")) or (self.target / "inner").exists()
+            any(self.target.glob(f"*{NOTES}")) or any(self.target.glob("*inner"))
         )
 
     def check_step(self, name: str) -> None:
