@@ -22,9 +22,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 from steps import Steps, write_text_in_halves
 
+from tasks.engine import interrupt, publish
 from tasks.engine import landing as module
-from tasks.engine import publish
-from tasks.engine.errors import LighterageError, LocalError, NetworkError
+from tasks.engine.errors import Interrupted, LighterageError, LocalError, NetworkError
 from tasks.engine.landing import landing
 from tasks.engine.manifest import NAME, File, Manifest, Source
 
@@ -157,7 +157,14 @@ def run(target: Path, files: Tree | None, steps: Steps | None = None) -> Lighter
             land(target, files)
         except LighterageError as error:
             return error
+        except Interrupted:
+            interrupt.clean_up()  # as the command line does
     return None
+
+
+def deliver_signal() -> None:
+    """Do what SIGTERM does, in the main thread."""
+    interrupt._on_signal(signal.SIGTERM, None)
 
 
 def cuts(world: World, act: Callable[[], None] | None = None) -> Iterator[tuple[Path, Steps]]:
@@ -170,8 +177,12 @@ def cuts(world: World, act: Callable[[], None] | None = None) -> Iterator[tuple[
         yield world.renew(), Steps(at, act)
 
 
-def test_a_complete_tree_is_there_after_a_death_at_any_step(world: World) -> None:
-    """And recovery, which may die at any of its steps too, puts it back without a host."""
+@pytest.mark.parametrize("stop", [None, deliver_signal], ids=["death", "signal"])
+def test_a_complete_tree_is_there_after_a_death_at_any_step(
+    world: World, stop: Callable[[], None] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And recovery, which may be stopped at any of its steps too, puts it back without a host."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     recoveries, states = 0, list[dict[str, bytes | None]]()
     for target, steps in cuts(world):
         old = complete(target)
@@ -187,9 +198,9 @@ def test_a_complete_tree_is_there_after_a_death_at_any_step(world: World) -> Non
         for at in range(len(done.names)):
             world.renew(saved)
             before = somewhere(target)
-            dying = Steps(at)
+            dying = Steps(at, stop)
             run(target, None, dying)
-            recoveries += dying.dead
+            recoveries += 1
             assert somewhere(target) or not before, (steps.names, dying.names)
             assert isinstance(run(target, None), NetworkError)
             holds = complete(target)
@@ -210,6 +221,18 @@ def everything(target: Path) -> dict[str, bytes | None]:
         str(path.relative_to(target.parent)): path.read_bytes() if path.is_file() else None
         for path in target.parent.rglob("*")
     }
+
+
+def test_a_signal_at_any_step_leaves_the_old_or_the_new_and_nothing_beside(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for target, steps in cuts(world, deliver_signal):
+        old = complete(target)
+        run(target, NEW, steps)
+        assert complete(target) in [old, NEW], steps.names
+        assert beside(target) <= {".events.part"}, steps.names
+        assert complete(target) is None or content(target) == complete(target)
 
 
 def test_a_file_of_somebody_else_stays_whenever_it_is_written(world: World) -> None:
