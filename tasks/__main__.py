@@ -339,6 +339,7 @@ def main(arguments: Sequence[str]) -> int:
     except LighterageError as error:
         return _failed(arguments, error.exit_code, error.kind, str(error))
     except Interrupted as stop:
+        interrupt.clean_up()  # a signal may hit the very start or end of a block
         text = "the new data had landed" if stop.landed else "nothing was changed"
         return _failed(arguments, stop.exit_code, "interrupted", text)
     except BrokenPipeError:  # whoever read the output has seen enough

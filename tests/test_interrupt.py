@@ -5,21 +5,31 @@ The bounds are generous: what is promised is two seconds, what is tested is that
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from clone import Clone
+from test_publish import NEW, OLD, beside, complete, content, land
+
+from tasks.engine import interrupt
+from tasks.engine import landing as module
+from tasks.engine.errors import Interrupted
+from tasks.engine.landing import landing
 
 REPOSITORY = Path(__file__).parents[1]
-SOON = 8.0
+SOON = 30.0
 """Seconds in which a process must have ended; each of them waits for a minute otherwise."""
 
 SCRIPT = """
-import ctypes, sys, time
+import ctypes, os, signal, sys, threading, time
 from tasks.engine import interrupt
 from tasks.engine.errors import Interrupted
 
@@ -31,6 +41,8 @@ def block():
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)
 
+if not {ignoring!r}:  # under nohup SIGHUP is ignored here as well
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 interrupt.install()
 try:
     {body}
@@ -53,7 +65,7 @@ class Process:
     """A script in a process of its own, that has said that it is ready."""
 
     def __init__(self, body: str, *, ignoring: str = "") -> None:
-        command = [sys.executable, "-c", SCRIPT.format(body=body)]
+        command = [sys.executable, "-c", SCRIPT.format(body=body, ignoring=ignoring)]
         if ignoring:
             command = ["sh", "-c", f"trap '' {ignoring}; exec \"$@\"", "sh", *command]
         self._process = subprocess.Popen(
@@ -110,11 +122,13 @@ def test_signal_ends_python_code(body: str, signum: signal.Signals, code: int) -
 def test_signal_ends_a_call_into_c_that_does_not_return() -> None:
     """As a name lookup does not: the clean-ups run, the last first, and the process ends.
 
-    One that fails holds none up, and that of a block that is over does not run.
+    One that fails holds none up, and that of a block that is over does not run again.
     """
     process = Process(f"""
-    with interrupt.cleaned_up_by(lambda: say('over')):
+    over = []
+    with interrupt.cleaned_up_by(lambda: over.append(len(over) and say('again'))):
         pass
+    assert len(over) == 1
     with interrupt.cleaned_up_by(lambda: say('first')), \\
             interrupt.cleaned_up_by(lambda: 1 / 0), \\
             interrupt.cleaned_up_by(lambda: say('last')):
@@ -177,6 +191,124 @@ def test_nohup_is_obeyed() -> None:
     assert process.end(143) == ["told"]
 
 
+def test_nothing_is_published_once_the_clean_up_has_begun() -> None:
+    """A main thread that goes on all the same must not change names that are being removed."""
+    process = Process("""
+    began = threading.Event()
+    def clean_up():
+        began.set(); time.sleep(1)
+    try:
+        with interrupt.cleaned_up_by(lambda: began.is_set() or clean_up()):
+            try:
+                say('ready'); time.sleep(60)
+            except Interrupted:
+                began.wait()
+            with interrupt.uninterrupted():
+                say('published')
+    finally:
+        say('ended')""")
+    process.signal(signal.SIGTERM)
+    assert process.end(143) == []
+
+
+PUBLISH = """
+    sys.path.insert(0, 'tests')
+    from pathlib import Path
+    from test_publish import NEW, land
+    from tasks.engine import publish
+    interrupt.GRACE_SECONDS = 0.1
+    exchange, rename = publish.exchange, Path.rename
+
+    def late(do, *names):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+        done = do(*names)
+        time.sleep(1)
+        interrupt.GRACE_SECONDS = 60  # and then all the time it takes
+        return done
+
+    {how}
+    say('ready')
+    land(Path({target!r}), NEW)"""
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("publish.exchange = lambda *names: late(exchange, *names)", id="exchange"),
+        pytest.param(
+            "publish.exchange = lambda *_: False; "
+            "Path.rename = lambda *names: late(rename, *names)",
+            id="renames",
+        ),
+    ],
+)
+def test_a_publish_that_takes_longer_than_the_grace_is_not_disturbed(
+    tmp_path: Path, how: str
+) -> None:
+    """The signal arrives before names are changed, and that takes ten times the grace."""
+    target = tmp_path / "data/events"
+    land(target, OLD)
+    process = Process(PUBLISH.format(how=how, target=str(target)))
+    assert process.end(143) == ["told"]
+    assert complete(target) == content(target) == NEW
+    assert beside(target) == set()
+
+
+TRACED = {"landing.py", "lock.py", "interrupt.py", "publish.py", "contextlib.py"}
+
+
+class SignalAt:
+    """Delivers a signal before one bytecode instruction, as the interpreter may."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def trace(self, frame: FrameType, event: str, _arg: object) -> Callable[..., Any] | None:
+        if frame.f_code.co_filename.rpartition("/")[2] not in TRACED:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            self.left -= 1
+            if self.left < 0:
+                sys.settrace(None)
+                interrupt._on_signal(signal.SIGTERM, frame)
+        return self.trace
+
+
+def test_a_signal_before_any_instruction_leaves_neither_files_nor_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it hits the very start or end of a `with` block, whose clean-up is not run then.
+
+    Every 17th instruction, or each with LIGHTERAGE_FAULTS.
+    """
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(module, "TICK_NS", 0)
+    target = tmp_path / "data/events"
+    stride, at, done, signals = 1 if "LIGHTERAGE_FAULTS" in os.environ else 17, 0, False, 0
+    while not done:
+        land(target, OLD)
+        signal_at = SignalAt(at)
+        sys.settrace(signal_at.trace)
+        try:
+            land(target, NEW)
+            done = signal_at.left >= 0
+        except Interrupted:  # as the command line ends
+            interrupt.clean_up()
+            signals += 1
+        finally:
+            sys.settrace(None)
+            interrupt._clean_ups.clear()
+        assert beside(target) <= {".events.part"}, at
+        assert complete(target) == content(target)
+        assert content(target) in [OLD, NEW]
+        with landing(target, overwrite=True) as place:  # the lock is free
+            place.finish()
+        at += stride
+    assert signals > 150
+
+
 @pytest.mark.parametrize(
     ("how", "signum", "code"),
     [
@@ -199,8 +331,7 @@ def test_interrupted_run_leaves_nothing_half_landed(
         assert err == "lighterage: interrupted: nothing was changed\n"
         assert f'"exit_code": {code}' in out
     assert "Traceback" not in err
-    left = {path.name for path in tmp_path.glob("data/*")}
-    assert left <= {".out.lock"}, "a lock file without its holder holds nobody up"
+    assert not (tmp_path / "data").exists(), "neither staging nor the lock file stays"
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

@@ -19,8 +19,8 @@ from typing import IO
 
 import pytest
 
-from tasks.engine import interrupt
-from tasks.engine import landing as module
+from tasks.engine import interrupt, publish, tree
+from tasks.engine.disk import exchange
 from tasks.engine.errors import ArchiveError, BusyError, Interrupted, LocalError
 from tasks.engine.landing import Landing, landing
 from tasks.engine.manifest import NAME, Manifest, Source
@@ -43,7 +43,7 @@ def put(place: Landing, files: dict[str, bytes]) -> Manifest:
 def land(target: Path, files: dict[str, bytes], *, overwrite: bool = True) -> None:
     """Land files, as a run does."""
     with landing(target, overwrite=overwrite) as place:
-        place.commit(put(place, files))
+        place.publish(put(place, files))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -76,7 +76,7 @@ def landed(target: Path) -> Path:
 @pytest.fixture
 def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away the exchange of two names: a file system or a kernel without renameat2."""
-    monkeypatch.setattr(module, "_exchange", lambda *_: False)
+    monkeypatch.setattr(publish, "exchange", lambda *_: False)
 
 
 # --- what a run that ends well leaves -----------------------------------------------------
@@ -113,13 +113,15 @@ def test_names_are_exchanged_in_one_step_here(
     one, other = landed.with_name("one"), landed.with_name("other")
     one.mkdir()
     other.mkdir()
-    if not module._exchange(one, other):
+    if not exchange(one, other):
         pytest.skip("THIS FILE SYSTEM HAS NO renameat2: the exchange goes untested")
+    rename = Path.rename
 
-    def refuse(self: Path, target: Path) -> Path:
-        raise AssertionError(f"{self} was renamed")
+    def no_target(self: Path, target: Path) -> Path:
+        assert landed not in {self, target}
+        return rename(self, target)
 
-    monkeypatch.setattr(Path, "rename", refuse)
+    monkeypatch.setattr(Path, "rename", no_target)
     land(landed, NEW)
     assert content(landed) == NEW
 
@@ -141,7 +143,7 @@ def test_link_to_a_folder_is_followed_and_stays(landed: Path, tmp_path: Path) ->
 
 def test_what_landed_before_is_told(landed: Path) -> None:
     with landing(landed, overwrite=True) as place:
-        manifest = place.landed()
+        manifest = place.manifest()
         assert manifest is not None
         assert {file.path for file in manifest.files} == set(OLD)
 
@@ -149,7 +151,7 @@ def test_what_landed_before_is_told(landed: Path) -> None:
 def test_second_try_starts_with_nothing_of_the_first(target: Path) -> None:
     with landing(target, overwrite=True) as place:
         put(place, OLD)
-        place.commit(put(place, NEW))
+        place.publish(put(place, NEW))
     assert content(target) == NEW
 
 
@@ -246,23 +248,25 @@ def test_interrupt_before_the_data_landed_says_so(
     assert content(landed) == OLD
 
 
-@pytest.mark.parametrize("where", ["_remove", "_exchange"])
+@pytest.mark.parametrize("where", ["removing", "exchange"])
 def test_interrupt_after_the_data_landed_says_so(
     landed: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the old data is removed, or names were just exchanged: the new data is there."""
-    do = getattr(module, where)
+    if where == "exchange":
 
-    def late(*arguments: Path) -> bool:
-        done = bool(do(*arguments))
-        if where == "_exchange":
-            interrupt._held.append(signal.SIGTERM)  # as the handler does inside `uninterrupted`
-        elif (landed / "e").exists():
+        def late(one: Path, other: Path) -> bool:
+            interrupt._pending.append(signal.SIGTERM)  # as the handler does in `uninterrupted`
+            return exchange(one, other)
+
+        monkeypatch.setattr(publish, "exchange", late)
+    else:
+
+        def removing(*_: object) -> None:
             monkeypatch.undo()
             interrupted()
-        return done
 
-    monkeypatch.setattr(module, where, late)
+        monkeypatch.setattr(tree, "remove", removing)
     with pytest.raises(Interrupted) as caught:
         land(landed, NEW)
     assert caught.value.landed
@@ -289,14 +293,14 @@ def refused(target: Path, *, overwrite: bool = True) -> str:
 def test_folder_that_is_not_ours_is_refused(target: Path) -> None:
     target.mkdir(parents=True)
     (target / "thesis.tex").write_text("years of work")
-    assert "did not bring" in refused(target)
+    assert "not created by Lighterage" in refused(target)
     assert content(target) == {"thesis.tex": b"years of work"}
 
 
 def test_folder_with_somebody_elses_manifest_is_refused(target: Path) -> None:
     target.mkdir(parents=True)
     (target / NAME).write_text(json.dumps({"manifest_version": 3}))
-    assert "did not bring" in refused(target)
+    assert "not created by Lighterage" in refused(target)
     assert (target / NAME).exists()
 
 
@@ -304,7 +308,7 @@ def test_folder_with_somebody_elses_manifest_is_refused(target: Path) -> None:
 def test_file_that_was_added_is_not_lost(landed: Path, name: str) -> None:
     (landed / name).parent.mkdir(exist_ok=True)
     (landed / name).write_text("mine")
-    assert "would be lost" in refused(landed)
+    assert "not created by Lighterage" in refused(landed)
     assert name in refused(landed)
     assert (landed / name).read_text() == "mine"
 
@@ -384,14 +388,14 @@ def test_second_run_is_told_to_wait(target: Path) -> None:
         put(place, NEW)
         with pytest.raises(BusyError, match="another run"):
             land(target, OLD)
-        place.commit(put(place, NEW))
+        place.publish(put(place, NEW))
     assert content(target) == NEW, "the first run was not disturbed"
 
 
 def test_runs_in_different_folders_do_not_meet(target: Path) -> None:
     with landing(target, overwrite=True) as place:
         land(target.with_name("other"), OLD)
-        place.commit(put(place, NEW))
+        place.publish(put(place, NEW))
     assert content(target) == NEW
     assert content(target.with_name("other")) == OLD
 
@@ -469,11 +473,13 @@ def test_run_killed_between_the_two_renames_is_undone(landed: Path) -> None:
 
 def test_run_killed_after_the_two_renames_is_finished(landed: Path) -> None:
     """The new data is there, the old was not removed yet."""
-    shutil.copytree(landed, landed.with_name(".events.old"))
-    (landed / "a.csv").write_bytes(b"now")
+    old = landed.with_name(".events.old")
+    landed.rename(old)
+    land(landed.with_name("other"), NEW)
+    landed.with_name("other").rename(landed)
     with pytest.raises(OopsError):
         fail(landed)
-    assert (landed / "a.csv").read_bytes() == b"now"
+    assert content(landed) == NEW
     assert beside(landed) == set()
 
 

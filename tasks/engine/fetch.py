@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING
 import tenacity
 
 from tasks.engine import limits, memory, names, unpack, unzip
+from tasks.engine.disk import writing
 from tasks.engine.errors import (
     ArchiveError,
     ConfigError,
@@ -29,7 +30,7 @@ from tasks.engine.errors import (
     LocalError,
     RemotePathError,
 )
-from tasks.engine.landing import landing, writing
+from tasks.engine.landing import landing
 from tasks.engine.manifest import File, Kept, Manifest, Source
 from tasks.engine.plan import Item, Plan, compare
 from tasks.engine.progress import Progress, progress
@@ -206,8 +207,8 @@ class Fetch:
             there: The paths of the host's listing, where there was one.
         """
         settings, place = self.settings, self._place
-        before = run.comparable(place.landed())
-        plan = compare(items, before, place.target, run.told, force=settings.force)
+        before = run.comparable(place.manifest())
+        plan = compare(items, before, place.verify, run.told, force=settings.force)
         plan.hide(failed.path for failed in run.failed)
         run.explain_plan(plan)
         log.debug(
@@ -219,6 +220,7 @@ class Fetch:
         left = [] if settings.mirror else plan.left
         if before and not plan.fetched and left == plan.removed and plan.hidden_intact:
             place.finish()
+            place.renew(before, [*plan.unchanged, *left, *plan.hidden])
             return self._report("partial" if run.failed else "unchanged", before, plan, run)
         parts = plan.fetched if settings.keep_archive else []
         place.begin({run.identity(item): item.source.size for item in parts})
@@ -241,7 +243,7 @@ class Fetch:
                 f"{settings.remote_file_path}: nothing in it matches {run.selection}"
                 f"{run.examples()}: set include to what is to land"
             )
-        place.commit(manifest)
+        manifest = place.publish(manifest)
         return self._report("partial" if run.failed else "landed", manifest, plan, run)
 
     def _report(self, status: Status, manifest: Manifest, plan: Plan, run: _Run) -> Report:

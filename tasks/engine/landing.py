@@ -1,48 +1,44 @@
-"""Landing: the only module that writes in the destination. All of it appears, or none.
+"""Landing: the only module that writes files into the destination. All appear, or none.
 
-Files go into a staging folder beside the target, on its own file system; at the end the two
-change names in one step. A lock beside them keeps a second run out, and is gone with its
-process. Archives that are kept come into a folder `.NAME.part` of their own until then, so that
-a later run goes on where this one broke off. Nothing is flushed to the disk by force: after a
-power cut the kernel may have lost what was written last, and the next run sees that by the
-sizes in the manifest.
+Files are written into a staging folder beside the target, on its own file system; at the end the
+two change names (see `publish`). A lock beside them keeps a second run out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
-import fcntl
 import hashlib
-import logging
 import os
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 from io import FileIO
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from tasks.engine import interrupt
-from tasks.engine.errors import BusyError, Interrupted, LocalError
+from tasks.engine import interrupt, tree
+from tasks.engine.disk import writing
+from tasks.engine.errors import Interrupted, LocalError
+from tasks.engine.lock import Lock
 from tasks.engine.manifest import NAME as MANIFEST_NAME
 from tasks.engine.manifest import File, Kept, Manifest
 from tasks.engine.names import Names
+from tasks.engine.partials import Partials
+from tasks.engine.publish import Publication
 from tasks.engine.threads import WriteBehind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
-log = logging.getLogger(__name__)
-
-LOCK_SECONDS = 0.1
-"""How often a waiting run looks whether the place is free."""
 BLOCKS_BEHIND = 32
 """Blocks that may wait to be hashed and written: 8 MiB at most."""
-
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2  # renameat2(2): two paths change places in one step
+TICK_NS = 12_000_000
+"""Two writes within this time may have one modification time: a kernel's clock tick is 1-10 ms."""
+COARSE_NS = 2_000_000_000
+"""The same, where the file system stores whole seconds (FAT: every second one)."""
 
 
 class _NewFile:
@@ -65,7 +61,7 @@ class _NewFile:
                 rest = rest[file.write(rest) :]
 
     def close(self) -> str:
-        """Close it; returns its sha256 in hex."""
+        """Close it; return its SHA-256 in hex."""
         with writing(self._target):
             self._opened().close()
         return self._digest.hexdigest()
@@ -81,31 +77,60 @@ class _NewFile:
 
 
 class Landing:
-    """A place to land in, locked for this run; made by `landing`."""
+    """A target that is locked for this run, and the tree that is to replace it; see `landing`."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, *, overwrite: bool) -> None:
         self.target = target
-        self.staging = target.with_name(f".{target.name}.staging")
-        self._aside = target.with_name(f".{target.name}.old")
-        self._parts = target.with_name(f".{target.name}.part")
+        self._publication = Publication(target, overwrite=overwrite)
+        self._partials = Partials(target)
+        self._lock = Lock(target)
         self._names = Names()
         self._files: list[File] = []
-        self._begun: dict[str, list[PurePosixPath]] = {}
+        self._paths: dict[str, list[PurePosixPath]] = {}  # what came from each remote file
         self._archives: list[File] = []
-        self._parts_in_use: dict[PurePosixPath, Path] = {}  # archives that are yet to be placed
+        self._in_parts: dict[PurePosixPath, str] = {}  # identities of archives not in staging yet
+        self._old_paths: set[str] = set()  # of what was kept
         self._writer: WriteBehind | None = None
-        self.committed = False
 
-    def landed(self) -> Manifest | None:
-        """Return the manifest of what landed here before."""
-        return Manifest.read(self.target)
+    @property
+    def staging(self) -> Path:
+        """The folder in which files are written."""
+        return self._publication.staging
+
+    @property
+    def committed(self) -> bool:
+        """Whether new data was published."""
+        return self._publication.swapped
+
+    def manifest(self) -> Manifest | None:
+        """Return the manifest of the published data."""
+        return self._publication.manifest()
+
+    def open(self, *, wait_s: float, dry_run: bool) -> None:
+        """Check that the target may be replaced, lock it, and recover what a killed run left.
+
+        Args:
+            wait_s: Seconds to wait for another run that has the lock.
+            dry_run: Whether to check only.
+
+        Raises:
+            BusyError: Another run has the lock.
+            LocalError: The target cannot be replaced.
+        """
+        self._publication.check_parents()
+        if not dry_run:
+            self._lock.acquire(wait_s)
+            # Again: a target above, published since, holds our lock file or is not there.
+            self._publication.check_parents()
+            self._publication.recover()
+        self._publication.check()
 
     def begin(self, parts: Mapping[str, int] | None = None) -> None:
         """Start with an empty staging folder; also the second time, when a try failed.
 
         Args:
-            parts: The identities and sizes of the archives that are to be kept; beginnings of
-                others are removed.
+            parts: The identities and sizes of the archives that are to be kept; partial downloads
+                of others are removed.
 
         Raises:
             LocalError: It cannot be made.
@@ -113,54 +138,97 @@ class Landing:
         self._stop_writing()
         self._files = []
         self._archives = []
-        self._begun = {}
-        self._parts_in_use = {}
+        self._paths = {}
+        self._in_parts = {}
+        self._old_paths = set()
         self._take_manifests_name()
         with writing(self.staging):
-            _remove(self.staging)
-            self.staging.mkdir()
-            for part in self._parts.iterdir() if self._parts.is_dir() else []:
-                if part.stat().st_size > (parts or {}).get(part.name, -1):
-                    _remove(part)
+            self._publication.begin()
+            self._partials.keep_only(parts or {})
 
     def _take_manifests_name(self) -> None:
         self._names = Names()
         self._names.add(PurePosixPath(MANIFEST_NAME), "Lighterage")
 
+    # --- what was published before ----------------------------------------------------------
+
+    def verify(self, file: File, content: bool) -> File | None:
+        """Return the record of a published file with its time of now; None where it has changed.
+
+        Args:
+            file: Its record in the manifest.
+            content: Whether to compare the checksum, and not only where the time is another.
+        """
+        return _verified(self.target, file, content=content)
+
     def keep(self, kept: Kept) -> None:
-        """Take what landed before into the new tree: as hard links, or copies.
+        """Take published files into the new tree: as hard links, or copies.
 
         Raises:
             LocalError: A file cannot be taken over.
         """
         self.written()
-        self._files += kept.files
-        self._archives += kept.archives
-        for file in [*kept.files, *kept.archives]:
-            path = PurePosixPath(file.path)
-            self._names.add(path, file.source)
-            self._begun.setdefault(file.source, []).append(path)
-            old, new = self.target / path, self.staging / path
-            with writing(self.target / path):
-                new.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    os.link(old, new)
-                except OSError as error:
-                    if error.errno == errno.ENOSPC:
-                        raise
-                    shutil.copyfile(old, new)
+        for files, kept_files in ((kept.files, self._files), (kept.archives, self._archives)):
+            for file in files:
+                path = PurePosixPath(file.path)
+                self._names.add(path, file.source)
+                self._paths.setdefault(file.source, []).append(path)
+                with writing(self.target / path):
+                    self._keep(file)
+                self._old_paths.add(file.path)
+                kept_files.append(file)
+
+    def _keep(self, file: File) -> None:
+        old, new = f"{self.target}/{file.path}", self.staging / file.path
+        try:
+            os.link(old, new)
+        except FileNotFoundError:
+            new.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            return
+        try:
+            os.link(old, new)
+        except FileNotFoundError:
+            raise _changed(self.target / file.path) from None
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            shutil.copyfile(old, new, follow_symlinks=False)
+
+    def renew(self, before: Manifest, kept: Iterable[Kept]) -> None:
+        """Note new modification times in the published manifest, once contents were compared.
+
+        Args:
+            before: What it says.
+            kept: Its records as `verify` returned them.
+        """
+        times = {file.path: file.mtime_ns for one in kept for file in [*one.files, *one.archives]}
+
+        def timed(files: list[File]) -> list[File]:
+            return [replace(f, mtime_ns=times.get(f.path, f.mtime_ns)) for f in files]
+
+        new = _certain(replace(before, files=timed(before.files), archives=timed(before.archives)))
+        if any(
+            file.mtime_ns != old.mtime_ns
+            for file, old in zip(new.all_files(), before.all_files(), strict=True)
+        ):
+            with contextlib.suppress(LocalError):  # it only saves time in later runs
+                self._publication.renew(new)
+
+    # --- files of the new tree --------------------------------------------------------------
 
     def drop(self, source: str) -> None:
         """Forget what came from a remote file so far, as if it had never been asked for."""
         self.written()
-        for path in self._begun.pop(source, []):
+        for path in self._paths.pop(source, []):
+            self._old_paths.discard(str(path))
             (self.staging / path).unlink(missing_ok=True)
-            if part := self._parts_in_use.pop(path, None):
-                part.unlink(missing_ok=True)
+            if identity := self._in_parts.pop(path, None):
+                self._partials.remove(identity)
         self._files = [file for file in self._files if file.source != source]
         self._archives = [file for file in self._archives if file.source != source]
         self._take_manifests_name()
-        for origin, paths in self._begun.items():
+        for origin, paths in self._paths.items():
             for path in paths:
                 self._names.add(path, origin)
 
@@ -177,7 +245,7 @@ class Landing:
             LocalError: It, or one before it, cannot be written.
         """
         self._names.add(path, source)
-        self._begun.setdefault(source, []).append(path)
+        self._paths.setdefault(source, []).append(path)
         writer = self._behind()
         new = _NewFile(self.staging / path, self.target / path)
         last = b""
@@ -198,7 +266,7 @@ class Landing:
         return self._writer
 
     def written(self) -> list[File]:
-        """Wait until all is written, and tell what, in the order of the writing.
+        """Wait until all is written; return it, in the order of the writing.
 
         Raises:
             LocalError: Something could not be written.
@@ -213,20 +281,11 @@ class Landing:
             self._writer.stop()
             self._writer = None
 
+    # --- archives that are kept -------------------------------------------------------------
+
     def begun(self, identity: str) -> int:
         """Return how many bytes an earlier run got of an archive that is kept."""
-        try:
-            return (self._parts / identity).stat().st_size
-        except OSError:
-            return 0
-
-    def archived(self, file: File) -> None:
-        """Note an archive that is kept, now that it is whole."""
-        self._archives.append(file)
-
-    def archives(self) -> list[File]:
-        """Tell which archives are kept."""
-        return self._archives
+        return self._partials.size(identity)
 
     @contextlib.contextmanager
     def archive(self, path: PurePosixPath, source: str, identity: str) -> Iterator[IO[bytes]]:
@@ -235,83 +294,104 @@ class Landing:
         Args:
             path: Where it will be, relative to the target.
             source: The remote file.
-            identity: A file name for just this content; what is there under it is its beginning.
+            identity: See `Partials`.
         """
         self._names.add(path, source)
-        self._begun.setdefault(source, []).append(path)
-        self._parts_in_use[path] = part = self._parts / identity
-        with writing(self.target / path):
-            self._parts.mkdir(exist_ok=True)
-            file = part.open("a+b")
-            file.seek(0)
-        with _flushed(file, self.target / path):
+        self._paths.setdefault(source, []).append(path)
+        self._in_parts[path] = identity
+        with self._partials.open(identity, self.target / path) as file:
             yield file
 
-    def commit(self, manifest: Manifest) -> None:
-        """Put the new tree in the target's place, in one step, and remove the old one.
+    def archived(self, file: File) -> None:
+        """Note an archive that is kept, now that it is complete."""
+        self._archives.append(file)
+
+    def archives(self) -> list[File]:
+        """Return which archives are kept."""
+        return self._archives
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def publish(self, manifest: Manifest) -> Manifest:
+        """Put the new tree in the target's place, in one step, and remove the replaced one.
+
+        Returns:
+            The manifest as it was written: with modification times.
 
         Raises:
-            LocalError: The renaming failed; the old tree is still there.
+            LocalError: It cannot be done; the published data is as it was.
         """
         with writing(self.target):
-            for path, part in self._parts_in_use.items():
-                (self.staging / path).parent.mkdir(parents=True, exist_ok=True)
-                part.rename(self.staging / path)
-            manifest.write(self.staging)
-            with interrupt.uninterrupted():
-                self._swap()
-                self.committed = True
-        _remove(self.staging)
-        _remove(self._parts)
-
-    def _swap(self) -> None:
-        """Let the two trees change names; what is in staging then is rubbish."""
-        if not self.target.exists():
-            self.staging.rename(self.target)
-        elif not _exchange(self.staging, self.target):
-            with writing(self._aside):
-                self.target.rename(self._aside)
+            manifest = self._settled(manifest)
+            manifest.write(self.staging)  # before archives move: the disk may be full
             try:
-                self.staging.rename(self.target)
-            except OSError:
-                self._aside.rename(self.target)
-                raise
-            self._aside.rename(self.staging)
+                for path, identity in self._in_parts.items():
+                    self._partials.put(identity, self.staging / path)
+                self._publication.swap()
+            finally:
+                if self._publication.unpublished:
+                    for path, identity in self._in_parts.items():
+                        self._partials.take_back(identity, self.staging / path)
+        self._clean_up()
+        return manifest
 
-    def recover(self) -> None:
-        """Undo what a killed run left: half a staging folder, or the old tree put aside.
+    def _settled(self, manifest: Manifest) -> Manifest:
+        """Give each record the time of a file that is known to have its content.
 
-        A folder of that name that is not a tree of ours, whole, is somebody else's, and stays.
+        Raises:
+            LocalError: A file that was kept has been edited since the run began.
         """
-        with writing(self.target):
-            if Manifest.read(self._aside):
-                if self.target.exists():
-                    _remove(self.staging)
-                    self._aside.rename(self.staging)  # half removed, it would not be known again
-                else:
-                    self._aside.rename(self.target)
-            _remove(self.staging)
 
-    def discard(self) -> None:
-        """Remove the staging folder, if there is one; the beginnings of archives stay."""
-        self._stop_writing()
-        _remove(self.staging)
-        _remove_empty([self._parts])
+        def settled(file: File) -> File:
+            if file.path in self._old_paths:
+                found = _verified(self.staging, file, content=False)
+            elif identity := self._in_parts.get(PurePosixPath(file.path)):
+                found = replace(file, mtime_ns=self._partials.mtime_ns(identity))
+            else:
+                facts = tree.facts_of(self.staging, file)
+                found = replace(file, mtime_ns=facts.st_mtime_ns) if facts else None
+            if found is None:
+                raise _changed(self.target / file.path)
+            return found
+
+        return _certain(
+            replace(
+                manifest,
+                files=[settled(file) for file in manifest.files],
+                archives=[settled(file) for file in manifest.archives],
+            )
+        )
 
     def finish(self) -> None:
         """Remove what was to serve a later run: there is nothing left to be done."""
-        _remove(self._parts)
+        self._partials.remove()
+
+    def _clean_up(self) -> None:
+        self._publication.clean_up()
+        if self.committed and not self._publication.unpublished:
+            self._partials.remove()
+
+    def close(self) -> None:
+        """Remove all that this run made and that is not published, and release the lock.
+
+        Partial downloads of archives that are kept stay, for the next run.
+        """
+        if self._lock.held:
+            self._stop_writing()
+            self._clean_up()
+            self._partials.remove_folder()
+        self._lock.release()
 
 
 @contextlib.contextmanager
 def landing(
     target: Path, *, overwrite: bool, wait: float = 0, dry_run: bool = False
 ) -> Iterator[Landing]:
-    """Lock a target, and give the way to land in it; without a commit nothing stays.
+    """Lock a target, and give the way to land in it; without a publish nothing stays.
 
     Args:
         target: The folder that will hold the data. A link to a folder is followed.
-        overwrite: Whether data that landed before may be replaced.
+        overwrite: Whether published data may be replaced.
         wait: Seconds to wait for another run that has the lock.
         dry_run: Only look: no lock is taken, and nothing is made or removed.
 
@@ -326,164 +406,55 @@ def landing(
             raise LocalError(f"{target}: a link that leads back to itself") from error
         if not target.name:
             raise LocalError(f"{target}: the root folder is no place to land in")
-    place = Landing(target)
-    if dry_run:
-        _check_replaceable(target, overwrite=overwrite)
-        yield place
-        return
-    with writing(target):
-        made = _make_parents(target.parent)
-    try:
-        with _locked(target, wait), interrupt.cleaned_up_by(place.discard):
-            place.recover()
-            _check_replaceable(target, overwrite=overwrite)
-            try:
-                yield place
-            except Interrupted as stop:
-                stop.landed = place.committed
-                raise
-            finally:
-                place.discard()
-    finally:
-        _remove_empty(made)  # a failed run leaves no empty folders either
-
-
-def _make_parents(folder: Path) -> list[Path]:
-    """Make a folder and what lies above it; return those that were missing, the lowest first."""
-    missing = [parent for parent in [folder, *folder.parents] if not parent.exists()]
-    try:
-        for parent in reversed(missing):
-            parent.mkdir(exist_ok=True)
-    except OSError:
-        _remove_empty(missing)
-        raise
-    return missing
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def _check_replaceable(target: Path, *, overwrite: bool) -> None:
-    with writing(target):
-        if not target.exists():
-            return
-        if not target.is_dir():
-            raise LocalError(f"{target} is a file: file_save_path must name a folder")
-        if target.is_mount():
-            raise LocalError(f"{target} is a mount: name a folder below it, as in {target}/events")
-        if not any(target.iterdir()):
-            return
-        manifest = Manifest.read(target)
-        if manifest is None:
-            raise LocalError(
-                f"{target} holds files that Lighterage did not bring (no {MANIFEST_NAME}): "
-                "move them away, or set another file_save_path"
-            )
-        if not overwrite:
-            raise LocalError(f"{target} exists, and overwrite is off: pass --overwrite")
-        own = manifest.paths()
-        for path in sorted(target.rglob("*")):
-            relative = PurePosixPath(path.relative_to(target).as_posix())
-            if (path.is_symlink() or not path.is_dir()) and relative not in own:
-                raise LocalError(
-                    f"{path} is not from Lighterage, and would be lost: move it out of {target}"
-                )
-
-
-@contextlib.contextmanager
-def _locked(target: Path, wait: float) -> Iterator[None]:
-    """Hold the lock file beside a target; the system frees it however its holder ends."""
-    end = time.monotonic() + wait
-    path = target.with_name(f".{target.name}.lock")
-    while True:
-        with writing(path):
-            file = path.open("a")
+    place = Landing(target, overwrite=overwrite)
+    with interrupt.cleaned_up_by(place.close):
         try:
-            with writing(path):
-                _lock(file, target, end)
-        except BaseException:
-            file.close()
+            place.open(wait_s=wait, dry_run=dry_run)
+            yield place
+        except Interrupted as stop:
+            stop.landed = place.committed
             raise
-        # Its last holder may have removed the file between our two calls.
-        try:
-            same = os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except FileNotFoundError:
-            same = False
-        if same:
-            break
-        file.close()
+
+
+def _verified(folder: Path, file: File, *, content: bool) -> File | None:
+    """Return a file's record with its time of now, where it has the size and the checksum.
+
+    The checksum is computed where the time is not the one of the record, or where asked.
+    """
+    before = tree.facts_of(folder, file)
+    if before is None:
+        return None
+    if not content and before.st_mtime_ns == file.mtime_ns != 0:
+        return file
     try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        file.close()
+        with (folder / file.path).open("rb") as opened:
+            same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
+            after = os.fstat(opened.fileno())
+    except OSError:
+        return None
+    if not same or after.st_mtime_ns != before.st_mtime_ns:
+        return None
+    return replace(file, mtime_ns=after.st_mtime_ns)
 
 
-def _lock(file: IO[str], target: Path, end: float) -> None:
-    said = False
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise BusyError(
-                    f"{target}: another run is landing here: wait for its end, or pass --wait"
-                ) from error
-            if not said:
-                log.warning("%s: another run is landing here; waiting for its end", target)
-                said = True
-            time.sleep(min(LOCK_SECONDS, left))
-        else:
-            return
+def _certain(manifest: Manifest) -> Manifest:
+    """Keep only times that a later edit of the file changes, whatever the clock's resolution."""
+    now = time.time_ns()
 
+    def certain(file: File) -> File:
+        tick = TICK_NS if file.mtime_ns % 1_000_000_000 else COARSE_NS
+        return file if file.mtime_ns <= now - tick else replace(file, mtime_ns=0)
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two paths change places in one step; False where the file system cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    rename = getattr(libc, "renameat2", None)
-    if rename is None:
-        return False
-    done = rename(
-        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
+    newest = max((file.mtime_ns for file in manifest.all_files()), default=0)
+    if now - TICK_NS < newest <= now:
+        time.sleep((newest + TICK_NS - now) / 1e9)  # sooner done than to read the file next time
+        now = time.time_ns()
+    return replace(
+        manifest,
+        files=[certain(file) for file in manifest.files],
+        archives=[certain(file) for file in manifest.archives],
     )
-    return bool(done == 0)
 
 
-def _remove(path: Path) -> None:
-    """Remove a tree, whatever its modes; what cannot go stays for the next run."""
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _flushed(file: IO[bytes], path: Path) -> Iterator[None]:
-    """Close a file at the end; what the last flush meets is an error of writing too."""
-    try:
-        yield
-        with writing(path):
-            file.flush()
-    finally:
-        with contextlib.suppress(OSError):
-            file.close()
-
-
-@contextlib.contextmanager
-def writing(path: Path | str) -> Iterator[None]:
-    """Turn what the disk raises into a `LocalError` that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        what = {
-            errno.ENOSPC: "no space left",
-            errno.EDQUOT: "the quota is used up",
-            errno.EACCES: "no permission to write",
-            errno.EROFS: "the file system is read-only",
-        }.get(error.errno or 0, error.strerror or str(error))
-        raise LocalError(f"{path}: {what}") from error
+def _changed(path: Path) -> LocalError:
+    return LocalError(f"{path}: was changed by another program during the run", transient=True)

@@ -6,18 +6,20 @@ is ever replaced.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 NAME = "manifest.json"
 SCHEMA = "lighterage/1"
 T = TypeVar("T")
 
-
 _json = json.JSONEncoder(ensure_ascii=False).encode
+_HEAD = re.compile(rb'\s*\{\s*"schema"\s*:\s*"lighterage/')
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,18 @@ class Source:
 
 @dataclass(frozen=True)
 class File:
-    """A landed file, by its path relative to the folder, and the remote file it came from."""
+    """A landed file, by its path relative to the folder, and the remote file it came from.
+
+    Attributes:
+        mtime_ns: The local modification time when its content was last known to have this
+            checksum; 0 where that is unknown. Two records are equal whatever it is.
+    """
 
     path: str
     size: int
     sha256: str
     source: str
+    mtime_ns: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,10 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
-        """Read the manifest of `folder`; None where there is none of this schema."""
+        """Read the manifest of `folder`; None where there is none of this schema.
+
+        A field that has a default may be missing: manifests of earlier versions stay readable.
+        """
         try:
             data = json.loads((folder / NAME).read_text(encoding="utf-8"))
             if data.pop("schema") != SCHEMA:
@@ -97,6 +108,8 @@ class Manifest:
                 data[key] = [_checked(kind, item) for item in data[key]]
             manifest = _checked(cls, data)
             manifest.by_source()  # raises where a file is of no source
+            for file in manifest.all_files():
+                _check_path(file.path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return manifest
@@ -117,15 +130,52 @@ class Manifest:
             found[archive.source].archives.append(archive)
         return found
 
-    def paths(self) -> set[PurePosixPath]:
-        """Every file of the folder that is the project's own."""
-        own = {PurePosixPath(item.path) for item in [*self.files, *self.archives]}
-        return own | {PurePosixPath(NAME)}
+    def all_files(self) -> list[File]:
+        """Return the files and the archives."""
+        return [*self.files, *self.archives]
+
+    def paths(self) -> set[str]:
+        """Return the relative path of every file of the folder that is the project's own."""
+        return {file.path for file in self.all_files()} | {NAME}
+
+
+def present(folder: Path) -> bool:
+    """Whether `folder` has a manifest of this project, of any version; reads its start only."""
+    try:
+        with (folder / NAME).open("rb") as file:
+            return _HEAD.match(file.read(200)) is not None
+    except OSError:
+        return False
+
+
+def _check_path(path: str) -> None:
+    """Raise `ValueError` where a path would lead out of the folder, or names its manifest."""
+    if path == NAME or "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise ValueError(path)
+
+
+def _fields(kind: type[Any]) -> tuple[tuple[str, type, bool], ...]:
+    """Return the name of each field, its type, and whether it must be given."""
+    hints = typing.get_type_hints(kind)
+    return tuple(
+        (
+            each.name,
+            typing.get_origin(hints[each.name]) or hints[each.name],
+            each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING,
+        )
+        for each in dataclasses.fields(kind)
+    )
+
+
+_FIELDS: dict[type, tuple[tuple[str, type, bool], ...]] = {
+    kind: _fields(kind) for kind in (Source, File, Manifest)
+}
+"""Looked up once: a manifest may have 100,000 records."""
 
 
 def _checked(kind: type[T], data: dict[str, Any]) -> T:
     """Make a dataclass of its fields; raise `TypeError` for one that is not of its type."""
-    for name, wanted in typing.get_type_hints(kind).items():
-        if not isinstance(data[name], typing.get_origin(wanted) or wanted):
+    for name, wanted, needed in _FIELDS[kind]:
+        if (needed or name in data) and not isinstance(data[name], wanted):
             raise TypeError(name)
     return kind(**data)

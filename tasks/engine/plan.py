@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from itertools import filterfalse
 from pathlib import PurePosixPath
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
 
     from tasks.engine.manifest import File, Kept, Manifest
     from tasks.engine.ssh.sftp import RemoteFile
+
+    Verify = Callable[[File, bool], File | None]
+    """Returns the record of a published file that is as it was, compared by content where asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Plan:
 def compare(
     items: Iterable[Item],
     before: Manifest | None,
-    folder: Path,
+    verify: Verify,
     told: Callable[[list[RemoteFile]], Mapping[str, str]] | None,
     *,
     force: bool,
@@ -87,7 +88,8 @@ def compare(
     Args:
         items: All that the host has, and that is wanted.
         before: Of what landed before, if it still counts.
-        folder: Where that is; a source of which a file is gone has changed.
+        verify: Says whether a published file is as it was; a source of which one is not has
+            changed.
         told: Gives the sha256 of remote files, where contents decide; None: size and time do.
         force: Whether all counts as changed.
     """
@@ -101,11 +103,12 @@ def compare(
             continue
         source = kept.source
         equal = source.size == item.source.size and (told or source.mtime == item.source.mtime)
-        whole = _whole(folder, kept, content=bool(told)) == kept
+        found = _unchanged(verify, kept, content=bool(told))
+        whole = found == kept
         if whole:
-            plan.stale[source.path] = kept
-        if equal and whole and _in_place(item, kept) and not force:
-            same.append((item, kept))
+            plan.stale[source.path] = found
+        if equal and whole and _in_place(item, found) and not force:
+            same.append((item, found))
         else:
             plan.changed.append(item)
     sums = told([item.source for item, _ in same]) if told and same else None
@@ -116,7 +119,7 @@ def compare(
             now = replace(kept.source, mtime=item.source.mtime)
             plan.unchanged.append(replace(kept, source=now))
     plan.removed = list(old.values())
-    plan.left = [_whole(folder, kept, content=bool(told)) for kept in plan.removed]
+    plan.left = [_unchanged(verify, kept, content=bool(told)) for kept in plan.removed]
     return plan
 
 
@@ -129,24 +132,10 @@ def _in_place(item: Item, kept: Kept) -> bool:
     )
 
 
-def _whole(folder: Path, kept: Kept, *, content: bool) -> Kept:
-    """Return what is whole of what came from a source."""
+def _unchanged(verify: Verify, kept: Kept, *, content: bool) -> Kept:
+    """Return what came from a source, less the files that have changed here since."""
 
-    def whole(files: list[File]) -> list[File]:
-        return [file for file in files if _is_whole(folder, file, content=content)]
+    def unchanged(files: list[File]) -> list[File]:
+        return [found for file in files if (found := verify(file, content))]
 
-    return replace(kept, files=whole(kept.files), archives=whole(kept.archives))
-
-
-def _is_whole(folder: Path, file: File, *, content: bool) -> bool:
-    """Whether a landed file is there with its size, or, where asked, with its content."""
-    path = folder / file.path
-    try:
-        if path.is_symlink() or path.stat().st_size != file.size:
-            return False
-        if not content:
-            return True
-        with path.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
-    except OSError:
-        return False
+    return replace(kept, files=unchanged(kept.files), archives=unchanged(kept.archives))
