@@ -11,6 +11,7 @@ from tasks.engine.errors import (
     NetworkError,
 )
 from tasks.engine.ssh import checksums
+from tasks.engine.ssh.errors import translated
 from tasks.engine.ssh.retry import delay_before
 
 if TYPE_CHECKING:
@@ -40,15 +41,22 @@ class Sums:
         self._end = float("inf")
         self.beside = beside
         self.asked: dict[str, str] = {}
-        self._cut: NetworkError | None = None
+        self._cut: Exception | None = None
         self._thread = threading.Thread()
         if missing:
             self._start()
 
     def _start(self) -> None:
         self._cut = None
-        self._thread = threading.Thread(target=self._ask, name="sha256sum", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sha256sum", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with translated(self._host.name):
+                self._ask()
+        except Exception as error:  # noqa: BLE001 (raised again in the main thread)
+            self._cut = error
 
     def _ask(self) -> None:
         programs = list(checksums.PROGRAMS)
@@ -56,11 +64,7 @@ class Sums:
         for arguments, paths in checksums.batches(missing):
             while programs:
                 command = programs[0] + b" " + arguments
-                try:
-                    output = self._host.ask(command, lambda: self._end - time.monotonic())
-                except NetworkError as error:
-                    self._cut = error
-                    return
+                output = self._host.ask(command, lambda: self._end - time.monotonic())
                 found = checksums.told(output, paths) if output is not None else None
                 if found is not None:
                     self.asked.update(found)
@@ -76,8 +80,8 @@ class Sums:
         Raises:
             AuthError: The host does not take us back after a cut.
         """
-        if self._cut:  # while there was more to come, and somebody connected again
-            self._start()
+        if isinstance(self._cut, NetworkError):
+            self._start()  # somebody connected again, and there is more to ask for
         most = self._settings.max_tries
         for tries in range(1, most + 1):
             try:
