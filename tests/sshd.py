@@ -69,10 +69,12 @@ class Sshd:
     Attributes:
         folder: Its files: keys, logs, the accounts' home.
         options: More lines of sshd_config.
+        pam: Lines of its own /etc/pam.d/sshd: with some, it asks through keyboard-interactive.
     """
 
     folder: Path
     options: list[str] = field(default_factory=list)
+    pam: list[str] = field(default_factory=list)
     port: int = field(default_factory=free_port)
     host_key: Path = Path()
     process: subprocess.Popen[bytes] | None = None
@@ -121,6 +123,7 @@ class Sshd:
             shadow.append(f"{name}:{'*' if name == 'sshd' else digest}:19000::::::")
         (self.folder / "passwd").write_text("\n".join(passwd) + "\n")
         (self.folder / "shadow").write_text("\n".join(shadow) + "\n")
+        (self.folder / "pam").write_text("\n".join(self.pam) + "\n")
 
     def _write_config(self) -> Path:
         lines = [
@@ -130,9 +133,9 @@ class Sshd:
             f"AuthorizedKeysFile {self.user_key}.pub",
             f"PidFile {self.folder}/pid",
             "StrictModes no",
-            "UsePAM no",
+            f"UsePAM {'yes' if self.pam else 'no'}",
             "PermitRootLogin yes",
-            "KbdInteractiveAuthentication no",
+            f"KbdInteractiveAuthentication {'yes' if self.pam else 'no'}",
             "PasswordAuthentication yes",
             "MaxStartups 50",
             "Subsystem sftp internal-sftp",
@@ -157,7 +160,8 @@ class Sshd:
         if ROOT:
             mounts = (
                 'mount --bind "$0/passwd" /etc/passwd && mount --bind "$0/shadow" /etc/shadow'
-                ' && exec "$@"'
+                + (' && mount --bind "$0/pam" /etc/pam.d/sshd' if self.pam else "")
+                + ' && exec "$@"'
             )
             command = ["unshare", "--mount", "sh", "-c", mounts, str(self.folder), *command]
         with (self.folder / "log").open("ab") as log:

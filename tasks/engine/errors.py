@@ -51,6 +51,10 @@ class AuthError(LighterageError):
     kind = "authentication or host key"
 
 
+class HostKeyError(AuthError):
+    """The host shows a key that must not be accepted."""
+
+
 class NetworkError(LighterageError):
     """The host could not be reached, or the connection was lost."""
 

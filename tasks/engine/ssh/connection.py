@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,23 +56,53 @@ def connect(settings: Settings) -> Iterator[fabric.Connection]:
         AuthError: Login denied, host key unknown or changed.
         NetworkError: Not reachable.
     """
-    connection = prepare(settings)
-    if not connection.user:
-        raise ConfigError(
-            f"USERNAME is missing: set it in envs/{settings.variant}.env, or pass --username"
-        )
-    address = f"{connection.host} port {connection.port}"
-    user = connection.user
-    log.info("connecting to %s as %s", address, user)
+    connection = opened(settings)
     try:
-        with translated(f"{user}@{address}"):
-            connection.open()
         yield connection
     finally:
         close_hops(connection)
 
 
-def prepare(settings: Settings) -> fabric.Connection:
+def opened(settings: Settings, *, compress: bool = False, prompt: bool = True) -> fabric.Connection:
+    """Return a new connection to the host of `settings`, open; see `connect`.
+
+    Args:
+        settings: Name the host and the account.
+        compress: Whether to use SSH compression.
+        prompt: Whether a person at the terminal may be asked for a second factor.
+    """
+    connection = prepare(settings, prompt=prompt)
+    if not connection.user:
+        raise ConfigError(
+            f"USERNAME is missing: set it in envs/{settings.variant}.env, or pass --username"
+        )
+    connection.connect_kwargs["compress"] = compress
+    address = f"{connection.host} port {connection.port}"
+    log.info("connecting to %s as %s", address, connection.user)
+    try:
+        with translated(f"{connection.user}@{address}"), _local_commands():
+            connection.open()
+    except BaseException:
+        close_hops(connection)
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _local_commands() -> Iterator[None]:
+    """Report a ProxyCommand that cannot be started as a fault of ssh_config."""
+    try:
+        yield
+    except OSError as error:
+        if not error.filename:  # of a socket
+            raise
+        raise ConfigError(
+            f"ProxyCommand of ssh_config: {error.filename}: {error.strerror}: install the program, "
+            "or correct the line"
+        ) from error
+
+
+def prepare(settings: Settings, *, prompt: bool = True) -> fabric.Connection:
     """Make a connection, not open yet, with every hop's policy and credentials set."""
     host, port = split_address(settings.remote_host_address)
     # Lazy, with an ssh_config of our own: no file of this machine's home has a say.
@@ -87,11 +118,29 @@ def prepare(settings: Settings) -> fabric.Connection:
     while isinstance(hop, fabric.Connection):
         target = hop is connection
         hop.connect_kwargs = login_arguments(
-            settings, hop, key, password if target else via, explicit=target
+            settings, hop, key, password if target else via, explicit=target, prompt=prompt
         )
-        verify_hop(hop.client, settings)
+        verify_hop(hop, settings)
         hop = hop.gateway
+    if isinstance(hop, str):
+        _check_command(hop)
     return connection
+
+
+def _check_command(line: str) -> None:
+    """Raise `ConfigError` where a ProxyCommand cannot be split into words."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(f"ProxyCommand of ssh_config: {line!r}: {error}") from error
+    if not words:
+        raise ConfigError("ProxyCommand of ssh_config: is empty")
+
+
+def replace_by(connection: fabric.Connection, other: fabric.Connection) -> None:
+    """Let `connection`, which a task holds, be what `other` is; its own hops are not closed."""
+    connection.gateway, connection.client = other.gateway, other.client
+    connection.transport = other.transport
 
 
 def _ssh_config(file: Path) -> paramiko.SSHConfig:

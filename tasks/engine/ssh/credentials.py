@@ -13,13 +13,18 @@ from tasks.engine.errors import (
     AuthError,
     ConfigError,
 )
-from tasks.engine.ssh.transport import Transport
+from tasks.engine.ssh.login import Login
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from tasks.settings import Settings
 
 
 log = logging.getLogger(__name__)
+
+KEY_TYPES = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 
 
 def login_arguments(
@@ -29,6 +34,7 @@ def login_arguments(
     password: str | None,
     *,
     explicit: bool,
+    prompt: bool,
 ) -> dict[str, Any]:
     """Give the arguments of paramiko's `connect` for one hop.
 
@@ -36,22 +42,38 @@ def login_arguments(
     a password nor a key was, since a host counts each wrong key as a failed login.
     """
     named = password is not None or (key is not None and explicit)
-    files = hop.connect_kwargs.get("key_filename")  # IdentityFile of ssh_config
+    files = hop.connect_kwargs.get("key_filename") or []  # IdentityFile of ssh_config
+
+    def keys() -> Iterator[paramiko.PKey]:
+        if key is not None:
+            yield key
+        yield from _loadable(files, settings)
+        if not named:
+            yield from paramiko.Agent().get_keys()
+            if not files:
+                yield from _loadable(filter(_exists, DEFAULT_KEYS), settings)
+
     return {
-        "password": password,
-        "pkey": key,
-        "key_filename": files,
-        "passphrase": read_secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
-        if files
-        else None,
-        "look_for_keys": not named and not files,
-        "allow_agent": not named,
+        "auth_strategy": Login(hop.user, hop.host, keys, password, prompt=prompt),
         "timeout": settings.timeout,
         "banner_timeout": settings.timeout,
         "auth_timeout": settings.timeout,
         "channel_timeout": settings.timeout,
-        "transport_factory": Transport,
     }
+
+
+def _exists(file: str) -> bool:
+    return Path(file).expanduser().exists()
+
+
+def _loadable(files: Iterable[str], settings: Settings) -> Iterator[paramiko.PKey]:
+    """Yield the keys of some files, and warn of those that cannot be used."""
+    for file in files:
+        phrase = read_secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
+        try:
+            yield _load(Path(file).expanduser(), "IdentityFile", phrase)
+        except (AuthError, ConfigError) as error:
+            log.warning("%s", error)
 
 
 def read_secret(file: Path | None, setting: str) -> str | None:
@@ -76,21 +98,25 @@ def private_key(settings: Settings) -> paramiko.PKey | None:
     if file is None:
         return None
     phrase = read_secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
+    return _load(file, "ssh_key_file", phrase)
+
+
+def _load(file: Path, setting: str, phrase: str | None) -> paramiko.PKey:
     reason = "it is no private key that can be used"
-    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+    for kind in KEY_TYPES:
         try:
             key: paramiko.PKey = kind.from_private_key_file(str(file), password=phrase)
             certificate = Path(f"{file}-cert.pub")
             if certificate.exists():
                 key.load_certificate(str(certificate))
         except FileNotFoundError as error:
-            raise ConfigError(f"ssh_key_file is {file}: there is no such file") from error
+            raise ConfigError(f"{setting} is {file}: there is no such file") from error
         except OSError as error:
             why = error.strerror or error
-            raise ConfigError(f"ssh_key_file is {file}: cannot be read: {why}") from error
+            raise ConfigError(f"{setting} is {file}: cannot be read: {why}") from error
         except paramiko.PasswordRequiredException as error:
             raise AuthError(
-                f"ssh_key_file is {file}: the key has a passphrase: set SSH_KEY_PASSPHRASE_FILE"
+                f"{setting} is {file}: the key has a passphrase: set SSH_KEY_PASSPHRASE_FILE"
             ) from error
         except Exception as error:  # noqa: BLE001 (paramiko and cryptography raise a dozen kinds)
             log.debug("%s is no %s: %r", file, kind.__name__, error)
@@ -98,4 +124,4 @@ def private_key(settings: Settings) -> paramiko.PKey | None:
                 reason = "the passphrase is wrong, or it is no private key that can be used"
         else:
             return key
-    raise AuthError(f"ssh_key_file is {file}: {reason}")
+    raise AuthError(f"{setting} is {file}: {reason}")

@@ -7,6 +7,7 @@ import errno
 import logging
 import re
 import socket
+import traceback
 from typing import TYPE_CHECKING, cast
 
 import paramiko
@@ -20,6 +21,8 @@ from tasks.engine.errors import (
     printable,
 )
 from tasks.engine.ssh import sftp
+from tasks.engine.ssh.login import NO_CREDENTIALS
+from tasks.engine.ssh.transport import AlgorithmError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +47,26 @@ def translated(where: str) -> Iterator[None]:
         yield
     except LighterageError:
         raise
-    except Exception as error:  # a host that sends nonsense makes paramiko raise anything
+    except Exception as error:
+        expected = isinstance(error, OSError | EOFError | paramiko.SSHException)
+        if not expected and not _raised_by_paramiko(error):
+            raise  # a bug, not a fault of the network: it is not retried
         log.debug("%s: %r", where, error, exc_info=True)
         raise _translated(where, error) from error
+
+
+def _raised_by_paramiko(error: Exception) -> bool:
+    """Return whether an exception is the host's fault rather than a bug of ours.
+
+    What a host sends can make paramiko's and cryptography's parsers raise any exception, as
+    struct.error or IndexError. Our own code raises its protocol errors explicitly, so of the
+    frames that an exception passed through, the innermost one of either side decides.
+    """
+    owner = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        owner = package if package in {"tasks", "paramiko", "cryptography"} else owner
+    return owner in {"paramiko", "cryptography"}
 
 
 def _translated(where: str, error: Exception) -> LighterageError:
@@ -64,10 +84,12 @@ def _translated(where: str, error: Exception) -> LighterageError:
     if isinstance(error, EOFError):
         return NetworkError(f"{where}: the host closed the connection", transient=True)
     if not isinstance(error, OSError):
-        return NetworkError(f"{where}: the host's answer makes no sense: {reason}", transient=True)
+        return NetworkError(
+            f"{where}: unexpected response from the server: {reason}", transient=True
+        )
     if isinstance(error, FileNotFoundError) or error.errno == errno.ENOENT:
         return RemotePathError(f"{where}: no such file or directory on the host")
-    if error.errno in {errno.EACCES, errno.EPERM}:
+    if error.errno in {errno.EACCES, errno.EPERM} and error.filename:  # not of a socket
         return RemotePathError(f"{where}: this account has no permission to read it")
     if isinstance(error, ConnectionError) or error.errno is not None:
         return NetworkError(f"{where}: {error.strerror or reason}", transient=True)
@@ -77,12 +99,6 @@ def _translated(where: str, error: Exception) -> LighterageError:
 
 
 def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> LighterageError:
-    if isinstance(error, paramiko.BadHostKeyException):
-        return AuthError(
-            f"{where}: the host key CHANGED: known {error.expected_key.fingerprint}, shown "
-            f"{error.key.fingerprint}; somebody may be in between. If the host was set up anew, "
-            f"remove its lines from envs/known_hosts, then `make trust`"
-        )
     if isinstance(error, sftp.NoSftpError):
         return _of_session(where, error)
     if isinstance(error, sftp.SessionRefusedError):
@@ -91,24 +107,24 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
             "connection (MaxSessions in sshd_config)"
         )
     if isinstance(error, paramiko.AuthenticationException):
-        if "timeout" in reason.lower():
+        if reason.startswith("Authentication timeout"):
             return NetworkError(f"{where}: timed out while logging in", transient=True)
-        if "transport shut down" in reason:  # a cut, or a host that has seen too many wrong keys
+        if reason.startswith(
+            "Authentication failed: transport"
+        ):  # a cut, or a host that has seen too many wrong keys
             return NetworkError(f"{where}: closed while logging in", transient=True)
         return AuthError(f"{where}: login denied: {reason}")
     if reason == "No existing session":  # paramiko goes on without one when its time is up
         return NetworkError(f"{where}: timed out while agreeing on keys", transient=True)
-    if "No authentication methods" in reason:
+    if reason == NO_CREDENTIALS:
         return AuthError(
             f"{where}: nothing to log in with: set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE"
         )
-    if isinstance(error, paramiko.PasswordRequiredException) or "passphrase" in reason:
-        return AuthError(f"{where}: a key has a passphrase: set SSH_KEY_PASSPHRASE_FILE")
     if isinstance(error, paramiko.ChannelException):
         refused = error.code == 2  # the gateway could not connect onwards (RFC 4254, 5.1)
         return NetworkError(f"{where}: refused by the host: {reason}", transient=refused)
-    if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
-        return NetworkError(f"{where}: no cipher or key type in common: {reason}")
+    if isinstance(error, AlgorithmError | paramiko.ssh_exception.IncompatiblePeer):
+        return NetworkError(f"{where}: {reason}")
     return NetworkError(f"{where}: {reason}", transient=True)
 
 

@@ -16,13 +16,15 @@ import fabric
 import paramiko
 
 from tasks.engine.errors import (
+    HostKeyError,
     IntegrityError,
+    LighterageError,
     NetworkError,
     RemotePathError,
 )
 from tasks.engine.progress import human
 from tasks.engine.ssh import checksums, sftp
-from tasks.engine.ssh.connection import close_hops
+from tasks.engine.ssh.connection import close_hops, opened, replace_by
 from tasks.engine.ssh.errors import translated
 from tasks.engine.ssh.remote_checksums import Sums
 from tasks.engine.ssh.retry import delay_before
@@ -60,6 +62,14 @@ class Fault:
     path: str
     folder: bool
     error: RemotePathError
+
+
+def _require_same(session: Session, file: RemoteFile) -> None:
+    """Raise `IntegrityError` where a file is not as it was when it was listed."""
+    if not session.stat(file.path).same_as(file):
+        raise IntegrityError(
+            f"{file.path}: changed on the host while it was fetched", transient=True
+        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,8 @@ class Host:
         self._reader: sftp.Reader | None = None
         self._had_session = False
         self._generation = 0
-        self._packing = False
+        self._lock = threading.RLock()  # of the generation, and of what connection there is
+        self._compression: bool | None = None  # None: not tried
 
     @property
     def name(self) -> str:
@@ -124,7 +135,7 @@ class Host:
             f"one SFTP session, {session.ahead / 2**20:.1f} MiB asked for ahead: "
             f"a round trip takes {trip:.1f} ms; it needs no command on the host",
         ]
-        if self._packing:
+        if self._compression:
             lines.append("SSH compression: the link is slow, and what comes can be packed")
         if self._settings.max_rate:
             lines.append(f"at most {human(self._settings.max_rate)}/s: max_rate")
@@ -273,16 +284,18 @@ class Host:
             file, _ = wanted[index]
             try:
                 with translated(file.path):
-                    if failures or link.changed:
-                        self._reopen(file)
-                        link.changed = False
+                    if failures:
+                        self._reopen(file, generation)
+                    session = self._session_of(generation)
                     rest = [(file, offset), *wanted[index + 1 :]]
-                    self._reader = sftp.Reader(self._session(), rest)
+                    self._reader = sftp.Reader(session, rest)
                     blocks = self._reader.blocks()
-                while index < len(wanted) and not link.changed:
+                while index < len(wanted) and session is self._sftp:
                     file, _ = wanted[index]
+                    started = time.monotonic()
                     with translated(file.path):
                         block = next(blocks)
+                    waited_s = time.monotonic() - started
                     failures = 0
                     if block is None:
                         index += 1
@@ -291,12 +304,11 @@ class Host:
                         offset += len(block)
                         on_bytes(len(block))
                         pace.keep(len(block))
-                        if not self._packing and not self._settings.max_rate and link.slow(block):
+                        judged = self._compression is None and not self._settings.max_rate
+                        if judged and link.slow(block, waited_s):
                             left = sum(other.size - start for other, start in wanted[index + 1 :])
-                            self._packing = file.size - offset + left >= WORTH_PACKING
-                            link.changed = self._packing
-                            if self._packing:
-                                log.info("the link is slow: connecting again, with compression")
+                            if file.size - offset + left >= WORTH_PACKING:
+                                self._compress(file, generation)
                     yield block
             except NetworkError as error:
                 if generation != self._generation:
@@ -309,14 +321,35 @@ class Host:
                 log.warning("%s; going on at byte %d in %.1f s", error, offset, delay)
                 time.sleep(delay)
 
+    def _compress(self, file: RemoteFile, generation: int) -> None:
+        """Move to a second connection, with compression; stay on the first where that fails."""
+        log.info("the link is slow: opening a second connection, with compression")
+        self._compression = False
+        try:
+            other = opened(self._settings, compress=True, prompt=False)
+            try:
+                with translated(file.path):
+                    session = self._new_session(other)
+                    _require_same(session, file)
+                self._replace_connection(other, session, generation)
+            except BaseException:
+                close_hops(other)
+                raise
+        except HostKeyError:
+            raise
+        except LighterageError as error:
+            log.info("staying on the first connection, without compression: %s", error)
+        else:
+            self._compression = True
+
     def ending(self, file: RemoteFile, start: int) -> bytes:
         """Read a file from a byte on to its end, beside what is being streamed."""
-        failures = 0
+        failures, generation = 0, self._generation
         while True:
             try:
                 with translated(file.path):
                     if self._reader is None:
-                        self._reader = sftp.Reader(self._session(), [])
+                        self._reader = sftp.Reader(self._session_of(generation), [])
                     return self._reader.tail(file, start)
             except NetworkError as error:
                 failures += 1
@@ -326,7 +359,7 @@ class Host:
                 delay = delay_before(self._settings, failures)
                 log.warning("%s; asking again in %.1f s", error, delay)
                 time.sleep(delay)
-                self._reopen(file)
+                self._reopen(file, generation)
 
     def sums(self, files: Iterable[RemoteFile], there: Container[str] | None = None) -> Sums:
         """Begin to ask for the sha256 of some files.
@@ -488,34 +521,65 @@ class Host:
 
         Another thread may still read from it: that ends with an error, and does not go on.
         """
-        self._generation += 1
-        if self._sftp is not None:
-            self._sftp.close()
-        self._sftp = self._reader = None
+        with self._lock:
+            self._generation += 1
+            session, self._sftp, self._reader = self._sftp, None, None
+        if session is not None:
+            session.close()
 
     def reconnect(self) -> None:
         """Connect again, after a cut."""
-        with translated(self.name):
+        self._reconnect(self._generation)
+
+    def _reconnect(self, generation: int) -> None:
+        with self._lock:
+            self._require(generation)
+            # Before the new one: a host may allow an account a single connection.
             close_hops(self._connection)
             self._sftp = self._reader = None
-            self._connection.connect_kwargs["compress"] = self._packing
-            self._connection.open()
+        other = opened(self._settings, compress=bool(self._compression))
+        try:
+            self._replace_connection(other, None, generation)
+        except NetworkError:
+            close_hops(other)
+            raise
 
-    def _reopen(self, file: RemoteFile) -> None:
+    def _replace_connection(
+        self, other: fabric.Connection, session: Session | None, generation: int
+    ) -> None:
+        """Take over another connection, and close the one so far.
+
+        The lock is held for no longer than that takes: a new connection is opened without it.
+        """
+        with self._lock:
+            self._require(generation)
+            close_hops(self._connection)
+            replace_by(self._connection, other)
+            self._sftp, self._reader = session, None
+
+    def _require(self, generation: int) -> None:
+        """End a thread whose data nobody reads any more, before it touches the connection."""
+        if generation != self._generation:
+            raise NetworkError("the download was given up")
+
+    def _reopen(self, file: RemoteFile, generation: int) -> None:
         """Connect again, and require that the file is still the same."""
-        self.reconnect()
-        if not self._session().stat(file.path).same_as(file):
-            raise IntegrityError(
-                f"{file.path}: changed on the host while it was fetched", transient=True
-            )
+        self._reconnect(generation)
+        with translated(file.path):
+            _require_same(self._session_of(generation), file)
+
+    def _session_of(self, generation: int) -> Session:
+        with self._lock:
+            self._require(generation)
+            return self._session()
 
     def _session(self) -> Session:
         if self._sftp is None:
-            self._sftp = self._new_session()
+            self._sftp = self._new_session(self._connection)
         return self._sftp
 
-    def _new_session(self) -> Session:
-        settings, transport = self._settings, self._connection.transport
+    def _new_session(self, connection: fabric.Connection) -> Session:
+        settings, transport = self._settings, connection.transport
         session = self._opened(
             lambda: Session(transport, settings.timeout, settings.max_rate),
             again=self._had_session,

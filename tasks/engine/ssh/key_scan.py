@@ -14,7 +14,7 @@ from tasks.engine.errors import (
 )
 from tasks.engine.ssh.connection import close_hops, prepare
 from tasks.engine.ssh.errors import translated
-from tasks.engine.ssh.transport import HOST_KEY_TYPES, Transport, known
+from tasks.engine.ssh.transport import HOST_KEY_TYPES, AlgorithmError, Transport, known
 
 if TYPE_CHECKING:
     from tasks.settings import Settings
@@ -63,6 +63,8 @@ def _shown_key(sock: Any, kinds: tuple[str, ...], timeout: float) -> paramiko.PK
         )
         try:
             transport.start_client(timeout=timeout)
-        except paramiko.ssh_exception.IncompatiblePeer:
+        except AlgorithmError as error:
+            if list(error.kinds) != ["host key type"]:
+                raise
             return None
         return transport.get_remote_server_key()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.engine.errors import NetworkError, printable
 from tasks.engine.ssh import checksums
+from tasks.engine.ssh.errors import translated
 from tasks.engine.ssh.retry import delay_before
 from tasks.engine.ssh.sftp import SessionRefusedError
 
@@ -42,7 +43,7 @@ class Sums:
         self._end = float("inf")
         self.beside = beside
         self.asked: dict[str, str] = {}
-        self._cut: NetworkError | None = None
+        self._cut: Exception | None = None
         self._refused = False  # the server grants no session beside SFTP
         self._reason = ""
         self._thread = threading.Thread()
@@ -51,8 +52,15 @@ class Sums:
 
     def _start(self) -> None:
         self._cut = None
-        self._thread = threading.Thread(target=self._ask, name="sha256sum", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sha256sum", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with translated(self._host.name):
+                self._ask()
+        except Exception as error:  # noqa: BLE001 (raised again in the main thread)
+            self._cut = error
 
     def _ask(self) -> None:
         commands = list(checksums.COMMANDS)
@@ -66,8 +74,6 @@ class Sums:
                 self.asked.update(found)
         except SessionRefusedError as error:
             self._refused, self._reason = True, f"the server refuses a second session: {error}"
-        except NetworkError as error:
-            self._cut = error
 
     def _computed(self, command: str, batch: dict[str, str]) -> dict[str, str]:
         done = self._host.run(
@@ -90,8 +96,8 @@ class Sums:
         Raises:
             AuthError: The host does not take us back after a cut.
         """
-        if self._cut:  # while there was more to come, and somebody connected again
-            self._start()
+        if isinstance(self._cut, NetworkError):
+            self._start()  # somebody connected again, and there is more to ask for
         most = self._settings.max_tries
         for tries in range(1, most + 1):
             try:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 SLOW_RATE = 4e6
 """Bytes per second below which a link is worth packing for: a processor packs ten times as many."""
 SLOW_AFTER = 2**21
-"""Bytes that must have come before a link is judged."""
+"""Bytes that must have been received before a link is judged."""
 WELL_PACKED = 0.6
 """Of a block's size: what packs worse is packed already, or is not worth it."""
 
@@ -40,24 +40,24 @@ class Pace:
 
 
 class Link:
-    """Tells when a link, and not a processor, is what a fetch waits for.
-
-    Attributes:
-        changed: Whether the connection is to be made anew, with what was found out.
-    """
+    """Judges whether the network, and not a processor or a disk, is what a download waits for."""
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
+        self._waited_s = 0.0
         self._count = 0
-        self.changed = False
 
-    def slow(self, block: bytes) -> bool:
-        """Count a block; whether the link is slow, and blocks like this one can be packed."""
+    def slow(self, block: bytes, waited_s: float) -> bool:
+        """Count a block; return whether the link is slow and blocks like this one compress well.
+
+        Args:
+            block: As received.
+            waited_s: How long the session was waited for, without the time to consume a block.
+        """
+        self._waited_s += waited_s
         self._count += len(block)
-        seconds = time.monotonic() - self._start
-        if self._count < SLOW_AFTER or self._count > SLOW_RATE * seconds:
+        if self._count < SLOW_AFTER or self._count > SLOW_RATE * self._waited_s:
             return False
-        self._start, self._count = time.monotonic(), 0  # look again later, at other data
+        self._waited_s, self._count = 0.0, 0  # judge again later, by other data
         return len(zlib.compress(block, 1)) < len(block) * WELL_PACKED
 
 

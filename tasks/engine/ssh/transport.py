@@ -11,6 +11,7 @@ from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Collection
 
 REKEY_BYTES = 2**35
 """Bytes until we ask for new keys: half of what OpenSSH takes AES for (2**32 blocks of 16 bytes).
@@ -39,11 +40,33 @@ HOST_KEY_TYPES = (
     "rsa-sha2-512", "rsa-sha2-256",
 )  # fmt: skip
 
+_NO_ALGORITHMS = ("ext-info-", "kex-strict-")
+"""Flags that stand in the list of key exchanges (RFC 8308, and OpenSSH's PROTOCOL)."""
+
+
+class AlgorithmError(paramiko.SSHException):
+    """The host and this client share no algorithm of some kind.
+
+    Attributes:
+        kinds: For each such kind, the algorithms of both.
+    """
+
+    def __init__(self, kinds: dict[str, str]) -> None:
+        super().__init__(". ".join(f"No {kind} in common: {text}" for kind, text in kinds.items()))
+        self.kinds = kinds
+
 
 class Transport(paramiko.Transport):
-    """Paramiko's transport, without Nagle's delay, and with nothing weaker than OpenSSH's own."""
+    """Paramiko's transport, without Nagle's delay, and with nothing weaker than OpenSSH's own.
 
-    def __init__(self, sock: Any, **options: Any) -> None:
+    Args:
+        sock: Connected to the host.
+        known_key_types: Types of the host's known keys: asked for before the other types, since
+            a host shows only one of its keys.
+        options: Paramiko's own.
+    """
+
+    def __init__(self, sock: Any, known_key_types: Collection[str] = (), **options: Any) -> None:
         if isinstance(sock, socket.socket):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock = _BufferedSocket(sock)
@@ -52,8 +75,51 @@ class Transport(paramiko.Transport):
         security = self.get_security_options()
         security.ciphers = known(CIPHERS, security.ciphers)
         security.digests = known(MACS, security.digests)
-        security.key_types = known(HOST_KEY_TYPES, security.key_types)
+        types = known(HOST_KEY_TYPES, security.key_types)
+        security.key_types = sorted(types, key=lambda name: _key_type(name) not in known_key_types)
         security.kex = [name for name in security.kex if not name.endswith("-sha1")]
+
+    def _verify_key(self, host_key: bytes, sig: bytes) -> None:
+        """Check the host's signature; in a later key exchange also that the key is the same.
+
+        Paramiko's client compares the key with known_hosts once, after the first exchange.
+        """
+        before = self.host_key
+        super()._verify_key(host_key, sig)  # type: ignore[misc]
+        if before is not None and self.host_key != before:
+            raise paramiko.SSHException("the host showed another key in a later key exchange")
+
+    def _parse_kex_init(self, message: paramiko.Message) -> None:
+        """Agree on algorithms, or name those of both sides where they have none in common."""
+        content = message.asbytes()
+        try:
+            super()._parse_kex_init(message)  # type: ignore[misc]
+        except paramiko.ssh_exception.IncompatiblePeer as error:
+            kinds = self._without_agreement(content)
+            raise (AlgorithmError(kinds) if kinds else error) from error
+
+    def _without_agreement(self, kex_init: bytes) -> dict[str, str]:
+        """Return each kind of algorithm that the host and this client share none of."""
+        message = paramiko.Message(kex_init)
+        message.get_bytes(16)  # the cookie; the lists that follow are those of RFC 4253, 7.1
+        security = self.get_security_options()
+        kinds = (
+            ("key exchange", security.kex),
+            ("host key type", list(self.preferred_keys)),
+            ("cipher", security.ciphers), ("cipher", security.ciphers),
+            ("MAC", security.digests), ("MAC", security.digests),
+        )  # fmt: skip
+        found = {}
+        for kind, ours in kinds:
+            theirs = [name for name in message.get_list() if not name.startswith(_NO_ALGORITHMS)]
+            if not set(theirs) & set(ours):
+                found[kind] = f"the host has {', '.join(theirs)}; this client has {', '.join(ours)}"
+        return found
+
+
+def _key_type(algorithm: str) -> str:
+    """Return the type of key that a host key algorithm signs with."""
+    return "ssh-rsa" if algorithm.startswith("rsa-") else algorithm
 
 
 def known(wanted: tuple[str, ...], supported: Any) -> list[str]:
