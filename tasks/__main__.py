@@ -15,6 +15,7 @@ import os
 import pkgutil
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -156,6 +157,9 @@ def _task_of(words: list[str], parsed: argparse.Namespace) -> str:
 def _settings_of(task: str, parsed: argparse.Namespace) -> Resolved:
     given = {name: value for name, value in vars(parsed).items() if name in FIELDS}
     resolved = resolve(task, given, config_file=parsed.config_file)
+    os.environ.update(resolved.others)  # as if the engine had read the env file
+    if "TZ" in resolved.others:
+        time.tzset()
     _log_at(resolved.settings.log_level)
     return resolved
 
