@@ -379,7 +379,7 @@ def test_what_the_wheelhouse_lacks_is_one_line(vendored: Tree) -> None:
 
 @pytest.mark.parametrize("verb", ["up", "logs"])
 def test_what_needs_an_engine_says_so(tree: Tree, verb: str) -> None:
-    assert f"{verb} needs a container engine, and none answers" in tree.refused(verb)
+    assert f"{verb} needs a container engine, and no docker engine answers" in tree.refused(verb)
     assert f"{verb} needs a container engine; RUNNER=host has" in tree.refused(verb, "RUNNER=host")
 
 
@@ -392,7 +392,7 @@ def test_doctor_names_each_thing_with_its_fix(tree: Tree) -> None:
     out = tree.make("doctor").stdout
     rows = {line.split()[1]: line for line in out.splitlines()}
     assert rows["engine"].startswith("- ")
-    assert "install and start docker; until then tasks run in .venv here" in rows["engine"]
+    assert "no docker engine answers: start it" in rows["engine"]
     assert {"Python", ".venv", "disk", "envs/dev.env", "envs/prod.env"} <= set(rows)
 
 

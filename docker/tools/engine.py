@@ -230,8 +230,8 @@ def _why_not(kind: str, answers: Sequence[str]) -> NoEngine:
         fix = "start it (sudo systemctl start docker, or Docker Desktop)"
     else:
         fix = f"see what `{kind} info` reports"
-    said = f" ({lines[-1].strip()})" if lines else ""
-    return NoEngine(f"the {kind} client is installed, but no engine answers{said}", fix)
+    said = f"; its client says: {lines[-1].strip()}" if lines else ""
+    return NoEngine(f"no {kind} engine answers", fix + said)
 
 
 def _refused(kind: str, socket: str) -> NoEngine:
@@ -242,7 +242,7 @@ def _refused(kind: str, socket: str) -> NoEngine:
         if facts.st_mode & 0o060 == 0o060 and facts.st_gid:
             group = grp.getgrgid(facts.st_gid).gr_name
     if group:
-        fix = f"sudo usermod -aG {group} $USER, then log in again"
+        fix = f"add this user to its group (sudo usermod -aG {group} $USER), then log in again"
     else:
         fix = "run make as a user that may, or give this user access"
     where = f"the socket {socket} of the {kind} engine" if socket else f"the {kind} engine"

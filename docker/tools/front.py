@@ -43,15 +43,13 @@ def runner(project: Project, variant: Variant | None = None) -> Engine | None:
         return engine
     if project.runner == "container":
         raise Failure(f"RUNNER=container, but {engine}", 1)
-    say(f"{engine}")
-    if variant is None or variant.binds_tree:
-        say("running in .venv on this machine instead (RUNNER=host)")
-    else:
+    say(f"{engine.why}; running in .venv on this machine")
+    say(f"for containers: {engine.fix}")
+    if variant is not None and not variant.binds_tree:
         say(
-            f"WARNING: running {variant.name} in .venv on this machine instead, WITHOUT ISOLATION:"
-            " no container, no limits, a writable file system, this user's rights, and the"
-            " packages of requirements/dev.txt; RUNNER=container refuses this, RUNNER=host"
-            " accepts it"
+            f"WARNING: {variant.name} runs without isolation: no container, no limits, a writable"
+            " file system, this user's rights, the packages of requirements/dev.txt"
+            " (RUNNER=container refuses this, RUNNER=host accepts it)"
         )
     return None
 
@@ -66,7 +64,7 @@ def engine_for(project: Project, verb: str) -> Engine:
         raise Failure(f"{verb} needs a container engine; RUNNER=host has run, config and shell")
     engine = Engine.look(project.engine)
     if isinstance(engine, NoEngine):
-        raise Failure(f"{verb} needs a container engine; {engine}", 1)
+        raise Failure(f"{verb} needs a container engine, and {engine}", 1)
     return engine
 
 
