@@ -237,7 +237,7 @@ def compose(variant: Variant, engine: Engine, *arguments: str) -> int:
     command, env = _compose(variant, engine, *arguments)
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None  # noqa: S101 - it was asked for
-        errors = Errors(process.stderr, variant.compose_file)
+        errors = Errors(process.stderr, variant.compose_file, hold_all=arguments[0] == "up")
         try:
             code = process.wait()
         except KeyboardInterrupt:  # which compose has received as well
@@ -251,6 +251,7 @@ def up(project: Project, variant: Variant, engine: Engine) -> int:
     """Start the variant's services in the background."""
     with project.lock():
         prepare(project, variant, engine, [])
+        sample_host.make_networks(variant, engine, variant.services)
         code = _check_settings(project, variant, engine)
         if code:
             say(f"no service of {variant.name} was started: correct the settings above first")

@@ -27,11 +27,13 @@ class Errors:
     Args:
         stream: Compose's standard error.
         compose_file: Where messages look for the service that publishes a port.
+        hold_all: Hold back everything, where no task writes.
     """
 
-    def __init__(self, stream: IO[bytes], compose_file: Path) -> None:
+    def __init__(self, stream: IO[bytes], compose_file: Path, *, hold_all: bool = False) -> None:
         self._stream = stream
         self._compose_file = compose_file
+        self._hold_all = hold_all
         self._held = b""
         self._thread = threading.Thread(target=self._copy, daemon=True)
         self._thread.start()
@@ -51,7 +53,8 @@ class Errors:
         if b"ERROR: Aborting." in lines:
             lines.remove(b"ERROR: Aborting.")
         text = b"\n".join(lines)
-        plain = explained(text.decode("utf-8", "replace"), self._compose_file)
+        failed = any(codes)
+        plain = explained(text.decode("utf-8", "replace"), self._compose_file) if failed else ""
         if plain:
             say(plain)
         elif text:
@@ -63,7 +66,7 @@ class Errors:
             for piece in re.findall(rb"[^\n]*\n|[^\n]+", block):
                 line += piece
                 ended = line.endswith(b"\n")
-                if not partly_written and _may_be_held(line):
+                if not partly_written and (self._hold_all or _may_be_held(line)):
                     if ended:
                         self._held, line = self._held + line, b""
                     continue
