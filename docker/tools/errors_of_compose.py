@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import sys
 import threading
 from collections.abc import Collection
@@ -19,6 +20,8 @@ BEGINNINGS = (b"ERROR: ", b"Error response from daemon", b"Error: ")
 # Compose 1.29 writes a container's exit code as a line of its own.
 EXIT_CODE = re.compile(rb"(?:ERROR: )?(\d{1,3})")
 JOIN_SECONDS = 5.0
+# How long to wait for the rest of a line before the part is shown.
+PART_SECONDS = 0.3
 
 
 class Errors:
@@ -62,29 +65,36 @@ class Errors:
 
     def _copy(self) -> None:
         line, partly_written = b"", False
-        while block := self._read():
+        while (block := self._read(wait=bool(line))) is not None:
             for piece in re.findall(rb"[^\n]*\n|[^\n]+", block):
                 line += piece
-                ended = line.endswith(b"\n")
-                if not partly_written and (self._hold_all or _may_be_held(line)):
-                    if ended:
-                        self._held, line = self._held + line, b""
+                if not line.endswith(b"\n"):
                     continue
+                if not partly_written and (self._hold_all or _is_held(line)):
+                    self._held += line
+                else:
+                    _write(self._held + line)
+                    self._held = b""
+                line, partly_written = b"", False
+            if not block and not self._hold_all:  # no more of this line for a while
                 _write(self._held + line)
-                self._held, line, partly_written = b"", b"", not ended
+                self._held, line, partly_written = b"", b"", True
         self._held += line
 
-    def _read(self) -> bytes:
-        with contextlib.suppress(OSError):
-            return os.read(self._stream.fileno(), 65536)
-        return b""
+    def _read(self, *, wait: bool) -> bytes | None:
+        """Read what there is; nothing when no more of a line came in time, None at the end."""
+        with contextlib.suppress(OSError, ValueError):
+            if wait and not select.select([self._stream], [], [], PART_SECONDS)[0]:
+                return b""
+            return os.read(self._stream.fileno(), 65536) or None
+        return None
 
 
-def _may_be_held(line: bytes) -> bool:
+def _is_held(line: bytes) -> bool:
     text = line.strip()
-    if EXIT_CODE.fullmatch(text) or (not text and line):
+    if not text or EXIT_CODE.fullmatch(text) or text.startswith(BEGINNINGS):
         return True
-    return any(text.startswith(words) or words.startswith(text) for words in BEGINNINGS)
+    return bool(explained(text.decode("utf-8", "replace")))
 
 
 def _write(content: bytes) -> None:
