@@ -326,14 +326,24 @@ def test_ctrl_c_on_a_terminal_shows_no_error_of_compose(tree: Tree, engine: Engi
     assert "ERROR" not in text
 
 
+WRONG = {
+    "number": ("max_tries: 3", "max_tries: many", "max_tries is 'many': expected a whole number"),
+    "cron": ('schedule: "0 3 * * *"', 'schedule: "0 61 * * *"', "not in cron form"),
+}
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_no_service_starts_with_wrong_settings(tree: Tree, engine: Engine, variant: str) -> None:
+@pytest.mark.parametrize("wrong", WRONG)
+def test_no_service_starts_with_wrong_settings(
+    tree: Tree, engine: Engine, wrong: str, variant: str
+) -> None:
     """It would be started again for ever."""
+    old, new, says = WRONG[wrong]
     tree.ok("down", f"ENV={variant}")
-    with edited(tree.folder / "config.yaml", "max_tries: 3", "max_tries: many"):
+    with edited(tree.folder / "config.yaml", old, new):
         for verb in ("config", "up"):
             error = tree.refused(verb, f"ENV={variant}")
-            assert "max_tries is 'many': expected a whole number" in error
+            assert says in error
             assert "Error 2" in error
     assert not names_of(engine, "container", variant)
 

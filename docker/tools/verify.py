@@ -234,9 +234,16 @@ def running(project: Project, one: Measured, engine: Engine) -> Facts:
             "--entrypoint", "python -", variant.service, "running", project.task,
         )  # fmt: skip
         facts: Facts = probe(engine, command, env)
-        service = _service(variant, one, engine, env)
-        environment = [*facts.pop("environment"), *service.pop("environment")]
-        return {**facts, **service, "environment": environment}
+        facts.update(_service(variant, one, engine, env))
+        # Of the one container that ran, and of those of the services.
+        return {**facts, "environment": [*facts["environment"], *_environment(variant, engine)]}
+
+
+def _environment(variant: Variant, engine: Engine) -> list[str]:
+    """The variables that the engine shows of the variant's containers, as `NAME=value`."""
+    label = f"label=com.docker.compose.project={variant.prefix}"
+    containers = engine.must("ps", "--all", "--quiet", "--filter", label).split()
+    return [line for name in containers for line in _state(engine, name)["Config"]["Env"]]
 
 
 def _shown_secrets(variant: Variant, environment: Iterable[str]) -> list[str]:
@@ -248,9 +255,9 @@ def _shown_secrets(variant: Variant, environment: Iterable[str]) -> list[str]:
     """
     values = [*envfiles.read(variant.env_file).items(), *envfiles.read(variant.example).items()]
     secrets = {value for key, value in values if _is_secret(key)}
-    for path in (variant.env_file.parent / "secrets").iterdir():
-        if path != envfiles.container_copy(variant):
-            secrets.add(path.read_text(encoding="utf-8", errors="replace").strip())
+    for name in envfiles.SECRETS:
+        path = variant.env_file.parent / "secrets" / name
+        secrets.add(path.read_text(encoding="utf-8", errors="replace").strip())
     found = {}
     for key, _, value in (line.partition("=") for line in environment):
         # A short one may be part of anything.
@@ -302,9 +309,8 @@ def _service(
         listed, env=dict(env), capture_output=True, text=True, check=True
     ).stdout.split()[0]  # fmt: skip
     if not stays:
-        state = _state(engine, name)
-        policy = state["HostConfig"]["RestartPolicy"]["Name"]
-        return {"restart in force": policy or "no", "environment": state["Config"]["Env"]}
+        policy = _state(engine, name)["HostConfig"]["RestartPolicy"]["Name"]
+        return {"restart in force": policy or "no"}
     inside = [engine.client, "exec", "--interactive", name, "python", "-"]
     ports = probe(engine, [*inside, "listening"], os.environ)
     before = _state(engine, name)["RestartCount"]
@@ -314,8 +320,7 @@ def _service(
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    environment = _state(engine, name)["Config"]["Env"]
-    return {"restart in force": "yes" if again else "no", **ports, "environment": environment}
+    return {"restart in force": "yes" if again else "no", **ports}
 
 
 def _state(engine: Engine, container: str) -> Any:
