@@ -22,12 +22,6 @@ from engine import Engine
 
 PROJECT = f"lighterage-test-{os.getpid()}"
 VARIANTS = ("dev", "prod")
-KILL_THE_SCHEDULER = """
-import os, pathlib, signal
-for line in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
-    if b"schedule" in line.read_bytes() and line.parent.name not in {"1", str(os.getpid())}:
-        os.kill(int(line.parent.name), signal.SIGKILL)
-"""
 pytestmark = pytest.mark.container
 
 
@@ -81,6 +75,15 @@ def files_in(tree: Tree, variant: str, folder: str) -> list[str]:
 def inspect(engine: Engine, name: str) -> Any:
     """Give what the engine knows of a container."""
     return json.loads(engine.must("container", "inspect", name))[0]
+
+
+def crash(container: Any) -> None:
+    """Kill the one process that the engine names as the container's main one."""
+    pid = container["State"]["Pid"]
+    cgroup = Path(f"/proc/{pid}/cgroup")
+    if os.getuid() or not cgroup.exists() or container["Id"] not in cgroup.read_text():
+        pytest.skip("THE ENGINE'S PROCESSES ARE NOT ROOT'S ON THIS MACHINE: crash not tested")
+    os.kill(pid, signal.SIGKILL)
 
 
 def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
@@ -335,7 +338,7 @@ def test_prod_up_runs_by_schedule_answers_health_comes_back_and_ends_soon(
         health = ["exec", name, "python", "-m", "tasks", "health"]
         wait_for(lambda: engine.ask(*health).returncode == 0)
         # a crash: the main process is killed, and the engine starts another
-        engine.ask("exec", name, "python", "-c", KILL_THE_SCHEDULER)  # which may end with it
+        crash(first)
         wait_for(lambda: inspect(engine, name)["RestartCount"] > first["RestartCount"])
         wait_for(lambda: "task 2 (prod): landed" in tree.ok("logs", "ENV=prod"), 150)
         begun = time.monotonic()
