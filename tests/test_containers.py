@@ -288,6 +288,63 @@ def test_a_shell_on_a_terminal_is_interactive(tree: Tree) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+# --- the sample host --------------------------------------------------------------------------
+
+
+def lose_the_alias(engine: Engine, name: str) -> None:
+    """Leave the container running, and known to nobody by the name that tasks use."""
+    (network,) = inspect(engine, name)["NetworkSettings"]["Networks"]
+    engine.must("network", "disconnect", "--force", network, name)
+    engine.must("network", "connect", network, name)
+
+
+def pause(engine: Engine, name: str) -> None:
+    """Leave the container running in name only: it answers nothing."""
+    engine.must("pause", name)
+
+
+@pytest.mark.parametrize("harm", [lose_the_alias, pause])
+def test_a_sample_host_that_cannot_be_reached_is_started_again(
+    tree: Tree, engine: Engine, harm: Callable[[Engine, str], None]
+) -> None:
+    tree.ok("down", "ENV=prod")
+    tree.ok("run", "ENV=prod")
+    harm(engine, f"{PROJECT}-prod-sample-host")
+    tree.ok("run", "ENV=prod")
+
+
+def test_a_sample_host_that_stopped_is_reported_with_its_last_line(tree: Tree) -> None:
+    server = tree.folder / "docker/sample-host/server.py"
+    text = server.read_text()
+    tree.ok("down", "ENV=prod")
+    try:
+        server.write_text("raise SystemExit('the sample host has no harbour')\n")
+        error = tree.refused("run", "ENV=prod")
+    finally:
+        server.write_text(text)
+    assert "the sample host has no harbour" in error
+    tree.ok("run", "ENV=prod")
+
+
+def test_a_clone_made_under_a_closed_umask_runs(tree: Tree, tmp_path: Path) -> None:
+    """Files of 0600 and folders of 0700, and all that make creates likewise."""
+    clone = Tree(tmp_path / "clone", f"{PROJECT}-closed")
+    packages = tree.folder / ".lighterage/debian"
+    if packages.is_dir():
+        shutil.copytree(packages, clone.folder / ".lighterage/debian")
+    for path in [clone.folder, *clone.folder.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700)
+    try:
+        for variant in VARIANTS:
+            done = clone.make("run", "TASK=2", f"ENV={variant}", umask=0o077, timeout=600)
+            assert done.returncode == 0, done.stderr
+            assert f"task 2 ({variant}): landed" in done.stdout
+    finally:
+        for variant in VARIANTS:
+            clone.make("clean", f"ENV={variant}")
+
+
 # --- services ---------------------------------------------------------------------------------
 
 

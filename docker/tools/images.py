@@ -165,6 +165,10 @@ def staged(project: Project, image: str, wheels: Sequence[Path]) -> Iterator[Pat
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, to, follow_symlinks=False)
         wheelhouse.lay_out(wheels, context)
+        # A clone's umask is no reason to build again: the builder's cache counts the modes.
+        for path in [context, *context.rglob("*")]:
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         yield context
 
 
