@@ -139,6 +139,27 @@ def test_a_changed_task_rebuilds_and_dev_sees_it_live(tree: Tree) -> None:
     assert "one zip archive" in tree.ok("run", "ENV=prod", "ARGS=--help")
 
 
+@pytest.mark.parametrize("name", ["tasks/task_1.py", "config.yaml", "tasks/engine/fetch.py"])
+def test_an_edit_is_run_in_dev_without_a_build(tree: Tree, engine: Engine, name: str) -> None:
+    """The tree is mounted; `make build`, and what ships the image, take the edit into it."""
+
+    def image_id() -> Any:
+        return engine.inspect("image", f"{PROJECT}-dev")[f"{PROJECT}-dev"]["Id"]
+
+    tree.ok("build")
+    before, file = image_id(), tree.folder / name
+    text = file.read_text()
+    try:
+        file.write_text(text + "# edited\n")
+        assert "# edited" in in_shell(tree, "dev", f"tail -1 {name}")
+        tree.ok("run")
+        assert image_id() == before
+        tree.ok("build")
+        assert image_id() != before
+    finally:
+        file.write_text(text)
+
+
 # --- tasks ----------------------------------------------------------------------------------
 
 

@@ -59,7 +59,8 @@ def prepare(project: Project, variant: Variant, engine: Engine, services: Sequen
     variant.write_compose_env(as_root=engine.kind == "podman" and os.getuid() != 0)
     if variant.binds_tree:
         _data_folders(project)
-    images.up_to_date(project, engine, *wanted)
+    mounted = [variant.name] if variant.binds_tree else []
+    images.up_to_date(project, engine, *wanted, mounted=mounted)
     if wants_sample:
         sample_host.up(project, variant, engine, services)
 
