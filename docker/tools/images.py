@@ -234,7 +234,8 @@ def build_image(
     command += ["--tag", tag, *more]
     if engine.kind == "podman":
         # Its cache (buildah 1.28) does not look into what a step mounts: dev would stay as it was.
-        command += ["--timestamp", MOMENT, "--no-cache"]
+        # Its own format has no HEALTHCHECK.
+        command += ["--timestamp", MOMENT, "--no-cache", "--format", "docker"]
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     for name, path in build_secrets().items():
