@@ -108,8 +108,7 @@ def test_prod_holds_what_it_needs_and_nothing_else(tree: Tree) -> None:
     """The environment and the tasks, file by file: no pip, no compiler, no tests, no tools."""
     found = [name for name in files_in(tree, "prod", "/app") if not name.startswith("data/")]
     expected = {
-        path.relative_to(REPOSITORY).as_posix()
-        for path in [*REPOSITORY.glob("tasks/*.py"), *REPOSITORY.glob("tasks/engine/*.py")]
+        path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("tasks/**/*.py")
     }
     others = {"config.yaml"} | {name for name in found if name.startswith("envs/")}
     assert {name for name in found if not name.endswith(".pyc")} == expected | others
@@ -152,7 +151,7 @@ def test_an_edit_is_run_in_dev_without_a_build(tree: Tree, engine: Engine, name:
     try:
         file.write_text(text + "# edited\n")
         assert "# edited" in in_shell(tree, "dev", f"tail -1 {name}")
-        tree.ok("run")
+        tree.ok("run", "ARGS=--help")
         assert image_id() == before
         tree.ok("build")
         assert image_id() != before
@@ -259,12 +258,12 @@ def test_no_password_is_in_logs_nor_where_a_file_holds_it_in_the_container(
 
 
 def test_prod_is_locked_down(tree: Tree) -> None:
-    status = in_shell(tree, "prod", "cat /proc/self/status; id -u; id -g")
+    status = in_shell(tree, "prod", "cat /proc/self/status; id -u; id -g; whoami")
     rows = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert rows["CapEff"].strip() == rows["CapBnd"].strip() == "0" * 16
     assert rows["NoNewPrivs"].strip() == "1"
     assert rows["Seccomp"].strip() == "2"
-    assert status.splitlines()[-2:] == ["10001", "10001"]
+    assert status.splitlines()[-3:] == ["10001", "10001", "lighterage"]
     writes = "for f in /x /app/x /app/tasks/x /opt/venv/x /etc/x; do touch $f; done 2>&1 || true"
     said = in_shell(tree, "prod", writes).splitlines()
     assert len(said) == 5
@@ -298,7 +297,7 @@ def test_a_shell_on_a_terminal_is_interactive(tree: Tree) -> None:
         deadline = time.monotonic() + 60
         while b"$ " not in said and time.monotonic() < deadline:
             said += os.read(terminal, 4096)
-        os.write(terminal, b"echo $((40 + 2)) $-; exit 0\n")
+        os.write(terminal, b"echo $((40 + 2)) $-; echo ~lighterage; exit 0\n")
         with contextlib.suppress(OSError):  # the end of a terminal
             while block := os.read(terminal, 4096):
                 said += block
@@ -306,6 +305,8 @@ def test_a_shell_on_a_terminal_is_interactive(tree: Tree) -> None:
         _, status = os.waitpid(pid, 0)
         os.close(terminal)
     assert b"42 hi" in said, said
+    assert b"lighterage@" in said, "a prompt with a name"
+    assert b"/tmp" in said.rpartition(b"42 hi")[2], said
     assert os.waitstatus_to_exitcode(status) == 0
 
 
@@ -389,7 +390,9 @@ def test_dev_up_starts_three_services_apart_from_each_other(tree: Tree, engine: 
         for task in "123":
             target = tree.folder / f"data/task_{task}/events/manifest.json"
             wait_for(target.exists)
-        assert "task 2 (dev): landed" in tree.ok("logs")
+        logs = tree.ok("logs")
+        assert "task 2 (dev): landed" in logs
+        assert "\x1b" not in logs, "no colours in a pipe"
     finally:
         tree.ok("down")
     assert not [name for name in names_of(engine, "container") if "-dev" in name]
