@@ -98,7 +98,7 @@ def test_what_keeps_a_container_apart_is_not(compose: dict[str, Any]) -> None:
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Tree]:
     """Give a tree whose client would start nothing; in the end its images are removed."""
-    engine_or_skip("that verify starts no container that can reach the machine")
+    engine = engine_or_skip("that verify starts no container that can reach the machine")
     guards, log = tmp_path / "guards", tmp_path / "started"
     guards.mkdir()
     for name in ("docker", "docker-compose", "podman", "podman-compose"):
@@ -117,6 +117,7 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
     yield tree
     for variant in ("dev", "prod"):
         tree.make("clean", f"ENV={variant}")
+    engine.ask("volume", "rm", f"{PROJECT}-sample-host", f"{PROJECT}-verify-sample-host")
 
 
 @pytest.mark.container
