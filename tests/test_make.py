@@ -113,6 +113,16 @@ def test_a_wrong_value_is_one_line_before_anything_starts(
     assert not (copy.folder / ".lighterage").exists()
 
 
+def test_requirements_that_are_newer_than_their_lock_are_reported(copy: Tree) -> None:
+    assert "make lock" not in copy.make("config").stderr
+    with (copy.folder / "requirements/prod.in").open("a", encoding="utf-8") as file:
+        file.write("colorama\n")
+    error = copy.make("config").stderr
+    assert "requirements/prod.in" in error
+    assert "make lock ARGS=--no-upgrade" in error
+    assert "lock knows no --upgarde" in copy.refused("lock", "ARGS=--upgarde")
+
+
 def test_names_of_the_surroundings_do_not_leak(tree: Tree) -> None:
     """ENV is a start-up file of shells, and USERNAME what desktops export."""
     outside = {"ENV": "/etc/profile", "TASK": "7", "USERNAME": "someone", "ARGS": "--nonsense"}

@@ -13,6 +13,7 @@ from tree import Tree
 import engine as engines
 import envfiles
 import images
+import locks
 import parity
 from engine import Engine
 from errors_of_compose import Errors
@@ -294,6 +295,57 @@ def test_only_what_an_image_takes_makes_it_stale(
     file = project.root / name
     file.write_bytes(file.read_bytes() + b"\n")
     assert (images.inputs_of(project, image) != before) is stale
+
+
+@pytest.mark.parametrize(
+    ("name", "stale"),
+    [
+        ("tasks/task_1.py", False), ("config.yaml", False), ("tests/test_tools.py", False),
+        ("requirements/dev.txt", True), ("docker/dev/Dockerfile", True),
+        ("docker/sbom/bom.py", True),
+    ],
+)  # fmt: skip
+def test_what_is_mounted_over_makes_no_environment_stale(
+    project: Project, name: str, *, stale: bool
+) -> None:
+    before = images.inputs_of(project, "dev", tree=False)
+    file = project.root / name
+    file.write_bytes(file.read_bytes() + b"\n")
+    assert (images.inputs_of(project, "dev", tree=False) != before) is stale
+
+
+# --- locks ----------------------------------------------------------------------------------
+
+
+def test_the_locks_are_those_of_their_requirements(project: Project) -> None:
+    assert locks.stale(project) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "stale"),
+    [
+        ("prod.in", "fabric>=3.2\n", "fabric>=3.2\ncolorama\n", ["prod", "dev"]),
+        ("prod.in", "fabric>=3.2\n", "fabric>=3.3\n", ["prod", "dev"]),
+        ("prod.in", "fabric>=3.2\n", "", ["prod", "dev"]),
+        ("dev.in", "debugpy\n", "", ["dev"]),
+        ("uv.in", "uv\n", "uv<1\n", ["uv"]),
+        ("prod.in", "fabric>=3.2\n", "fabric>=3.2    # SSH\n\n# more\n", []),
+        ("prod.in", "fabric>=3.2\npyyaml>=6\n", "pyyaml>=6\nfabric>=3.2\n", []),
+    ],
+)
+def test_a_lock_is_stale_by_content_and_not_by_time(
+    project: Project, name: str, old: str, new: str, stale: list[str]
+) -> None:
+    file = project.root / "requirements" / name
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    for path in file.parent.iterdir():
+        os.utime(path, (1, 2) if path.suffix == ".in" else (2, 1))
+    assert locks.stale(project) == stale
+    for lock in stale:
+        locks.record(project, lock)
+    assert locks.stale(project) == []
 
 
 def test_a_files_mode_and_name_count_and_its_time_does_not(project: Project) -> None:

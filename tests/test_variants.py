@@ -183,6 +183,11 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
         ('    security_opt: ["no-new-privileges:true"]\n', ""),
         ("pids_limit: 128", "pids_limit: 129"),
         ("mem_limit: 1g", "mem_limit: 2g"),
+        ("memswap_limit: 1g", "memswap_limit: 3g"),
+        ("cpus: 1.0", "cpus: 0.5"),
+        ("core: 0", "core: 1"),
+        ("{soft: 1024, hard: 1024}", "{soft: 1024, hard: 1025}"),
+        ("max-size: 10m", "max-size: 11m"),
         ("restart: unless-stopped", 'restart: "no"'),
         ("interval: 30s", "interval: 31s"),
         ('tmpfs: ["/tmp:size=64m,mode=1777"]', "tmpfs: /tmp:size=63m,mode=1777"),
@@ -209,6 +214,8 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
     for row in (
         "capabilities dropped", "capabilities that can be had", "root filesystem", "NoNewPrivs",
         "security options", "limits", "processes in force", "memory in force", "restart",
+        "cpus in force", "swap in force", "open files in force", "core dumps in force",
+        "log files", "log files in force", "restart delay",
         "restart in force", "ports", "setting log_level", "a run logs", "setting keep_archive",
         "a run keeps the archive", "setting timeout", "setting retry_delay (task 3)",
         "health check timing", "variables", "compose shm_size", "options of networks",
@@ -247,6 +254,8 @@ def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
             "COPY --from=builder /usr/bin/strip /usr/bin/gcc\n"
             "ENV MORE=1\nRUN chmod 777 /opt && chmod u+s /usr/bin/gcc",
         ),
+        ('CMD ["python", "-m", "tasks", "health"]', 'CMD ["true"]'),
+        ("    && echo 'lighterage:x:10001:10001::/tmp:/bin/bash' >> /etc/passwd \\\n", ""),
     )
     change(edited, "docker/prod/contract.yaml", ("  layers: ", "  layer: "))
     done = edited.make("verify", "ENV=prod")
@@ -256,6 +265,8 @@ def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
     assert "setuid programs: /usr/bin/gcc, where none or /usr/bin/chage" in done.stdout
     assert re.search("writable: .*/opt", done.stdout)
     assert "image environment: has MORE=1, which is not declared" in done.stdout
+    assert "image health check: true, where python -m tasks health is declared" in done.stdout
+    assert "account: none, where lighterage, home /tmp, shell /bin/bash is" in done.stdout
     assert "image user: root, where 10001:10001 is declared" in done.stdout
     if ENGINE == "docker":  # container-structure-test knows no other
         assert re.search(r"FAIL image of prod\n.*user", done.stdout, re.IGNORECASE)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import bases
 import host
-from project import Project, say
+import locks
+from project import Failure, Project, say
 from variants import Variant
 
 
@@ -81,16 +82,27 @@ def fmt(project: Project) -> int:
 
 
 def lock(project: Project) -> int:
-    """Renew all pins: the packages with their hashes, dev after prod, which binds it; the bases."""
+    """Renew all pins: the packages with their hashes, dev after prod, which binds it; the bases.
+
+    With ARGS=--no-upgrade only what requirements/*.in changed: other pins, and the bases, stay.
+
+    Raises:
+        Failure: ARGS are something else.
+    """
+    if project.args not in ((), ("--no-upgrade",)):
+        raise Failure(f"lock knows no {' '.join(project.args)}; known: --no-upgrade")
     uv, env = host.uv(project)
-    for name in ("uv", "prod", "sample-host", "dev"):
+    for name in locks.NAMES:
         command = [
             str(uv), "pip", "compile", f"requirements/{name}.in", "-o", f"requirements/{name}.txt",
-            "--universal", "--python-version", "3.11", "--generate-hashes", "--upgrade",
+            "--universal", "--python-version", "3.11", "--generate-hashes",
             "--no-header", "--no-emit-index-url", "--quiet",
+            *([] if project.args else ["--upgrade"]),
         ]  # fmt: skip
         if subprocess.run(command, cwd=project.root, env=env, check=False).returncode:
             return 1
+        locks.record(project, name)
         say(f"renewed requirements/{name}.txt")
-    bases.lock(project)
+    if not project.args:
+        bases.lock(project)
     return 0

@@ -67,7 +67,8 @@ def prepare(project: Project, variant: Variant, engine: Engine, services: Sequen
     wanted = [variant.name, "sample-host"] if wants_sample else [variant.name]
     if variant.binds_tree:
         _data_folders(project)
-    images.up_to_date(project, engine, *wanted)
+    mounted = [variant.name] if variant.binds_tree else []
+    images.up_to_date(project, engine, *wanted, mounted=mounted)
     sample_host.make_networks(variant, engine, services or [variant.service])
     if wants_sample:
         sample_host.up(project, variant, engine, services)

@@ -17,7 +17,7 @@ IN_README = (
     "Dockerfile", "copied in", "live tree", "requirements", "services", "default command",
     "ports", "data", "restart", "setting log_level", "setting keep_archive",
     "setting host_keys", "env file", "user", "root filesystem", "capabilities dropped",
-    "security options", "limits", "health check",
+    "security options", "limits", "log files", "health check",
 )  # fmt: skip
 BEGIN, END = "<!-- make diff ARGS=--readme -->\n", "<!-- end -->\n"
 OPTIONS = ("--all", "--json", "--markdown", "--readme")

@@ -171,7 +171,9 @@ def logs(project: Project, variant: Variant) -> int:
     engine = engine_for(project, "logs")
     envfiles.make_files(variant)
     envfiles.write_compose_env(variant, engine)
-    return containers.compose(variant, engine, "logs", "--tail", "200", *project.args)
+    # compose 1.29 colours what goes into a pipe as well.
+    plain = [] if sys.stdout.isatty() else ["--no-color"]
+    return containers.compose(variant, engine, "logs", "--tail", "200", *plain, *project.args)
 
 
 def clean(project: Project, variant: Variant) -> int:

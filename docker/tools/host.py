@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import envfiles
+import locks
 import sample_host
 import wheelhouse
 from engine import quiet
@@ -43,6 +44,7 @@ def environment(project: Project) -> Path:
     Raises:
         Failure: there is no Python to make it with, or the package index failed.
     """
+    locks.report(project)
     requirements = project.root / "requirements" / "dev.txt"
     stamp = project.root / ".venv" / ".lighterage"
     wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()

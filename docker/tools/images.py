@@ -17,12 +17,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 import bases
+import locks
 import origin
 import wheelhouse
 from engine import Engine, output_of
 from project import Failure, Project, say
 
 INPUTS_LABEL = "lighterage.inputs"
+# The same without the tree as a whole, which is mounted over at run time.
+ENVIRONMENT_LABEL = "lighterage.environment"
 BASE_LABEL = "lighterage.base"
 # BuildKit 0.11 and newer (engine 23) and podman date image and history by it, so that the id is the
 # same, too. The Dockerfiles give files the same time: any does, if it is always the same.
@@ -56,9 +59,16 @@ def copied(project: Project, image: str) -> list[str]:
     return found
 
 
-def context_files(project: Project, image: str) -> Iterator[Path]:
-    """Every file that goes into an image: of what a build can see, what its Dockerfile takes."""
-    taken = [PurePosixPath(name).parts for name in copied(project, image)]  # `.` has no parts
+def context_files(project: Project, image: str, *, tree: bool = True) -> Iterator[Path]:
+    """Every file that goes into an image: of what a build can see, what its Dockerfile takes.
+
+    Args:
+        project: Of the files.
+        image: `dev`, `prod`, ... or `sample-host`.
+        tree: Whether what is taken as a part of the whole tree counts.
+    """
+    taken = [PurePosixPath(name).parts for name in copied(project, image)]
+    taken = [parts for parts in taken if parts or tree]  # `.` has no parts
     for path in seen_files(project):
         parts = path.relative_to(project.root).parts
         if any(len(glob) <= len(parts) and all(map(fnmatchcase, parts, glob)) for glob in taken):
@@ -83,13 +93,19 @@ def seen_files(project: Project) -> Iterator[Path]:
                 yield path
 
 
-def inputs_of(project: Project, image: str) -> str:
-    """The sha256 over all that goes into an image: names, modes, contents; base scripts too."""
+def inputs_of(project: Project, image: str, *, tree: bool = True) -> str:
+    """The sha256 over all that goes into an image: names, modes, contents; base scripts too.
+
+    Args:
+        project: Of the files.
+        image: `dev`, `prod`, ... or `sample-host`.
+        tree: As for `context_files`.
+    """
     digest = hashlib.sha256()
     for path in [
         dockerfile_of(project, image),
         *bases.scripts(project),
-        *context_files(project, image),
+        *context_files(project, image, tree=tree),
     ]:
         name = path.relative_to(project.root).as_posix()
         executable = bool(path.stat().st_mode & 0o100)
@@ -98,31 +114,45 @@ def inputs_of(project: Project, image: str) -> str:
     return digest.hexdigest()
 
 
-def up_to_date(project: Project, engine: Engine, *images: str, quietly: bool = True) -> None:
+def up_to_date(
+    project: Project,
+    engine: Engine,
+    *images: str,
+    mounted: Sequence[str] = (),
+    quietly: bool = True,
+) -> None:
     """Build those images whose inputs changed, or whose base is not the one asked for.
+
+    Args:
+        project: The clone and its knobs.
+        engine: Where.
+        images: Which.
+        mounted: Those of them over whose tree the live one is mounted: edits are seen anyway.
+        quietly: Whether images that are up to date are not worth a line.
 
     Raises:
         Failure: a build failed, or nothing here can build.
     """
+    locks.report(project)
     tags = {image: tag_of(project, image) for image in images}
     known = engine.inspect("image", *tags.values())
     for image, tag in tags.items():
         labels = known.get(tag, {}).get("Config", {}).get("Labels") or {}
-        inputs = inputs_of(project, image)
+        label, tree = (ENVIRONMENT_LABEL, False) if image in mounted else (INPUTS_LABEL, True)
         asked = f"hub {project.hub}".strip() if project.base == "hub" else project.base
         base = labels.get(BASE_LABEL, "")
         same_base = asked in ("", base.removesuffix(bases.UNLOCKED))
         same_base &= not (project.locked and base.endswith(bases.UNLOCKED))
-        if labels.get(INPUTS_LABEL) == inputs and same_base:
+        if same_base and labels.get(label) == inputs_of(project, image, tree=tree):
             if not quietly:
                 say(f"image {tag} is up to date")
             continue
-        _build(project, engine, image, inputs)
+        _build(project, engine, image)
         if tag in known:  # refused, rightly, where a service still runs the replaced one
             engine.ask("image", "rm", known[tag]["Id"])
 
 
-def _build(project: Project, engine: Engine, image: str, inputs: str) -> None:
+def _build(project: Project, engine: Engine, image: str) -> None:
     if engine.builder is None:
         raise Failure(
             "no BuildKit-capable docker client on the path: install buildx (Debian: apt-get install"
@@ -131,7 +161,12 @@ def _build(project: Project, engine: Engine, image: str, inputs: str) -> None:
         )
     base, arguments = bases.choose(project, engine)
     tag = tag_of(project, image)
-    labels = {INPUTS_LABEL: inputs, BASE_LABEL: base, **origin.labels(project)}
+    labels = {
+        INPUTS_LABEL: inputs_of(project, image),
+        ENVIRONMENT_LABEL: inputs_of(project, image, tree=False),
+        BASE_LABEL: base,
+        **origin.labels(project),
+    }
     runtime = (
         "RUNTIME" if "{RUNTIME}" in dockerfile_of(project, image).read_text("utf-8") else "BASE"
     )
@@ -165,6 +200,10 @@ def staged(project: Project, image: str, wheels: Sequence[Path]) -> Iterator[Pat
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, to, follow_symlinks=False)
         wheelhouse.lay_out(wheels, context)
+        # A clone's umask is no reason to build again: the builder's cache counts the modes.
+        for path in [context, *context.rglob("*")]:
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         yield context
 
 
@@ -195,7 +234,8 @@ def build_image(
     command += ["--tag", tag, *more]
     if engine.kind == "podman":
         # Its cache (buildah 1.28) does not look into what a step mounts: dev would stay as it was.
-        command += ["--timestamp", MOMENT, "--no-cache"]
+        # Its own format has no HEALTHCHECK.
+        command += ["--timestamp", MOMENT, "--no-cache", "--format", "docker"]
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     for name, path in build_secrets().items():

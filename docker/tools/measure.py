@@ -37,8 +37,14 @@ OF_ONE_TASK = re.compile(r" \(task \S+\)$")
 # The keys of a service that have a row of another name; each further one is a row of its own.
 WITH_A_ROW = {
     "image", "command", "volumes", "ports", "networks", "restart", "env_file", "user", "read_only",
-    "tmpfs", "cap_drop", "cap_add", "security_opt", "mem_limit", "cpus", "pids_limit",
+    "tmpfs", "cap_drop", "cap_add", "security_opt", "mem_limit", "memswap_limit", "cpus",
+    "pids_limit", "ulimits", "logging",
     "healthcheck", "stop_grace_period", "init", "secrets", "environment",
+}  # fmt: skip
+# As compose calls them, and as an image does.
+HEALTH_TIMES = {
+    "interval": "Interval", "retries": "Retries", "start_period": "StartPeriod",
+    "timeout": "Timeout",
 }  # fmt: skip
 YAML_TO_JSON = """
 import json, sys, yaml
@@ -94,6 +100,7 @@ def measure(project: Project, variant: Variant, engine: Engine) -> Measured:
         "env example": sorted(EXAMPLE_LINE.findall(variant.example.read_text(encoding="utf-8"))),
         **_of_the_settings(inside["settings"]),
         "requirements": _requirements(project, inside["packages"]),
+        "account": inside["account"],
         **{name: inside[name] for name in ("package managers", "compilers", "network tools")},
         **{name: inside[name] for name in ("shells", "setuid programs", "owned", "writable")},
         **_of_the_image(variant, image),
@@ -261,11 +268,6 @@ def _of_a_service(
 ) -> Facts:
     mounts = [_mount(variant, item, compose) for item in service.get("volumes") or []]
     data = [f"{source} -> {target}" for source, target in mounts if target != "/app"]
-    limits = [
-        f"{limit.removesuffix('_limit')} {_size(service[limit])}"
-        for limit in ("mem_limit", "cpus", "pids_limit")
-        if service.get(limit)
-    ]
     health = service.get("healthcheck") or {}
     networks = sorted(service.get("networks") or ["default"])
     if str(service.get("user")) == ":".join(map(str, owner())):
@@ -285,12 +287,33 @@ def _of_a_service(
         "capabilities dropped": sorted(service.get("cap_drop") or []),
         "capabilities added": sorted(service.get("cap_add") or []),
         "security options": sorted(service.get("security_opt") or []),
-        "limits": limits,
+        "limits": _limits(service),
+        "log files": _log_files(service.get("logging") or {}),
         "health check": _words((health.get("test") or [])[1:]),
         "time to stop": str(service.get("stop_grace_period") or "10s"),
         "init": "yes" if service.get("init") else "no",
         "secrets": sorted(item["source"] for item in service.get("secrets") or []),
     }
+
+
+def _limits(service: Mapping[str, Any]) -> list[str]:
+    limits = [
+        f"{limit.removesuffix('_limit')} {_size(service[limit])}"
+        for limit in ("cpus", "mem_limit", "memswap_limit", "pids_limit")
+        if service.get(limit)
+    ]
+    for name, value in sorted((service.get("ulimits") or {}).items()):
+        # v2 leaves out what is 0.
+        pair = (value.get("soft", 0), value.get("hard", 0)) if isinstance(value, dict) else (value,)
+        limits.append(f"ulimit {name} {':'.join(map(str, dict.fromkeys(pair)))}")
+    return limits
+
+
+def _log_files(logging: Mapping[str, Any]) -> list[str]:
+    """The log driver that a service asks for, and its options."""
+    options = sorted((logging.get("options") or {}).items())
+    found = [f"{key} {value}" for key, value in options]
+    return [str(logging["driver"]), *found] if "driver" in logging else found
 
 
 def _mount(variant: Variant, item: Any, compose: Mapping[str, Any]) -> tuple[str, str]:
@@ -321,7 +344,7 @@ def _port(item: Any) -> str:
 
 def _size(value: Any) -> str:
     """Bytes as v2 writes them, in the units of 1.29."""
-    text = str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
     if text.isdigit() and int(text) >= 1 << 20:
         number = int(text)
         return f"{number >> 30}g" if number % (1 << 30) == 0 else f"{number >> 20}m"
@@ -382,6 +405,7 @@ def _normal(name: str) -> str:
 
 def _of_the_image(variant: Variant, image: Mapping[str, Any]) -> Facts:
     config = image["Config"]
+    health = config.get("Healthcheck") or image.get("HealthCheck") or {}  # docker; podman
     labels = config.get("Labels") or {}
     dockerfile = images.dockerfile_of(variant.project, variant.name).read_text(encoding="utf-8")
     set_here: set[str] = set()
@@ -394,6 +418,12 @@ def _of_the_image(variant: Variant, image: Mapping[str, Any]) -> Facts:
         "image user": config.get("User") or "root",
         "entry point": _words(config.get("Entrypoint")),
         "image command": _words(config.get("Cmd")),
+        "image health check": _words(health.get("Test", [])[1:]),
+        "image health check timing": [
+            f"{key} {_seconds(health[name])}"
+            for key, name in HEALTH_TIMES.items()
+            if health.get(name)
+        ],
         "image ports": sorted(config.get("ExposedPorts") or {}),
         "image volumes": sorted(config.get("Volumes") or {}),
         "image environment": sorted(variables[name] for name in variables if name in set_here),
@@ -402,6 +432,11 @@ def _of_the_image(variant: Variant, image: Mapping[str, Any]) -> Facts:
         ),
         "labels": sorted(labels),
     }
+
+
+def _seconds(value: int) -> str:
+    """Nanoseconds as compose writes them; a count as it is."""
+    return f"{value / 1e9:g}s" if value >= 1_000_000 else str(value)
 
 
 def compressed(one: Measured, engine: Engine) -> str:

@@ -10,6 +10,8 @@ import importlib.util
 import json
 import os
 import platform
+import pwd
+import resource
 import shutil
 import stat
 import subprocess
@@ -36,6 +38,7 @@ def image() -> dict[str, Any]:
     facts: dict[str, Any] = {
         "Python": platform.python_version(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
+        "account": _account(),
         "packages": sorted(f"{d.name.lower()} {d.version}" for d in metadata.distributions()),
         "copied in": _top_of(Path("/app")),
         **_files(),
@@ -48,6 +51,15 @@ def image() -> dict[str, Any]:
     tasks = sorted(path.stem.removeprefix("task_") for path in Path("tasks").glob("task_*.py"))
     facts["settings"] = {task: settings(task) for task in tasks}
     return facts
+
+
+def _account() -> str:
+    """The entry of this user in /etc/passwd, which shells and libraries look for."""
+    try:
+        entry = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return "none"
+    return f"{entry.pw_name}, home {entry.pw_dir}, shell {entry.pw_shell}"
 
 
 def _top_of(folder: Path) -> list[str]:
@@ -113,6 +125,10 @@ def running(task: str) -> dict[str, Any]:
         "processes in force": _limit("pids.max", "pids/pids.max"),
         "memory in force": _limit("memory.max", "memory/memory.limit_in_bytes"),
         "environment": [f"{name}={value}" for name, value in os.environ.items()],
+        "swap in force": _swap(),
+        "cpus in force": _cpus(),
+        "open files in force": _soft_and_hard(resource.RLIMIT_NOFILE),
+        "core dumps in force": _soft_and_hard(resource.RLIMIT_CORE),
         **_run(task),
     }
 
@@ -139,6 +155,31 @@ def _limit(*names: str) -> str:
             # Version 1 says "none" with the largest number of whole pages.
             return "none" if value == "max" or int(value) > 1 << 60 else value
     return "unknown"
+
+
+def _swap() -> str:
+    """The bytes that may go to swap beside the memory; version 1 counts both together."""
+    swap = _limit("memory.swap.max")
+    both, memory = _limit("memory/memory.memsw.limit_in_bytes"), _limit("memory.max")
+    memory = _limit("memory/memory.limit_in_bytes") if memory == "unknown" else memory
+    if both.isdecimal() and memory.isdecimal():
+        return str(int(both) - int(memory))
+    return swap if swap != "unknown" else both if both != "unknown" else "not counted"
+
+
+def _cpus() -> str:
+    """How many processors' time this container may take."""
+    if (CGROUP / "cpu.max").is_file():
+        quota, period = (CGROUP / "cpu.max").read_text(encoding="utf-8").split()
+    else:
+        quota, period = _limit("cpu/cpu.cfs_quota_us"), _limit("cpu/cpu.cfs_period_us")
+    return f"{int(quota) / int(period):g}" if quota.isdecimal() and period.isdecimal() else "all"
+
+
+def _soft_and_hard(kind: int) -> str:
+    """A resource limit of this process: one number where both limits are the same."""
+    limits = ["none" if n == resource.RLIM_INFINITY else str(n) for n in resource.getrlimit(kind)]
+    return ":".join(dict.fromkeys(limits))
 
 
 def _run(task: str) -> dict[str, str]:
