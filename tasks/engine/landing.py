@@ -180,20 +180,22 @@ class Landing:
 
     def _keep(self, file: File) -> None:
         old, new = f"{self.target}/{file.path}", self.staging / file.path
+        for _ in range(2):
+            try:
+                os.link(old, new)
+            except FileNotFoundError:
+                new.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:  # no hard links here, or too many of this file
+                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise
+                break
+            else:
+                return
+        new.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(old, new)
-        except FileNotFoundError:
-            new.parent.mkdir(parents=True, exist_ok=True)
-        else:
-            return
-        try:
-            os.link(old, new)
+            shutil.copyfile(old, new, follow_symlinks=False)
         except FileNotFoundError:
             raise _changed(self.target / file.path) from None
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise
-            shutil.copyfile(old, new, follow_symlinks=False)
 
     def renew(self, before: Manifest, kept: Iterable[Kept]) -> None:
         """Note new modification times in the published manifest, once contents were compared.
