@@ -180,20 +180,22 @@ class Landing:
 
     def _keep(self, file: File) -> None:
         old, new = f"{self.target}/{file.path}", self.staging / file.path
+        for _ in range(2):
+            try:
+                os.link(old, new)
+            except FileNotFoundError:
+                new.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:  # no hard links here, or too many of this file
+                if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                    raise
+                break
+            else:
+                return
+        new.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(old, new)
-        except FileNotFoundError:
-            new.parent.mkdir(parents=True, exist_ok=True)
-        else:
-            return
-        try:
-            os.link(old, new)
+            shutil.copyfile(old, new, follow_symlinks=False)
         except FileNotFoundError:
             raise _changed(self.target / file.path) from None
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise
-            shutil.copyfile(old, new, follow_symlinks=False)
 
     def renew(self, before: Manifest, kept: Iterable[Kept]) -> None:
         """Note new modification times in the published manifest, once contents were compared.
@@ -202,10 +204,18 @@ class Landing:
             before: What it says.
             kept: Its records as `verify` returned them.
         """
-        times = {file.path: file.mtime_ns for one in kept for file in [*one.files, *one.archives]}
+        known = {id(file) for file in before.all_files()}  # `verify` returns the same object
+        times = {
+            file.path: file.mtime_ns
+            for one in kept
+            for file in [*one.files, *one.archives]
+            if id(file) not in known
+        }
+        if not times:
+            return
 
         def timed(files: list[File]) -> list[File]:
-            return [replace(f, mtime_ns=times.get(f.path, f.mtime_ns)) for f in files]
+            return [_timed(file, times.get(file.path, file.mtime_ns)) for file in files]
 
         new = _certain(replace(before, files=timed(before.files), archives=timed(before.archives)))
         if any(
@@ -345,11 +355,11 @@ class Landing:
         def settled(file: File) -> File:
             if file.path in self._old_paths:
                 found = _verified(self.staging, file, content=False)
-            elif identity := self._in_parts.get(PurePosixPath(file.path)):
-                found = replace(file, mtime_ns=self._partials.mtime_ns(identity))
+            elif self._in_parts and (identity := self._in_parts.get(PurePosixPath(file.path))):
+                found = _timed(file, self._partials.mtime_ns(identity))
             else:
                 facts = tree.facts_of(self.staging, file)
-                found = replace(file, mtime_ns=facts.st_mtime_ns) if facts else None
+                found = _timed(file, facts.st_mtime_ns) if facts else None
             if found is None:
                 raise _changed(self.target / file.path)
             return found
@@ -434,21 +444,25 @@ def _verified(folder: Path, file: File, *, content: bool) -> File | None:
         return None
     if not same or after.st_mtime_ns != before.st_mtime_ns:
         return None
-    return replace(file, mtime_ns=after.st_mtime_ns)
+    return _timed(file, after.st_mtime_ns)
+
+
+def _timed(file: File, mtime_ns: int) -> File:
+    return File(file.path, file.size, file.sha256, file.source, mtime_ns)  # quicker than `replace`
 
 
 def _certain(manifest: Manifest) -> Manifest:
     """Keep only times that a later edit of the file changes, whatever the clock's resolution."""
     now = time.time_ns()
-
-    def certain(file: File) -> File:
-        tick = TICK_NS if file.mtime_ns % 1_000_000_000 else COARSE_NS
-        return file if file.mtime_ns <= now - tick else replace(file, mtime_ns=0)
-
     newest = max((file.mtime_ns for file in manifest.all_files()), default=0)
     if now - TICK_NS < newest <= now:
         time.sleep((newest + TICK_NS - now) / 1e9)  # sooner done than to read the file next time
         now = time.time_ns()
+
+    def certain(file: File) -> File:
+        tick = TICK_NS if file.mtime_ns % 1_000_000_000 else COARSE_NS
+        return file if file.mtime_ns <= now - tick else _timed(file, 0)
+
     return replace(
         manifest,
         files=[certain(file) for file in manifest.files],

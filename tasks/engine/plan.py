@@ -7,10 +7,12 @@ from itertools import filterfalse
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from tasks.engine.manifest import Kept
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from tasks.engine.manifest import File, Kept, Manifest
+    from tasks.engine.manifest import File, Manifest
     from tasks.engine.ssh.sftp import RemoteFile
 
     Verify = Callable[[File, bool], File | None]
@@ -116,8 +118,10 @@ def compare(
         if sums is not None and sums.get(item.source.path) != kept.source.sha256:
             plan.changed.append(item)
         else:
-            now = replace(kept.source, mtime=item.source.mtime)
-            plan.unchanged.append(replace(kept, source=now))
+            if kept.source.mtime != item.source.mtime:
+                now = replace(kept.source, mtime=item.source.mtime)
+                kept = replace(kept, source=now)  # noqa: PLW2901
+            plan.unchanged.append(kept)
     plan.removed = list(old.values())
     plan.left = [_unchanged(verify, kept, content=bool(told)) for kept in plan.removed]
     return plan
@@ -138,4 +142,4 @@ def _unchanged(verify: Verify, kept: Kept, *, content: bool) -> Kept:
     def unchanged(files: list[File]) -> list[File]:
         return [found for file in files if (found := verify(file, content))]
 
-    return replace(kept, files=unchanged(kept.files), archives=unchanged(kept.archives))
+    return Kept(kept.source, unchanged(kept.files), unchanged(kept.archives))
