@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+_EXPECTED = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError)
+
+
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
     """Turn what paramiko, Fabric and the socket raise into the project's errors.
@@ -42,8 +45,7 @@ def translated(where: str) -> Iterator[None]:
     except LighterageError:
         raise
     except Exception as error:
-        expected = isinstance(error, OSError | EOFError | paramiko.SSHException)
-        if not expected and not _raised_by_paramiko(error):
+        if not isinstance(error, _EXPECTED) and not _raised_by_paramiko(error):
             raise  # a bug, not a fault of the network: it is not retried
         log.debug("%s: %r", where, error, exc_info=True)
         raise _translated(where, error) from error
