@@ -36,6 +36,9 @@ _EXPIRED = re.compile(
 """What OpenSSH and PAM write in place of a session where a password has expired."""
 
 
+_EXPECTED = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError)
+
+
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
     """Turn what paramiko, Fabric and the socket raise into the project's errors.
@@ -48,8 +51,7 @@ def translated(where: str) -> Iterator[None]:
     except LighterageError:
         raise
     except Exception as error:
-        expected = isinstance(error, OSError | EOFError | paramiko.SSHException)
-        if not expected and not _raised_by_paramiko(error):
+        if not isinstance(error, _EXPECTED) and not _raised_by_paramiko(error):
             raise  # a bug, not a fault of the network: it is not retried
         log.debug("%s: %r", where, error, exc_info=True)
         raise _translated(where, error) from error

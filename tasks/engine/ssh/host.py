@@ -508,7 +508,7 @@ class Host:
         try:
             with self._session().patient(seconds) as session:
                 found.update(session.checksums(paths))
-        except (OSError, EOFError, paramiko.SSHException) as error:
+        except (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError) as error:
             log.debug("no checksums through SFTP: %r", error)
             self.reset()
             transport = self._connection.transport
