@@ -92,7 +92,7 @@ class Settings:
     )
     max_unpacked_size: Size = _setting("most bytes from one archive", Size(100 * 10**9), least=1)
     max_ratio: float = _setting(
-        "most unpacked bytes for one packed, where more than 64 MiB come out", 200.0, least=1
+        "most unpacked bytes for one packed, where more than 64 MiB are unpacked", 200.0, least=1
     )
     max_depth: int = _setting("most folders in each other in an archive", 64, least=1)
     max_unpack_time: float = _setting("most seconds for one archive", 86400.0, least=1)

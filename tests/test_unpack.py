@@ -302,7 +302,7 @@ def test_zip64_that_tells_another_number_of_members_is_refused() -> None:
         unpacked("zip", marked[:at] + b"\4" + marked[at + 1 :])
 
 
-# --- what an archive is told to be ----------------------------------------------------------
+# --- what the messages say ------------------------------------------------------------------
 
 
 def refusal(name: str, data: bytes, wanted: Callable[[PurePosixPath], bool] = is_csv) -> str:
@@ -344,7 +344,7 @@ def test_truncated_zip_is_called_one(size: int) -> None:
 
 @pytest.mark.parametrize("packing", ["gzip", "bzip2", "xz", "zstd"])
 @pytest.mark.parametrize("behind", [b"more", b"\1" * 300_000, bytes(600) + b"x"])
-def test_bytes_behind_packed_data_are_told_from_a_broken_file(packing: str, behind: bytes) -> None:
+def test_bytes_behind_packed_data_have_a_message_of_their_own(packing: str, behind: bytes) -> None:
     ending = {"gzip": "tar.gz", "bzip2": "tar.bz2", "xz": "tar.xz", "zstd": "tar.zst"}[packing]
     pack = archives.PACKINGS[ending]
     for name, content in (("x.csv", b"1,2\n" * 10), (f"x.{ending}", archives.tarred(SMALL))):

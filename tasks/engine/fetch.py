@@ -376,7 +376,7 @@ class _Run:
     def bring_all(self, plan: Plan, bar: Progress) -> None:
         """Bring what is to be fetched; each file again where it changed meanwhile."""
         left, tries = deque(plan.fetched), Counter[PurePosixPath]()
-        sizes = {item.path: item.source.size for item in plan.fetched}  # as the total has them
+        sizes: dict[str, int] = {}  # of files that are downloaded again, as the total has them
         while left:
             try:
                 ends = {item.source.path: ends for item in left if (ends := _end_first(item))}
@@ -390,12 +390,14 @@ class _Run:
                     item = left[0]
                     end = [b"".join(next(streams)) for _ in ends.get(item.source.path, [])]
                     stream = next(streams)
-                    bar.start(sizes[item.path], stream.start)
+                    size = sizes.get(item.source.path, item.source.size)
+                    bar.start(size, stream.start)
                     self._bring(item, stream, b"".join(end))
                     left.popleft()
-                    bar.finish(sizes[item.path])
+                    bar.finish(size)
             except _OWN_FAULTS as error:
                 item = left.popleft()
+                size = sizes.setdefault(item.source.path, item.source.size)
                 tries[item.path] += 1
                 if item.path in self._resumed:  # what was there of it may be the fault
                     error.transient = True
@@ -405,7 +407,7 @@ class _Run:
                 elif not self._goes_on(plan, item, error):
                     raise
                 else:
-                    bar.finish(sizes[item.path])
+                    bar.finish(size)
             except BaseException:
                 self.host.reset()  # before the connection goes: nobody is to open it again
                 raise

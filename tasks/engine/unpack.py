@@ -228,7 +228,7 @@ class _Streams:
                 return block
 
     def _next(self) -> bool:
-        """Go on to the next stream, if there is one."""
+        """Start the next stream, if there is one."""
         self._rest = (self._rest + self._stream.unused_data).lstrip(b"\0")
         longest = max(map(len, self._packing.magic))
         while len(self._rest) < longest and (more := self._file.read(BLOCK)):
