@@ -52,6 +52,11 @@ COMMAND_KNOBS := ENV TASK ARGS HOST YES FILE REGISTRY OFFLINE LOCKED DEBUGGER
 MACHINE_KNOBS := RUNNER ENGINE BASE HUB PROJECT
 KNOBS := $(COMMAND_KNOBS) $(MACHINE_KNOBS)
 
+# What a shell exports for other programs must not change which compose project, file or platform
+# the recipes act on, which modules Python finds, or what the compose files read.
+unexport $(filter COMPOSE_% PYTHON%,$(.VARIABLES)) DOCKER_DEFAULT_PLATFORM
+unexport $(filter-out LIGHTERAGE_FAULTS,$(filter LIGHTERAGE_%,$(.VARIABLES)))
+
 # Recipes see knobs only as LIGHTERAGE_*, unexpanded: no shell and no make reads a user's text.
 unexport $(KNOBS)
 MAKEOVERRIDES :=
