@@ -13,8 +13,10 @@ import json
 import logging
 import os
 import pkgutil
+import pwd
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,7 +26,7 @@ from tasks.engine.errors import ConfigError, Interrupted, LighterageError, neare
 from tasks.settings import FIELDS, TYPES, Resolved, Words, choices, load_config, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 log = logging.getLogger("tasks")
 
@@ -156,8 +158,20 @@ def _task_of(words: list[str], parsed: argparse.Namespace) -> str:
 def _settings_of(task: str, parsed: argparse.Namespace) -> Resolved:
     given = {name: value for name, value in vars(parsed).items() if name in FIELDS}
     resolved = resolve(task, given, config_file=parsed.config_file)
+    _use_variables(resolved.others)
     _log_at(resolved.settings.log_level)
     return resolved
+
+
+def _use_variables(others: Mapping[str, str]) -> None:
+    """Give the user's own tasks the env file's other variables, in a container and without one."""
+    os.environ.update(others)
+    if "TZ" in others:
+        time.tzset()
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:  # a container's uid: the SSH libraries ask for its name
+        os.environ.update(LOGNAME=str(os.getuid()))
 
 
 def _log_at(level: str) -> None:

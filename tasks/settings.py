@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tasks import env_file
 from tasks.engine.errors import ConfigError, nearest
 
 if typing.TYPE_CHECKING:
@@ -31,8 +32,6 @@ Verify = Literal["checksum", "size"]
 
 _SIZE_UNITS = ["", "k", "m", "g", "t"]
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
-_ENV_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
-_ENV_TROUBLE = re.compile(r"[\"'$#`\\]")
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 
 
@@ -137,10 +136,17 @@ ENVIRONMENT = {n.upper(): n for n, f in FIELDS.items() if f.metadata["env"]}
 
 @dataclass(frozen=True)
 class Resolved:
-    """Settings, and where each value came from."""
+    """Settings, and where each value came from.
+
+    Attributes:
+        settings: The values.
+        origins: Where each came from, by setting name.
+        others: The env file's variables that are no settings, for the user's own tasks.
+    """
 
     settings: Settings
     origins: Mapping[str, str]
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return (name, value, origin) of each setting, secrets masked."""
@@ -175,10 +181,10 @@ def resolve(
     environ = os.environ if environ is None else environ
     config = load_config(config_file)
     variant = _variant(environ, config)
-    environ, env_file = _with_env_file(environ, variant)
+    environ, from_file, name_of_file = _with_env_file(environ, variant)
 
     layers: list[tuple[str, Mapping[str, Any]]] = list(config.layers(task, variant))
-    env_origin = f"environment ({env_file})" if env_file else "environment"
+    env_origin = f"environment ({name_of_file})" if name_of_file else "environment"
     given = {name: environ[key] for key, name in ENVIRONMENT.items() if environ.get(key)}
     layers.append((env_origin, given))
     layers.append(("command line", {k: v for k, v in arguments.items() if v is not None}))
@@ -193,7 +199,8 @@ def resolve(
                 continue
             values[name] = convert(name, value, origin)
             origins[name] = origin
-    return Resolved(Settings(**values), origins)
+    others = {key: value for key, value in from_file.items() if key not in ENVIRONMENT}
+    return Resolved(Settings(**values), origins, others)
 
 
 @dataclass(frozen=True)
@@ -353,61 +360,25 @@ def _variant(environ: Mapping[str, str], config: Config) -> str:
     return variant
 
 
-def _with_env_file(environ: Mapping[str, str], variant: str) -> tuple[Mapping[str, str], str]:
-    """Return the environment with the variant's env file laid over it, and the file's name.
+def _with_env_file(
+    environ: Mapping[str, str], variant: str
+) -> tuple[Mapping[str, str], Mapping[str, str], str]:
+    """Return the environment with the variant's env file laid over it, that file's part, its name.
 
-    The file wins: USERNAME is a name that desktops export. In a container the engine has
-    read the file already, and LIGHTERAGE_ENV_FILE is empty.
+    The file wins: USERNAME is a name that desktops export. In a container that was started
+    without compose LIGHTERAGE_ENV_FILE is empty: the engine may have read a file.
     """
     name = environ.get("LIGHTERAGE_ENV_FILE", f"envs/{variant}.env")
     if not name:
-        return environ, ""
+        return environ, {}, ""
     path = Path(name)
     if not path.exists():
         if "LIGHTERAGE_ENV_FILE" in environ:
             raise ConfigError(f"LIGHTERAGE_ENV_FILE is {name}: there is no such file")
-        return environ, ""
-    values = _read_env_file(path)
-    for key in values:
-        if key in ENVIRONMENT:
-            continue
-        if key.lower() in FIELDS and key.isupper():
-            raise ConfigError(
-                f"{path}: {key} is not read from the environment: set {key.lower()} in config.yaml"
-            )
-        hint = nearest(key.upper(), ENVIRONMENT)
-        if hint:
-            raise ConfigError(f"{path}: unknown variable {key}{hint}")
-    return {**environ, **values}, name
-
-
-def _read_env_file(path: Path) -> dict[str, str]:
-    """Read an env file, of which docker, compose 1.29 and compose v2 would read the same.
-
-    They keep quotes or drop them, obey `$` and `#` or not: a line with those is refused.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    values = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        match = _ENV_LINE.fullmatch(line)
-        if match is None:
-            raise ConfigError(
-                f"{path}:{number}: expected KEY=value, without `export` or spaces around KEY"
-            )
-        key, value = match.groups()
-        if _ENV_TROUBLE.search(value) or value != value.strip():
-            raise ConfigError(
-                f"{path}:{number}: the value of {key} has a quote, $, #, `, \\ or a space at an "
-                "end, which readers of env files take differently; such a password goes into a "
-                "file, named by PASSWORD_FILE"
-            )
-        values[key] = value
-    return values
+        return environ, {}, ""
+    values = env_file.read(path)
+    env_file.check_names(values, name, ENVIRONMENT, FIELDS)
+    return {**environ, **values}, values, name
 
 
 def _read_yaml(path: Path) -> dict[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from pathlib import Path
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> int:
         say("interrupted")
         return 130
     except OSError as error:
-        say(f"{error.filename or 'this machine'}: {error.strerror or error}")
+        say(f"{error.filename or 'this machine'}: {error.strerror or error}{_fix_of(error)}")
         return 8
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, only where it was
         where = traceback.extract_tb(error.__traceback__)[-1]
@@ -73,6 +74,18 @@ def main(arguments: list[str]) -> int:
         return 1
     say("usage: python3 docker/tools VERB [VARIANT ...]; `make help` lists the verbs")
     return 2
+
+
+def _fix_of(error: OSError) -> str:
+    """What to do about a file of the clone that cannot be written."""
+    root = str(Path(__file__).resolve().parents[2])
+    in_clone = str(error.filename).startswith(root)
+    if not in_clone or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return ""
+    return (
+        f": make writes to .lighterage/, envs/, data/ and docker/*/.env of {root}; use a clone that"
+        " this user can write to"
+    )
 
 
 if __name__ == "__main__":

@@ -16,11 +16,20 @@ import envfiles
 import images
 import sample_host
 from engine import Engine
+from errors_of_compose import Errors
 from project import Failure, Project, give_to_owner, say
 from variants import Variant
 
 # The tasks promise to end within two seconds of a signal; compose and the engine need some more.
 ENDING_SECONDS = 8.0
+CHECK_SETTINGS = """
+import sys
+from tasks.__main__ import main
+for task in sys.argv[1:]:
+    code = main(["config", task])
+    if code:
+        sys.exit(code)
+"""
 EXIT_MEANINGS = {
     1: "a bug, or the engine refused; see above",
     2: "usage or configuration",
@@ -56,12 +65,13 @@ def prepare(project: Project, variant: Variant, engine: Engine, services: Sequen
     """
     wants_sample = bool(services) and envfiles.host_of(variant) == sample_host.ALIAS
     wanted = [variant.name, "sample-host"] if wants_sample else [variant.name]
-    variant.write_compose_env(as_root=engine.kind == "podman" and os.getuid() != 0)
     if variant.binds_tree:
         _data_folders(project)
     images.up_to_date(project, engine, *wanted)
+    sample_host.make_networks(variant, engine, services or [variant.service])
     if wants_sample:
         sample_host.up(project, variant, engine, services)
+    envfiles.write_compose_env(variant, engine)  # after known_hosts changed
 
 
 def _data_folders(project: Project) -> None:
@@ -105,13 +115,26 @@ def shell(project: Project, variant: Variant, engine: Engine) -> int:
 
 def capture(variant: Variant, engine: Engine, verb: Sequence[str]) -> tuple[int, str]:
     """Run the task package in a container and collect its standard output."""
-    command, env = engine.compose_command(
-        variant.compose_file, "run", "--rm", "-T", variant.service, *verb
-    )
-    done = subprocess.run(
-        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False
-    )
-    return done.returncode, done.stdout
+    command, env = _compose(variant, engine, "run", "--rm", "-T", variant.service, *verb)
+    return _collected(variant, command, env)
+
+
+def _collected(variant: Variant, command: Sequence[str], env: Mapping[str, str]) -> tuple[int, str]:
+    with subprocess.Popen(
+        command, env=dict(env), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018
+        errors = Errors(process.stderr, variant.compose_file)
+        output = process.stdout.read().decode("utf-8", "replace")
+        code = process.wait()
+        errors.finish({code})
+    return code, output
+
+
+def _compose(variant: Variant, engine: Engine, *words: str) -> tuple[list[str], dict[str, str]]:
+    """A compose command line for the variant, whatever project name the environment has."""
+    return engine.compose_command(variant.compose_file, *words, project=variant.prefix)
 
 
 def _one_off(
@@ -126,9 +149,9 @@ def _one_off(
     run = ["run", "--rm", "--name", name, *flags, *_agent(variant)]
     if not terminal:
         run.append("-T")
-    command, env = engine.compose_command(variant.compose_file, *run, variant.service, *words)
+    command, env = _compose(variant, engine, *run, variant.service, *words)
     env.update(extra)
-    return supervise(command, env, terminal, engine, name)
+    return supervise(command, env, terminal, engine, name, compose_file=variant.compose_file)
 
 
 def _agent(variant: Variant) -> list[str]:
@@ -146,7 +169,13 @@ class _Signalled(Exception):  # noqa: N818 - a message from the signal handler, 
 
 
 def supervise(
-    command: Sequence[str], env: Mapping[str, str], terminal: bool, engine: Engine, container: str
+    command: Sequence[str],
+    env: Mapping[str, str],
+    terminal: bool,
+    engine: Engine,
+    container: str,
+    *,
+    compose_file: Path,
 ) -> int:
     """Run compose in the foreground and hand signals on to the container.
 
@@ -172,16 +201,20 @@ def supervise(
         command,
         env=dict(env),
         stdin=None if own_input else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=not terminal,
     )
+    assert process.stderr is not None  # noqa: S101 - it was asked for
+    errors = Errors(process.stderr, compose_file)
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, note)
-        return process.wait()
+        code = process.wait()
     except _Signalled as signalled:
-        number = signalled.number
-    _end(process, engine, container, number)
-    return 128 + number
+        code = 128 + signalled.number
+        _end(process, engine, container, signalled.number)
+    errors.finish({code, process.returncode})
+    return code
 
 
 def _end(process: subprocess.Popen[bytes], engine: Engine, container: str, number: int) -> None:
@@ -201,25 +234,50 @@ def _end(process: subprocess.Popen[bytes], engine: Engine, container: str, numbe
 
 def compose(variant: Variant, engine: Engine, *arguments: str) -> int:
     """Run a compose command on the variant's file, its output shown."""
-    command, env = engine.compose_command(variant.compose_file, *arguments)
-    try:
-        return subprocess.run(command, env=env, check=False).returncode
-    except KeyboardInterrupt:
-        return 130
+    command, env = _compose(variant, engine, *arguments)
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None  # noqa: S101 - it was asked for
+        errors = Errors(process.stderr, variant.compose_file, hold_all=arguments[0] == "up")
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # which compose has received as well
+            code = 130
+            process.wait()
+        errors.finish({code})
+    return code
 
 
 def up(project: Project, variant: Variant, engine: Engine) -> int:
     """Start the variant's services in the background."""
     with project.lock():
+        prepare(project, variant, engine, [])
+        sample_host.make_networks(variant, engine, variant.services)
+        code = _check_settings(project, variant, engine)
+        if code:
+            say(f"no service of {variant.name} was started: correct the settings above first")
+            return code
         prepare(project, variant, engine, variant.services)
         return compose(variant, engine, "up", "--detach", *project.args)
+
+
+def _check_settings(project: Project, variant: Variant, engine: Engine) -> int:
+    """Have the services' own image check the settings of every task; returns the exit code.
+
+    A service with wrong settings would be started again for ever.
+    """
+    tasks = sorted(path.stem[len("task_") :] for path in project.root.glob("tasks/task_*.py"))
+    command, env = _compose(
+        variant, engine, "run", "--rm", "-T", "--entrypoint", "python -c", variant.service,
+        CHECK_SETTINGS, *tasks,
+    )  # fmt: skip
+    return _collected(variant, command, env)[0]
 
 
 def down(project: Project, variant: Variant, engine: Engine) -> int:
     """Stop the variant's services and its sample host."""
     with project.lock():
-        envfiles.prepare(variant)
-        variant.write_compose_env(as_root=engine.kind == "podman" and os.getuid() != 0)
+        envfiles.make_files(variant)
+        envfiles.write_compose_env(variant, engine)
         sample_host.down(variant, engine)
         code = compose(variant, engine, "down", "--remove-orphans")
         # Made by these tools for single runs: compose calls them its own only on some versions.
@@ -229,17 +287,22 @@ def down(project: Project, variant: Variant, engine: Engine) -> int:
 
 
 def clean(project: Project, variant: Variant, engine: Engine) -> int:
-    """Remove the variant's containers, networks and image, and what no other variant needs."""
-    down(project, variant, engine)
+    """Remove the variant's containers, networks and image, and the images that it was built from.
+
+    Another variant's image does not need those; a build creates them again.
+    """
+    code = down(project, variant, engine)
     with project.lock():
-        engine.ask("image", "rm", images.tag_of(project, variant.name))
-        others = [images.tag_of(project, other.name) for other in Variant.all(project)]
-        if not engine.inspect("image", *others):
-            shared = engine.ask(
-                "image", "ls", "--format", "{{.Repository}}:{{.Tag}}",
-                "--filter", f"reference={project.name}-base",
-            ).stdout.split()  # fmt: skip
-            engine.ask("image", "rm", images.tag_of(project, "sample-host"), *shared)
+        envfiles.container_copy(variant).unlink(missing_ok=True)
+        bases = engine.ask(
+            "image", "ls", "--format", "{{.Repository}}:{{.Tag}}",
+            "--filter", f"reference={project.name}-base",
+        ).stdout.split()  # fmt: skip
+        unwanted = [images.tag_of(project, name) for name in (variant.name, "sample-host")]
+        for image in engine.inspect("image", *unwanted, *bases):
+            answer = engine.ask("image", "rm", image)
+            if answer.returncode:
+                say(f"kept image {image}: {' '.join(answer.stderr.split())}")
     say(f"{variant.name} is clean; kept: data/, envs/, the volumes {variant.prefix}-data and")
     say(f"{project.name}-sample-host where they exist (remove with `{engine.kind} volume rm`)")
-    return 0
+    return code

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import envfiles
 import host
 from bases import HUB_IMAGES
-from engine import Engine, quiet
+from engine import Engine, NoEngine, quiet
 from project import Failure, Project
 from variants import Variant
 
@@ -33,17 +33,17 @@ class Row:
 
 def doctor(project: Project) -> int:
     """Print a row for each thing; exit 1 when the front door lacks one that it needs."""
-    engine = Engine.find(project.engine)
-    rows = [*_engine_rows(project, engine), *_host_rows(project, needed=engine is None)]
+    engine = Engine.look(project.engine)
+    missing = isinstance(engine, NoEngine)
+    rows = [*_engine_rows(project, engine), *_host_rows(project, needed=missing)]
     for row in rows:
         print(f"{row.state:8} {row.name:16} {row.text}")
     return 1 if any(row.state == "missing" for row in rows) else 0
 
 
-def _engine_rows(project: Project, engine: Engine | None) -> list[Row]:
-    if engine is None:
-        fix = f"install and start {project.engine}; until then tasks run in .venv here"
-        return [Row("engine", "-", f"no {project.engine} engine answers: {fix}")]
+def _engine_rows(project: Project, engine: Engine | NoEngine) -> list[Row]:
+    if isinstance(engine, NoEngine):
+        return [Row("engine", "-", f"{engine}; until then tasks run in .venv here")]
     rows = [Row("engine", "ok", f"{engine.kind}, through {engine.client}")]
     if engine.builder:
         rows.append(Row("BuildKit client", "ok", engine.builder[0]))
@@ -98,7 +98,7 @@ def _host_rows(project: Project, needed: bool) -> list[Row]:
             rows.append(Row(name, "ok", "made from its example at the first use"))
             continue
         try:
-            envfiles.read(variant.env_file)
+            envfiles.check(variant)
             rows.append(Row(name, "ok", f"points at {envfiles.host_of(variant) or 'no host'}"))
         except Failure as failure:
             rows.append(Row(name, "missing", str(failure)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import json
 import os
 import re
@@ -49,6 +51,24 @@ def quiet(
 
 
 @dataclass(frozen=True)
+class NoEngine:
+    """Why no engine can be used.
+
+    Args:
+        why: what is wrong, as part of a sentence.
+        fix: what to do about it.
+        refused: the engine runs, but this user may not use it.
+    """
+
+    why: str
+    fix: str
+    refused: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.why}: {self.fix}"
+
+
+@dataclass(frozen=True)
 class Engine:
     """A client that answers, of the docker or of the podman kind."""
 
@@ -58,11 +78,25 @@ class Engine:
     @classmethod
     def find(cls, kind: str) -> Engine | None:
         """The first client of that kind on the path whose engine answers, or None."""
+        found = cls.look(kind)
+        return found if isinstance(found, cls) else None
+
+    @classmethod
+    def look(cls, kind: str) -> Engine | NoEngine:
+        """The first client of that kind on the path whose engine answers, or why there is none."""
         field = "{{.Server.Version}}" if kind == "docker" else "{{.Client.Version}}"
+        answers = []
         for client in on_path(kind):
-            if quiet(client, "version", "--format", field, timeout=10).returncode == 0:
+            answer = quiet(client, "version", "--format", field, timeout=10)
+            if answer.returncode == 0:
                 return cls(kind, client)
-        return None
+            answers.append(answer.stderr)
+        return _why_not(kind, answers)
+
+    @property
+    def root_is_caller(self) -> bool:
+        """Whether it maps its root to the caller, as podman without root does."""
+        return self.kind == "podman" and os.getuid() != 0
 
     def ask(self, *arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
         """Run the client for its answer, whatever its exit code; `how` goes to `quiet`."""
@@ -77,7 +111,8 @@ class Engine:
         answer = self.ask(*arguments, **how)
         if answer.returncode:
             words = answer.stderr.strip().splitlines() or ["no reason given"]
-            raise Failure(f"{self.kind} {' '.join(arguments[:2])} failed: {words[-1]}", 1)
+            plain = explained(answer.stderr)
+            raise Failure(plain or f"{self.kind} {' '.join(arguments[:2])} failed: {words[-1]}", 1)
         return answer.stdout.strip()
 
     def inspect(self, kind: str, *names: str) -> dict[str, dict[str, Any]]:
@@ -156,8 +191,15 @@ class Engine:
             return ("docker-compose",), {"DOCKER_HOST": f"unix://{path}"}
         return None
 
-    def compose_command(self, file: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    def compose_command(
+        self, file: Path, *arguments: str, project: str = ""
+    ) -> tuple[list[str], dict[str, str]]:
         """A compose command line on one file, and the whole environment to run it in.
+
+        Args:
+            file: The compose file.
+            arguments: What compose is to do.
+            project: The compose project; without one, as the `.env` beside the file has it.
 
         Raises:
             Failure: there is no compose for this engine.
@@ -165,7 +207,100 @@ class Engine:
         if self.compose is None:
             raise Failure(f"no compose for {self.kind}: install it, then see `make doctor`", 1)
         command, extra = self.compose
-        return [*command, "-f", str(file), *arguments], {**os.environ, **extra}
+        named = ["-p", project] if project else []
+        return [*command, *named, "-f", str(file), *arguments], {**os.environ, **extra}
+
+
+def _why_not(kind: str, answers: Sequence[str]) -> NoEngine:
+    """Tell apart what keeps an engine from being used, by what its clients said."""
+    if not answers:
+        package = "docker.io" if kind == "docker" else kind
+        return NoEngine(
+            f"{kind} is not installed", f"install it (Debian: apt-get install {package})"
+        )
+    lines = [line for answer in answers for line in answer.splitlines() if line.strip()]
+    for line in lines:
+        if DENIED.search(line):
+            found = re.search(r"unix://(/[^\s:\"]+)", line)
+            return _refused(kind, found[1] if found else "")
+    address = os.environ.get("DOCKER_HOST" if kind == "docker" else "CONTAINER_HOST", "")
+    if address:
+        fix = f"start it, or correct the exported address {address}"
+    elif kind == "docker":
+        fix = "start it (sudo systemctl start docker, or Docker Desktop)"
+    else:
+        fix = f"see what `{kind} info` reports"
+    said = f"; its client says: {lines[-1].strip()}" if lines else ""
+    return NoEngine(f"no {kind} engine answers", fix + said)
+
+
+def _refused(kind: str, socket: str) -> NoEngine:
+    """The engine runs, and its socket is closed to this user: by which group it could be opened."""
+    group = ""
+    with contextlib.suppress(OSError, KeyError):
+        facts = Path(socket).stat()
+        if facts.st_mode & 0o060 == 0o060 and facts.st_gid:
+            group = grp.getgrgid(facts.st_gid).gr_name
+    if group:
+        fix = f"add this user to its group (sudo usermod -aG {group} $USER), then log in again"
+    else:
+        fix = "run make as a user that may, or give this user access"
+    where = f"the socket {socket} of the {kind} engine" if socket else f"the {kind} engine"
+    return NoEngine(f"no permission to use {where}", fix, refused=True)
+
+
+# What engines say, docker 20.10 to 28 and podman 4.
+DENIED = re.compile(
+    r"(socket|connect|dial).*permission denied|permission denied.*(socket|connect)", re.IGNORECASE
+)
+PORT_TAKEN = re.compile(r"port is already allocated|address already in use")
+PORT = re.compile(r"((?:\d+\.){3}\d+|\[::\d*\]):(\d+)")
+NO_SUBNET = re.compile(
+    r"non-overlapping IPv4 address pool|address pools have been fully subnetted"
+    r"|could not find free subnet"
+)
+READ_ONLY = re.compile(r"(?:mkdir |mount source path ')(/[^:']+).*read-only file system")
+
+
+def explained(text: str, compose_file: Path | None = None) -> str:
+    """Return in plain words what an engine's error text means, or nothing for an unknown one.
+
+    Args:
+        text: What the client or compose wrote.
+        compose_file: The file of the services that were to start.
+    """
+    if NO_SUBNET.search(text):
+        return (
+            "the container engine has no free address range for another network: each service of"
+            " each variant and clone has one; run `make down` in clones that you do not use, remove"
+            " unused networks (docker network prune), or add default-address-pools to"
+            " /etc/docker/daemon.json"
+        )
+    taken = next((line for line in text.splitlines() if PORT_TAKEN.search(line)), "")
+    port = PORT.search(taken)
+    if port:
+        return _taken(port[1], port[2], compose_file)
+    read_only = READ_ONLY.search(text)
+    if read_only:
+        return f"{read_only[1]}: the file system is read-only; use a clone that can be written to"
+    return ""
+
+
+def _taken(address: str, port: str, compose_file: Path | None) -> str:
+    """Say that a port is in use, and which service publishes it, by which setting."""
+    message = f"port {address}:{port} is in use"
+    text = compose_file.read_text(encoding="utf-8") if compose_file else ""
+    service = ""
+    for line in text.splitlines():
+        key = re.match(r"  ([A-Za-z0-9_-]+):", line)
+        service = key[1] if key else service
+        if service and re.search(rf"\b{port}:\d+", line):
+            place = f"docker/{compose_file.parent.name}/compose.yaml" if compose_file else ""
+            return (
+                f"{message}, and service {service} publishes it: stop what listens there, or change"
+                f" services.{service}.ports in {place}"
+            )
+    return f"{message}: stop what listens there"
 
 
 def _same_name(wanted: str, known: str) -> bool:

@@ -1,27 +1,58 @@
-"""The files in envs/: made at the first use, closed to others, checked for portability."""
+"""The files in envs/: made at the first use, closed to others, checked before anything starts."""
 
 from __future__ import annotations
 
-import re
+import ast
+import hashlib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from engine import Engine
 from project import Failure, Project, give_to_owner, say, write_atomic
 from variants import Variant
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from tasks import env_file as reader
+from tasks.engine.errors import ConfigError
 
 SECRETS = ("password", "ssh_key", "ssh_key_passphrase", "gateway_password")
 SAMPLE_COMMENT = "lighterage-sample-host"
 
 
 def prepare(variant: Variant) -> None:
-    """Make what is missing in envs/, and refuse an env file that not all readers read alike.
+    """Create missing files in envs/, and reject an env file that a task would reject.
 
     Raises:
-        Failure: a line of the env file is not portable.
+        Failure: a line of the env file is not portable, or a variable is misspelt.
     """
+    make_files(variant)
+    check(variant)
+    if not variant.binds_tree:
+        _copy_for_containers(variant)
+
+
+def check(variant: Variant) -> None:
+    """Reject an env file that a task would reject.
+
+    Raises:
+        Failure: a line is not portable, or a variable is misspelt.
+    """
+    values = read(variant.env_file)
+    try:
+        reader.check_names(
+            values, f"envs/{variant.env_file.name}", *_setting_names(variant.project)
+        )
+    except ConfigError as error:
+        raise Failure(str(error)) from None
+
+
+def make_files(variant: Variant) -> None:
+    """Create missing files in envs/, and close those that are open to other users."""
     envs = variant.project.root / "envs"
     if not variant.env_file.exists():
-        write_atomic(variant.env_file, variant.example.read_text(encoding="utf-8"), 0o600)
+        write_atomic(variant.env_file, variant.example.read_bytes(), 0o600)
         say(f"made envs/{variant.env_file.name} from its example; edit it to use your own host")
     elif variant.env_file.stat().st_mode & 0o077:
         variant.env_file.chmod(0o600)
@@ -31,35 +62,77 @@ def prepare(variant: Variant) -> None:
     if not folder.is_dir():
         folder.mkdir(mode=0o700, exist_ok=True)
         give_to_owner(folder)
-    for path in [envs / "known_hosts", envs / "ssh_config", *(folder / name for name in SECRETS)]:
+    elif folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+        say("envs/secrets was open to others; it is 0700 now")
+    for path in _delivered(variant)[1:]:
         if not path.exists():
-            write_atomic(path, "", 0o644)
-    read(variant.env_file)
+            write_atomic(path, b"", 0o644)
+
+
+def container_copy(variant: Variant) -> Path:
+    """The copy of the env file that compose mounts where the tree is not mounted."""
+    return variant.env_file.parent / "secrets" / variant.env_file.name
+
+
+def _copy_for_containers(variant: Variant) -> None:
+    """Copy the env file into the closed folder, readable: a container's fixed uid reads the copy.
+
+    It reaches the container as a file, so that `docker inspect` shows none of its values.
+    """
+    copy, content = container_copy(variant), variant.env_file.read_bytes()
+    if not copy.exists() or copy.read_bytes() != content:
+        write_atomic(copy, content, 0o644)
+
+
+def _delivered(variant: Variant) -> list[Path]:
+    """The files of envs/ that containers of the variant see, the env file first."""
+    envs = variant.env_file.parent
+    others = ["known_hosts", "ssh_config", *(f"secrets/{name}" for name in SECRETS)]
+    return [variant.env_file, *(envs / name for name in others)]
+
+
+def write_compose_env(variant: Variant, engine: Engine) -> None:
+    """Write the `.env` beside the compose file.
+
+    LIGHTERAGE_FILES is a digest of the times and sizes of what containers see of envs/, and of no
+    content. A label of the services has it: after an edit, `up` creates them again, since a mounted
+    file stays what it was when the container was created.
+    """
+    facts = [path.stat() for path in _delivered(variant)]
+    text = " ".join(f"{fact.st_ino} {fact.st_mtime_ns} {fact.st_size}" for fact in facts)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    variant.write_compose_env(digest, as_root=engine.root_is_caller)
 
 
 def read(path: Path) -> dict[str, str]:
-    """Read an env file as docker, compose 1.29 and compose v2 all would.
+    """Read an env file as the tasks do.
 
     Raises:
-        Failure: a line that some of them read differently, by file and line.
+        Failure: it is not readable, or a line is not portable, by file and line.
     """
-    values: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip() or line.startswith("#"):
+    try:
+        return reader.read(path, f"envs/{path.name}")
+    except ConfigError as error:
+        raise Failure(str(error)) from None
+
+
+def _setting_names(project: Project) -> tuple[set[str], set[str]]:
+    """The variables that the settings read, and the names of all settings.
+
+    They are declared in tasks/settings.py, which make's Python may be too old to import.
+    """
+    source = (project.root / "tasks" / "settings.py").read_text(encoding="utf-8")
+    variables, names = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)):
             continue
-        where = f"envs/{path.name}:{number}"
-        match = re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", line)
-        if not match:
-            raise Failure(f"{where}: expected KEY=value, without `export` or spaces around KEY")
-        key, value = match.groups()
-        if re.search(r"[\"'$#`\\]", value) or value != value.strip():
-            raise Failure(
-                f"{where}: the value of {key} has a quote, $, #, `, \\ or a space at an end, which"
-                " env file readers take differently; a password like that goes into"
-                " envs/secrets/password, with PASSWORD_FILE=envs/secrets/password here"
-            )
-        values[key] = value
-    return values
+        if ast.unparse(node.value.func) == "_setting":
+            name = ast.unparse(node.target)
+            names.add(name)
+            if any(word.arg == "env" for word in node.value.keywords):
+                variables.add(name.upper())
+    return variables, names
 
 
 def host_of(variant: Variant) -> str:
@@ -75,12 +148,24 @@ def known_hosts(project: Project) -> Path:
 
 def add_known_hosts(project: Project, lines: Iterable[str]) -> int:
     """Append lines that are not there yet; returns how many were added."""
-    path = known_hosts(project)
-    have = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    have = known_lines(project)
     new = [line for line in dict.fromkeys(lines) if line not in have]
     if new:
-        write_atomic(path, "\n".join([*have, *new]) + "\n", 0o644)
+        _write_known_hosts(project, [*have, *new])
     return len(new)
+
+
+def known_lines(project: Project) -> list[str]:
+    """The lines of known_hosts; bytes that are not UTF-8 stay as they are."""
+    path = known_hosts(project)
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.decode("utf-8", "surrogateescape").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def _write_known_hosts(project: Project, lines: Iterable[str]) -> None:
+    text = "".join(f"{line}\n" for line in lines)
+    write_atomic(known_hosts(project), text.encode("utf-8", "surrogateescape"), 0o644)
 
 
 def trust_sample_host(project: Project, address: str, public_key: str) -> None:
@@ -92,22 +177,18 @@ def trust_sample_host(project: Project, address: str, public_key: str) -> None:
         public_key: type and base64 key; a comment after them is dropped.
     """
     entry = f"{address} {' '.join(public_key.split()[:2])} {SAMPLE_COMMENT}"
-    path = known_hosts(project)
-    have = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if entry in have:
-        return
-    kept = [
-        line for line in have if not (line.startswith(f"{address} ") and SAMPLE_COMMENT in line)
-    ]
-    write_atomic(path, "\n".join([*kept, entry]) + "\n", 0o644)
+    have = known_lines(project)
+    if entry not in have:
+        _write_known_hosts(project, [*_without_sample_host(have, address), entry])
 
 
 def forget_sample_host(project: Project, address: str) -> None:
     """Drop the sample host's line for `address`: another server may get that port."""
-    path = known_hosts(project)
-    have = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    kept = [
-        line for line in have if not (line.startswith(f"{address} ") and SAMPLE_COMMENT in line)
-    ]
+    have = known_lines(project)
+    kept = _without_sample_host(have, address)
     if kept != have:
-        write_atomic(path, "".join(f"{line}\n" for line in kept), 0o644)
+        _write_known_hosts(project, kept)
+
+
+def _without_sample_host(lines: list[str], address: str) -> list[str]:
+    return [x for x in lines if not (x.startswith(f"{address} ") and SAMPLE_COMMENT in x)]

@@ -15,7 +15,7 @@ import reproduce as reproduction
 import sample_host
 import ship
 import size as sizes
-from engine import Engine
+from engine import Engine, NoEngine
 from project import Failure, Project, say
 from variants import Variant
 
@@ -30,22 +30,28 @@ PEERS = {
 }  # fmt: skip
 
 
-def runner(project: Project) -> Engine | None:
+def runner(project: Project, variant: Variant | None = None) -> Engine | None:
     """The engine to run in, or None for this machine.
 
     Raises:
-        Failure: a container was asked for, and no engine answers.
+        Failure: a container was asked for, and no engine can be used.
     """
     if project.runner == "host":
         return None
-    engine = Engine.find(project.engine)
-    if engine is None and project.runner == "container":
-        raise Failure(
-            f"RUNNER=container, but no {project.engine} engine answers; see make doctor", 1
+    engine = Engine.look(project.engine)
+    if isinstance(engine, Engine):
+        return engine
+    if project.runner == "container":
+        raise Failure(f"RUNNER=container, but {engine}", 1)
+    say(f"{engine.why}; running in .venv on this machine")
+    say(f"for containers: {engine.fix}")
+    if variant is not None and not variant.binds_tree:
+        say(
+            f"WARNING: {variant.name} runs without isolation: no container, no limits, a writable"
+            " file system, this user's rights, the packages of requirements/dev.txt"
+            " (RUNNER=container refuses this, RUNNER=host accepts it)"
         )
-    if engine is None:
-        say(f"no {project.engine} engine answers; running in .venv on this machine")
-    return engine
+    return None
 
 
 def engine_for(project: Project, verb: str) -> Engine:
@@ -56,15 +62,32 @@ def engine_for(project: Project, verb: str) -> Engine:
     """
     if project.runner == "host":
         raise Failure(f"{verb} needs a container engine; RUNNER=host has run, config and shell")
-    engine = Engine.find(project.engine)
-    if engine is None:
-        raise Failure(f"{verb} needs a container engine, and none answers; see make doctor", 1)
+    engine = Engine.look(project.engine)
+    if isinstance(engine, NoEngine):
+        raise Failure(f"{verb} needs a container engine, and {engine}", 1)
     return engine
+
+
+def engine_if_any(project: Project) -> Engine | None:
+    """The engine to remove containers from; None where none can be running.
+
+    Raises:
+        Failure: one runs, and this user may not use it.
+    """
+    if project.runner == "host":
+        return None
+    engine = Engine.look(project.engine)
+    if isinstance(engine, Engine):
+        return engine
+    if engine.refused:
+        raise Failure(str(engine), 1)
+    say(f"{engine.why}: no containers to stop or remove")
+    return None
 
 
 def build(project: Project, variant: Variant) -> int:
     """Build the variant's image, or on this machine its virtual environment."""
-    engine = runner(project)
+    engine = runner(project, variant)
     with project.lock():
         if engine is None:
             host.environment(project)
@@ -76,10 +99,10 @@ def build(project: Project, variant: Variant) -> int:
 def run(project: Project, variant: Variant) -> int:
     """Run the chosen task once, and say how it ended when not well."""
     helping = any(word in ("-h", "--help") for word in project.args)
-    engine = runner(project)
     address: list[str] = []
     with project.lock():
         envfiles.prepare(variant)
+        engine = runner(project, variant)
         if engine is None:
             python = host.environment(project)
             address = [] if helping else host.sample_address(project, variant, python)
@@ -102,9 +125,9 @@ def run(project: Project, variant: Variant) -> int:
 def config(project: Project, variant: Variant) -> int:
     """Print the chosen task's settings and where each came from."""
     words = ["config", project.task, *project.args]
-    engine = runner(project)
     with project.lock():
         envfiles.prepare(variant)
+        engine = runner(project, variant)
         if engine is None:
             host.environment(project)
         else:
@@ -116,23 +139,22 @@ def config(project: Project, variant: Variant) -> int:
 
 def shell(project: Project, variant: Variant) -> int:
     """Open bash where the task would run."""
-    engine = runner(project)
     with project.lock():
         envfiles.prepare(variant)
+        engine = runner(project, variant)
         if engine is None:
             host.environment(project)
         else:
             containers.prepare(project, variant, engine, [variant.service])
     if engine is not None:
         return containers.shell(project, variant, engine)
-    env = {**host.settings(variant), **envfiles.read(variant.env_file)}
-    return host.foreground(project, ["bash", *project.args], env)
+    return host.foreground(project, ["bash", *project.args], host.settings(variant))
 
 
 def up(project: Project, variant: Variant) -> int:
     """Start the services in the background."""
-    engine = engine_for(project, "up")
     envfiles.prepare(variant)
+    engine = engine_for(project, "up")
     return containers.up(project, variant, engine)
 
 
@@ -140,24 +162,24 @@ def down(project: Project, variant: Variant) -> int:
     """Stop the services and the sample host, wherever it runs."""
     if sample_host.down_on_loopback(project, variant):
         say("ended the sample host on loopback")
-    engine = None if project.runner == "host" else Engine.find(project.engine)
+    engine = engine_if_any(project)
     return containers.down(project, variant, engine) if engine else 0
 
 
 def logs(project: Project, variant: Variant) -> int:
     """Print what the services said."""
     engine = engine_for(project, "logs")
-    envfiles.prepare(variant)
-    variant.write_compose_env()
+    envfiles.make_files(variant)
+    envfiles.write_compose_env(variant, engine)
     return containers.compose(variant, engine, "logs", "--tail", "200", *project.args)
 
 
 def clean(project: Project, variant: Variant) -> int:
     """Remove the variant's containers, networks and images."""
     sample_host.down_on_loopback(project, variant)
-    engine = None if project.runner == "host" else Engine.find(project.engine)
+    engine = engine_if_any(project)
     if engine is None:
-        say("no engine: no containers, networks or images to remove; kept: data/, envs/, .venv")
+        say("kept: data/, envs/, .venv")
         return 0
     return containers.clean(project, variant, engine)
 
@@ -174,9 +196,9 @@ def trust(project: Project, variant: Variant) -> int:
         raise Failure(
             "trust asks on a terminal; elsewhere say YES=1, fingerprints known to be right"
         )
-    engine = runner(project)
     with project.lock():
         envfiles.prepare(variant)
+        engine = runner(project, variant)
         if engine is None:
             host.environment(project)
         else:

@@ -5,12 +5,14 @@ Nothing is typed in here but the names of the rows. A row's value is a text, or 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -25,10 +27,12 @@ from variants import EXAMPLE_LINE, Variant
 Value = Union[str, "list[str]"]
 Facts = dict[str, Value]
 
+ENV_FILE = "/run/secrets/env_file"
 PROBE = Path(__file__).with_name("probe.py")
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|PASSPHRASE")
 # What names the machine, the clone or the moment is no property of a variant.
 LEFT_OUT_SETTINGS = {"task", "variant", "remote_host_address", "password"}
+ENV_FILE_IS = "LIGHTERAGE_ENV_FILE="
 OF_ONE_TASK = re.compile(r" \(task \S+\)$")
 # The keys of a service that have a row of another name; each further one is a row of its own.
 WITH_A_ROW = {
@@ -75,7 +79,7 @@ def rows(found: Sequence[Measured]) -> list[str]:
 def measure(project: Project, variant: Variant, engine: Engine) -> Measured:
     """Build the variant's image if it must be, and measure all rows but the running ones."""
     envfiles.prepare(variant)
-    variant.write_compose_env(as_root=engine.kind == "podman" and os.getuid() != 0)
+    envfiles.write_compose_env(variant, engine)
     with project.lock():
         images.up_to_date(project, engine, variant.name)
     compose = resolved(variant, engine)
@@ -155,9 +159,24 @@ def probe(engine: Engine, command: list[str], env: Mapping[str, str]) -> Any:
 def _probe_image(variant: Variant, engine: Engine, user: str) -> Any:
     command = [engine.client, "run", "--rm", "--interactive", "--network", "none"]
     command += ["--user", user] if user else []
-    command += ["--env-file", str(variant.env_file), "--env", f"LIGHTERAGE_VARIANT={variant.name}"]
+    command += ["--env", f"LIGHTERAGE_VARIANT={variant.name}"]
     tag = images.tag_of(variant.project, variant.name)
-    return probe(engine, [*command, "--entrypoint", "python", tag, "-", "image"], os.environ)
+    with mounted_env_file(variant.env_file) as options:
+        command += [*options, "--entrypoint", "python", tag, "-", "image"]
+        return probe(engine, command, os.environ)
+
+
+@contextlib.contextmanager
+def mounted_env_file(path: Path) -> Iterator[list[str]]:
+    """Give the options of `run` by which a container of any user reads an env file.
+
+    As a file, and not with `--env-file`: the engine shows a container's variables to everybody.
+    """
+    with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:  # closed to others
+        copy = Path(folder, path.name)
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(0o644)
+        yield ["-v", f"{copy}:{ENV_FILE}:ro", "-e", f"LIGHTERAGE_ENV_FILE={ENV_FILE}"]
 
 
 def _of_the_dockerfile(variant: Variant) -> Facts:
@@ -203,8 +222,10 @@ def _as_written(service: Mapping[str, Any]) -> Facts:
     if isinstance(environment, dict):
         environment = [f"{name}={value}" for name, value in environment.items()]
     health = service.get("healthcheck") or {}
+    named = [line.partition("=")[2] for line in environment if line.startswith(ENV_FILE_IS)]
+    environment = [line for line in environment if not line.startswith(ENV_FILE_IS)]
     return {
-        "env file": [str(file).removeprefix("../../") for file in _listed(service.get("env_file"))],
+        "env file": [*named, *map(str, _listed(service.get("env_file")))],
         "variables": sorted(map(_masked, environment)),
         "health check timing": sorted(f"{key} {health[key]}" for key in health if key != "test"),
         **{f"compose {key}": _text(service[key]) for key in service if key not in WITH_A_ROW},

@@ -112,6 +112,7 @@ def running(task: str) -> dict[str, Any]:
         "a write to the root filesystem": _write("/probe", "/usr/probe", "/app/tasks/probe"),
         "processes in force": _limit("pids.max", "pids/pids.max"),
         "memory in force": _limit("memory.max", "memory/memory.limit_in_bytes"),
+        "environment": [f"{name}={value}" for name, value in os.environ.items()],
         **_run(task),
     }
 

@@ -131,10 +131,11 @@ def give_to_owner(path: Path) -> None:
         os.chown(path, *owner())
 
 
-def write_atomic(path: Path, text: str, mode: int) -> None:
+def write_atomic(path: Path, content: bytes, mode: int) -> None:
     """Replace a file in one step, so that a run beside this one never reads half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
+    part.touch(mode=0o600)
+    part.write_bytes(content)
     part.chmod(mode)
     give_to_owner(part)
     part.replace(path)

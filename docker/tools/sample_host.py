@@ -45,8 +45,7 @@ def up(project: Project, variant: Variant, engine: Engine, services: Sequence[st
     if not missing:
         _trust(project, variant, engine)
         return
-    for service in missing:
-        _network(variant, engine, service)
+    make_networks(variant, engine, missing)
     if not current:
         engine.ask("rm", "--force", name)
         first = missing.pop(0)
@@ -67,16 +66,22 @@ def up(project: Project, variant: Variant, engine: Engine, services: Sequence[st
     _trust(project, variant, engine)
 
 
-def _network(variant: Variant, engine: Engine, service: str) -> None:
-    """Make a service's network as compose would, labels and all, so that compose takes it on."""
-    network = variant.network(service)
-    labels = {
-        "com.docker.compose.project": variant.prefix,
-        "com.docker.compose.network": service,
-    }
-    flags = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
-    if network not in engine.inspect("network", network):
-        engine.must("network", "create", *flags, network)
+def make_networks(variant: Variant, engine: Engine, services: Sequence[str]) -> None:
+    """Create the services' networks as compose would, labels and all, so that compose accepts them.
+
+    Raises:
+        Failure: the engine refused.
+    """
+    there = engine.inspect("network", *map(variant.network, services))
+    for service in services:
+        if variant.network(service) in there:
+            continue
+        labels = {
+            "com.docker.compose.project": variant.prefix,
+            "com.docker.compose.network": service,
+        }
+        flags = [word for key, value in labels.items() for word in ("--label", f"{key}={value}")]
+        engine.must("network", "create", *flags, variant.network(service))
 
 
 def _trust(project: Project, variant: Variant, engine: Engine) -> None:
@@ -104,7 +109,7 @@ def _trust(project: Project, variant: Variant, engine: Engine) -> None:
 
 def _known_line(project: Project, address: str) -> str | None:
     """The known_hosts line that trusts the sample host at `address`, if there."""
-    for line in envfiles.known_hosts(project).read_text(encoding="utf-8").splitlines():
+    for line in envfiles.known_lines(project):
         if line.startswith(f"{address} ") and line.endswith(envfiles.SAMPLE_COMMENT):
             return line
     return None

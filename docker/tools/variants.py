@@ -95,10 +95,11 @@ class Variant:
         """The name of a service's own network."""
         return f"{self.prefix}-{service}"
 
-    def write_compose_env(self, as_root: bool = False) -> None:
+    def write_compose_env(self, files: str, *, as_root: bool) -> None:
         """Write the `.env` beside the compose file, so that compose by hand works too.
 
         Args:
+            files: changes when a file in envs/ that containers see does.
             as_root: the engine maps its root to the caller (podman without root does).
         """
         uid, gid = (0, 0) if as_root else owner()
@@ -108,7 +109,8 @@ class Variant:
             f"LIGHTERAGE_PROJECT={self.project.name}",
             f"LIGHTERAGE_UID={uid}",
             f"LIGHTERAGE_GID={gid}",
+            f"LIGHTERAGE_FILES={files}",
         ]
-        path, text = self.compose_file.with_name(".env"), "\n".join(lines) + "\n"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_atomic(path, text, 0o644)
+        path, content = self.compose_file.with_name(".env"), ("\n".join(lines) + "\n").encode()
+        if not path.exists() or path.read_bytes() != content:
+            write_atomic(path, content, 0o644)

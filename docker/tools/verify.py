@@ -12,7 +12,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,7 +23,17 @@ import host
 import images
 import sample_host
 from engine import Engine
-from measure import Facts, Measured, Value, measure, probe, read_yaml, rows
+from measure import (
+    SECRET,
+    Facts,
+    Measured,
+    Value,
+    measure,
+    mounted_env_file,
+    probe,
+    read_yaml,
+    rows,
+)
 from project import Failure, Project, say
 from variants import Variant
 
@@ -57,8 +67,11 @@ def verify(project: Project, names: Sequence[str]) -> int:
     for one in found:
         if one.variant.name in chosen:
             wrong += _tell(f"image of {one.variant.name}", _structure(one.variant, engine))
-            one.facts.update(running(project, one, engine))
+            facts = running(project, one, engine)
             name = one.variant.name
+            shown = _shown_secrets(one.variant, facts.pop("environment"))
+            wrong += _tell(f"no secret in the environment of {name}", shown)
+            one.facts.update(facts)
             wrong += _tell(f"contract of {name}", _kept(one, contracts[name]))
     for number, left in enumerate(found):
         for right in found[number + 1 :]:
@@ -211,18 +224,51 @@ def _structure(variant: Variant, engine: Engine) -> list[str]:
 def running(project: Project, one: Measured, engine: Engine) -> Facts:
     """Measure in running containers, beside those of the user: other names, networks, volumes."""
     variant = Variant(dataclasses.replace(project, name=f"{project.name}-verify"), one.variant.name)
-    with project.lock(), _surroundings(project, variant, engine) as env:
-        values = {
-            **dict.fromkeys(("PASSWORD_FILE", "SSH_KEY_FILE", "SSH_KEY_PASSPHRASE_FILE"), ""),
-            **envfiles.read(variant.example),
-        }
-        options = [word for key, value in values.items() for word in ("-e", f"{key}={value}")]
+    with (
+        project.lock(),
+        _surroundings(project, variant, engine) as env,
+        mounted_env_file(variant.example) as options,
+    ):
         command, _ = engine.compose_command(
             variant.compose_file, "run", "--rm", "-T", *options,
             "--entrypoint", "python -", variant.service, "running", project.task,
         )  # fmt: skip
         facts: Facts = probe(engine, command, env)
-        return {**facts, **_service(variant, one, engine, env)}
+        facts.update(_service(variant, one, engine, env))
+        # Of the one container that ran, and of those of the services.
+        return {**facts, "environment": [*facts["environment"], *_environment(variant, engine)]}
+
+
+def _environment(variant: Variant, engine: Engine) -> list[str]:
+    """The variables that the engine shows of the variant's containers, as `NAME=value`."""
+    label = f"label=com.docker.compose.project={variant.prefix}"
+    containers = engine.must("ps", "--all", "--quiet", "--filter", label).split()
+    return [line for name in containers for line in _state(engine, name)["Config"]["Env"]]
+
+
+def _shown_secrets(variant: Variant, environment: Iterable[str]) -> list[str]:
+    """Name each variable of a container that is a secret by its name, or has one's value.
+
+    Args:
+        variant: Whose env file and envs/secrets hold the secrets.
+        environment: `NAME=value` lines, which the engine shows to everybody.
+    """
+    values = [*envfiles.read(variant.env_file).items(), *envfiles.read(variant.example).items()]
+    secrets = {value for key, value in values if _is_secret(key)}
+    for name in envfiles.SECRETS:
+        path = variant.env_file.parent / "secrets" / name
+        secrets.add(path.read_text(encoding="utf-8", errors="replace").strip())
+    found = {}
+    for key, _, value in (line.partition("=") for line in environment):
+        # A short one may be part of anything.
+        has_value = any(len(secret) >= 8 and secret in value for secret in secrets)
+        if has_value or (_is_secret(key) and value):
+            found[key] = f"{key} is shown by `inspect` of a container: deliver it as a file"
+    return list(found.values())
+
+
+def _is_secret(key: str) -> bool:
+    return bool(SECRET.search(key)) and not key.endswith("_FILE")
 
 
 @contextlib.contextmanager

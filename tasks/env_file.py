@@ -1,0 +1,106 @@
+"""Env files: one reader for the tasks and for make.
+
+Only what docker, compose 1.29, compose v2 and python-dotenv parse alike is accepted. Python 3.9 and
+the standard library are enough: make reads env files before any environment exists.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from tasks.engine.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_DIFFERS = re.compile(r"[\"'$#`\\]")
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read(path: Path, name: str = "") -> dict[str, str]:
+    """Return the variables of an env file.
+
+    Args:
+        path: The file.
+        name: What messages call it; its path without one.
+
+    Raises:
+        ConfigError: The file is not readable, or readers parse one of its lines differently.
+    """
+    name = name or str(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from error
+    if content.startswith(_UTF_16):
+        raise ConfigError(f"{name}: is UTF-16: save it as UTF-8 without a byte order mark")
+    if content.startswith(codecs.BOM_UTF8):
+        raise ConfigError(
+            f"{name}:1: starts with a byte order mark (BOM): save it as UTF-8 without one"
+        )
+    values: dict[str, str] = {}
+    for number, line in enumerate(content.split(b"\n"), 1):
+        values.update(_variable(line, f"{name}:{number}"))
+    return values
+
+
+def check_names(
+    values: Mapping[str, str], name: str, known: Collection[str], settings: Collection[str]
+) -> None:
+    """Refuse a variable that is misspelt, or a setting that only config.yaml may have.
+
+    A variable that resembles no setting is left to the user's own tasks.
+
+    Args:
+        values: What `read` returned.
+        name: What messages call the file.
+        known: The variables that the settings read, such as USERNAME.
+        settings: The name of each setting, such as max_rate.
+
+    Raises:
+        ConfigError: Such a variable, with the nearest name.
+    """
+    for key in values:
+        if key in known:
+            continue
+        if key.isupper() and key.lower() in settings:
+            raise ConfigError(
+                f"{name}: {key} is not read from the environment: set {key.lower()} in config.yaml"
+            )
+        hint = nearest(key.upper(), known)
+        if hint:
+            raise ConfigError(f"{name}: unknown variable {key}{hint}")
+
+
+def _variable(line: bytes, where: str) -> dict[str, str]:
+    """Return the variable that one line sets, if it sets one."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{where}: byte {line[error.start]:#04x} is not UTF-8: save the file as UTF-8"
+        ) from None
+    if text.endswith("\r"):
+        raise ConfigError(
+            f"{where}: ends with CRLF (Windows line endings): save the file with LF line endings"
+        )
+    if not text.strip() or text.startswith("#"):
+        return {}
+    match = _LINE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"{where}: expected KEY=value, without `export` or spaces around KEY")
+    key, value = match.groups()
+    if _DIFFERS.search(value) or value != value.strip():
+        raise ConfigError(
+            f"{where}: the value of {key} has a quote, $, #, `, \\ or a space at an end, which env"
+            " file readers parse differently; write such a password to envs/secrets/password, and"
+            " set PASSWORD_FILE=envs/secrets/password"
+        )
+    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value.replace("\t", "")):
+        raise ConfigError(f"{where}: the value of {key} has a control character: remove it")
+    return {key: value}
