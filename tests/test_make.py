@@ -7,8 +7,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,6 +192,89 @@ def test_a_line_that_readers_take_differently_is_refused(copy: Tree, line: str) 
     file.write_text(file.read_text() + line + "\n")
     error = copy.refused("run")
     assert f"envs/dev.env:{len(file.read_text().splitlines())}: " in error
+
+
+@pytest.fixture
+def logged(copy: Tree, tmp_path: Path) -> Path:
+    """Give the log of a fake docker that is first on the path of `copy`: every call is in it."""
+    log = tmp_path / "calls"
+    fake_docker(copy, tmp_path, f'echo "$*" >> {log}; exit 1')
+    return log
+
+
+def fake_docker(tree: Tree, folder: Path, script: str) -> None:
+    """Put a fake docker on the tree's path, before the others, for which no engine answers."""
+    tools = folder / "bin"
+    tools.mkdir()
+    for name in ("docker", "podman", "docker-compose"):
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    tree.env["PATH"] = f"{tools}:{os.environ['PATH']}"
+
+
+UNREADABLE = {
+    "misspelt": (b"USERNAM=x\n", "unknown variable USERNAM (did you mean USERNAME?)"),
+    "config only": (b"MAX_RATE=1\n", "set max_rate in config.yaml"),
+    "byte order mark": (b"\xef\xbb\xbfUSERNAME=x\n", ":1: starts with a byte order mark"),
+    "UTF-16": ("USERNAME=x\n".encode("utf-16"), "is UTF-16"),
+    "CRLF": (b"USERNAME=x\r\nPASSWORD=y\r\n", ":1: ends with CRLF"),
+    "Latin-1": (b"USERNAME=x\nPASSWORD=p\xe4ss\n", ":2: byte 0xe4 is not UTF-8"),
+    "control": (b"USERNAME=a\x0cb\n", ":1: the value of USERNAME has a control character"),
+}
+
+
+@pytest.mark.parametrize("runner", ["host", "container"])
+@pytest.mark.parametrize("variant", ["dev", "prod"])
+@pytest.mark.parametrize("fault", UNREADABLE)
+def test_a_faulty_env_file_is_refused_alike_before_anything_starts(
+    copy: Tree, logged: Path, fault: str, variant: str, runner: str
+) -> None:
+    """Neither an engine nor the sample host is asked for anything."""
+    content, says = UNREADABLE[fault]
+    file = copy.folder / f"envs/{variant}.env"
+    file.write_bytes(content)
+    for verb in ("run", "config", "shell", "up"):
+        if verb == "up" and runner == "host":
+            continue
+        done = copy.make(verb, f"ENV={variant}", f"RUNNER={runner}")
+        assert "Error 2" in done.stderr, done.stderr
+        line = done.stderr.splitlines()[-2]
+        assert line.startswith(f"lighterage: envs/{variant}.env:")
+        assert says in line
+    assert not logged.exists(), logged.read_text()
+    assert not list((copy.folder / ".lighterage").glob("*.json")), "no sample host"
+    assert file.read_bytes() == content
+
+
+def test_services_can_be_stopped_whatever_the_env_file_says(copy: Tree) -> None:
+    (copy.folder / "envs/prod.env").write_bytes(b"USERNAM=\xff\n")
+    assert "byte 0xff" not in copy.make("down", "ENV=prod").stderr
+    copy.ok("down", "ENV=prod")
+    copy.ok("clean", "ENV=prod")
+
+
+def test_variables_of_the_users_own_reach_their_task(copy: Tree) -> None:
+    task = copy.folder / "tasks/task_1.py"
+    more = "import os\nimport time\nprint(os.environ['REGION'], time.tzname)\n"
+    task.write_text(task.read_text() + more)
+    (copy.folder / "envs/dev.env").write_text("REGION=north\nTZ=UTC-3\n")
+    out = copy.make("run", "ARGS=--remote-host-address 127.0.0.1:1 --max-tries 1").stdout
+    assert "north ('UTC', 'UTC')" in out
+
+
+def test_known_hosts_keeps_bytes_that_are_no_text(copy: Tree) -> None:
+    """OpenSSH reads bytes: a comment may be in any encoding."""
+    copy.ok("config")
+    known = copy.folder / "envs/known_hosts"
+    other = b"other.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ8 # K\xf6ln\n"
+    known.write_bytes(other)
+    done = copy.make("trust", "HOST=127.0.0.1:1", "YES=1")
+    assert "a bug" not in done.stderr
+    copy.make("run")  # starts the sample host, and trusts it
+    assert known.read_bytes().startswith(other)
+    assert b"lighterage-sample-host" in known.read_bytes()
+    copy.ok("down")
+    assert known.read_bytes() == other
 
 
 def test_trust_asks_where_it_can_and_adds_a_key_once(tree: Tree) -> None:
@@ -377,9 +463,126 @@ def test_what_the_wheelhouse_lacks_is_one_line(vendored: Tree) -> None:
 # --- what needs an engine, and doctor -------------------------------------------------------
 
 
+DENIED = (
+    "permission denied while trying to connect to the Docker daemon socket at"
+    " unix:///run/x.sock: Get http: dial unix /run/x.sock: connect: permission denied"
+)
+NO_DAEMON = "Cannot connect to the Docker daemon at unix:///run/x.sock. Is it running?"
+CAUSES = {"denied": (DENIED, "no permission to use the socket /run/x.sock"),
+          "stopped": (NO_DAEMON, "no docker engine answers")}  # fmt: skip
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_why_no_engine_can_be_used_is_told_apart(copy: Tree, tmp_path: Path, cause: str) -> None:
+    text, says = CAUSES[cause]
+    fake_docker(copy, tmp_path, f'echo "{text}" >&2; exit 1')
+    other = next(words for name, (_, words) in CAUSES.items() if name != cause)
+    for words in (["up"], ["run", "RUNNER=container"], ["logs", "ENV=prod"]):
+        error = copy.refused(*words)
+        assert says in error
+        assert other not in error
+        assert "Error 1" in error
+    assert says in copy.make("doctor").stdout
+    down = copy.make("down")
+    assert (down.returncode == 0) == (cause == "stopped"), "running containers are not forgotten"
+    assert says in down.stderr
+
+
+def test_an_engine_that_is_not_installed_is_told(copy: Tree, tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "sh", "env", "awk"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    (tools / "python3").symlink_to(sys.executable)
+    env = {"PATH": str(tools)}
+    make = shutil.which("make") or "make"
+    done = subprocess.run(
+        [make, "up", "ENV=prod"], cwd=copy.folder, env=copy.environ(env), text=True,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "docker is not installed: install it" in done.stderr
+
+
+@pytest.mark.parametrize("variant", ["dev", "prod"])
+@pytest.mark.parametrize("cause", CAUSES)
+def test_prod_never_runs_without_isolation_in_silence(
+    copy: Tree, tmp_path: Path, variant: str, cause: str
+) -> None:
+    text, says = CAUSES[cause]
+    fake_docker(copy, tmp_path, f'echo "{text}" >&2; exit 1')
+    done = copy.make("config", f"ENV={variant}")
+    assert done.returncode == 0, done.stderr
+    assert says in done.stderr
+    assert ("WARNING: prod runs without isolation" in done.stderr) == (variant == "prod")
+    rows = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
+    assert rows["variant"] == variant
+    assert rows["host_keys"] == ("known" if variant == "prod" else "accept-new")
+    asked_for = copy.make("config", f"ENV={variant}", "RUNNER=host")
+    assert asked_for.stdout == done.stdout
+    assert asked_for.stderr == ""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="ONLY ROOT CAN MAKE A SOCKET OF ANOTHER USER'S")
+def test_a_socket_that_is_closed_to_this_user_is_told(copy: Tree, tmp_path: Path) -> None:
+    """With the real client, as a user who is in no group of the engine's."""
+    if not shutil.which("docker") or not shutil.which("setpriv"):
+        pytest.skip("NO docker CLIENT OR NO setpriv (util-linux)")
+    with tempfile.TemporaryDirectory(prefix="lw") as name, socket.socket(socket.AF_UNIX) as closed:
+        folder = Path(name)
+        folder.chmod(0o755)
+        closed.bind(str(folder / "engine.sock"))
+        closed.listen()
+        (folder / "engine.sock").chmod(0o600)
+        shutil.copytree(copy.folder, folder / "clone", symlinks=True)
+        for path in [folder / "clone", *(folder / "clone").rglob("*")]:
+            os.chown(path, 12345, 12345, follow_symlinks=False)
+        env = copy.environ({"DOCKER_HOST": f"unix://{folder}/engine.sock", "HOME": name})
+        env["PATH"] = "/usr/local/bin:/usr/bin:/bin"
+        done = subprocess.run(
+            ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "make", "up"],
+            cwd=folder / "clone", env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert f"no permission to use the socket {name}/engine.sock" in done.stderr
+    assert "Error 1" in done.stderr
+
+
+# --- what is exported for other programs ----------------------------------------------------
+
+
+def test_modules_of_the_surroundings_do_not_reach_the_tools(copy: Tree, tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('not the json module')")
+    for env in ({"PYTHONPATH": str(tmp_path)}, {"PYTHONSAFEPATH": "1"}, {"PYTHONHOME": "/none"}):
+        assert json.loads(copy.ok("config", "ARGS=--json", env=env))["task"]["value"] == "1"
+
+
+def test_exported_settings_of_compose_reach_no_recipe(copy: Tree) -> None:
+    names = ("COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "COMPOSE_PROFILES", "DOCKER_DEFAULT_PLATFORM",
+             "LIGHTERAGE_UID", "LIGHTERAGE_ENTRYPOINT", "LIGHTERAGE_ENV_FILE")  # fmt: skip
+    exported = dict.fromkeys(names, "surroundings")
+    assert "surroundings" not in copy.ok("shell", "ARGS=-c env", env=exported)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="ONLY ROOT CAN MOUNT A TREE READ-ONLY")
+def test_a_read_only_tree_is_one_plain_line(copy: Tree, tmp_path: Path) -> None:
+    if not shutil.which("unshare"):
+        pytest.skip("NO unshare (util-linux)")
+    script = f"mount --bind . . && mount -o remount,bind,ro . && cd {copy.folder} && exec make run"
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], cwd=copy.folder, env=copy.environ(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "mount:" in done.stderr:
+        pytest.skip(f"NO RIGHT TO MOUNT HERE: {done.stderr}")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(lines) == 1, done.stderr
+    assert "Read-only file system: make writes to .lighterage/, envs/, data/" in lines[0]
+    assert "Error 8" in done.stderr
+
+
 @pytest.mark.parametrize("verb", ["up", "logs"])
 def test_what_needs_an_engine_says_so(tree: Tree, verb: str) -> None:
-    assert f"{verb} needs a container engine, and none answers" in tree.refused(verb)
+    assert f"{verb} needs a container engine, and no docker engine answers" in tree.refused(verb)
     assert f"{verb} needs a container engine; RUNNER=host has" in tree.refused(verb, "RUNNER=host")
 
 
@@ -392,7 +595,7 @@ def test_doctor_names_each_thing_with_its_fix(tree: Tree) -> None:
     out = tree.make("doctor").stdout
     rows = {line.split()[1]: line for line in out.splitlines()}
     assert rows["engine"].startswith("- ")
-    assert "install and start docker; until then tasks run in .venv here" in rows["engine"]
+    assert "no docker engine answers: start it" in rows["engine"]
     assert {"Python", ".venv", "disk", "envs/dev.env", "envs/prod.env"} <= set(rows)
 
 

@@ -257,7 +257,7 @@ def test_a_running_container_tells_no_secret_that_is_a_file(tree: Tree, engine: 
                            "print(open('/app/envs/secrets/password').read())")  # fmt: skip
         assert read == f"{MARK}-password", "it is there"
         shown = engine.must("inspect", container) + engine.ask("logs", container).stderr
-        assert "PASSWORD_FILE" in shown
+        assert "LIGHTERAGE_ENV_FILE" in shown
         assert MARK not in shown
         assert MARK not in engine.must("exec", container, "python", "-c",
                                        "print(open('/proc/1/environ').read())")  # fmt: skip

@@ -194,7 +194,7 @@ def test_line_that_readers_take_differently_is_refused(line: str) -> None:
 
 def test_env_file_that_is_no_text_is_refused() -> None:
     Path("envs/dev.env").write_bytes(b"USERNAME=\xff\n")
-    assert "envs/dev.env: cannot be read" in refusal()
+    assert "envs/dev.env:1: byte 0xff is not UTF-8" in refusal()
 
 
 def test_env_file_that_is_a_folder_is_refused() -> None:

@@ -15,6 +15,7 @@ import envfiles
 import images
 import parity
 from engine import Engine
+from errors_of_compose import Errors
 from project import Failure, Project
 from variants import EXAMPLE_LINE, Variant
 
@@ -196,6 +197,67 @@ def test_a_client_that_hangs_counts_as_none(
 )  # fmt: skip
 def test_names_of_an_engine_are_told_apart(wanted: str, known: str, *, same: bool) -> None:
     assert engines._same_name(wanted, known) is same
+
+
+POOL = "could not find an available, non-overlapping IPv4 address pool among the defaults"
+TAKEN = (
+    "Cannot start service task2: driver failed programming external connectivity on endpoint x (1):"
+    " Error starting userland proxy: listen tcp4 127.0.0.1:5679: bind: address already in use"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "codes", "shown"),
+    [
+        ("a\n3\n", {3}, "a\n"),
+        ("a\nERROR: 130\n", {130}, "a\n"),
+        ("a\n3\n", {4}, "a\n3\n"),
+        ("3\nb\n3\n", {3}, "3\nb\n"),
+        ("a\nERROR: 3\nb\n", {3}, "a\nERROR: 3\nb\n"),
+        ("ERROR: mine\n", {1}, "ERROR: mine\n"),
+        (f"{POOL} to assign to the network\n", {0}, f"{POOL} to assign to the network\n"),
+        (
+            f'Creating network "x"\n{POOL} to assign to the network\n',
+            {1},
+            'Creating network "x"\nlighterage: the container engine has no free address range',
+        ),
+        (f"a\nERROR: for task2  {TAKEN}\nERROR: 1\n", {1},
+         "a\nlighterage: port 127.0.0.1:5679 is in use, and service task2 publishes it"),
+        ("Error response from daemon: error while creating mount source path '/c/data': mkdir"
+         " /c/data: read-only file system\n1\n", {1},
+         "lighterage: /c/data: the file system is read-only"),
+    ],
+)  # fmt: skip
+def test_errors_of_compose_are_put_plainly_and_the_rest_stays(
+    project: Project, written: str, codes: set[int], shown: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The texts are what compose 1.29 wrote with an engine of 20.10."""
+    read, write = os.pipe()
+    with open(read, "rb") as stream:  # noqa: PTH123 - a pipe
+        errors = Errors(stream, Variant(project, "dev").compose_file)
+        for byte in written.encode():  # in the smallest pieces
+            os.write(write, bytes([byte]))
+        os.close(write)
+        errors.finish(codes)
+    err = capfd.readouterr().err
+    assert err.startswith(shown)
+    assert err == shown or "lighterage: " in shown
+
+
+def test_a_part_of_a_line_is_shown_before_the_line_ends(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as stream:  # noqa: PTH123 - a pipe
+        errors = Errors(stream, Variant(project, "dev").compose_file)
+        os.write(write, b"Password: ")
+        shown = ""
+        while not shown:  # the test's own timeout ends it
+            shown = capfd.readouterr().err
+        os.write(write, b"3\n")
+        os.close(write)
+        errors.finish({3})
+    assert shown + capfd.readouterr().err == "Password: 3\n"
 
 
 # --- images ---------------------------------------------------------------------------------

@@ -191,6 +191,7 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
             "      HOME: /tmp\n",
             "      HOME: /tmp\n      MORE: and more\n      A_TOKEN: not-to-be-shown\n",
         ),
+        ("    environment:\n", "    env_file: ../../envs/prod.env\n    environment:\n"),
         ("    stop_grace_period", "    shm_size: 128m\n    stop_grace_period"),
         ("-prod-tasks\n", "-prod-tasks\n    labels: {a: b}\n"),
         ("    networks: [tasks]\n", '    networks: [tasks]\n    ports: ["127.0.0.1::9999"]\n'),
@@ -222,6 +223,13 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
     assert "tmpfs: /tmp:size=63m,mode=1777, where" in lines["tmpfs"]
     assert "MORE=and more" in lines["variables"]
     assert "A_TOKEN=********" in lines["variables"]
+    assert "FAIL no secret in the environment of prod" in done.stdout
+    shown = {
+        line.split()[0] for line in done.stdout.splitlines() if "is shown by `inspect`" in line
+    }
+    assert shown == {"A_TOKEN", "PASSWORD"}, "an env file that the engine reads"
+    assert "sample-only" not in done.stdout + done.stderr
+    assert "env file" in lines
     assert "compose shm_size: dev none, prod 128m; not declared" in done.stdout
     assert "image of prod" not in done.stdout.partition("FAIL")[2]
 
