@@ -371,7 +371,7 @@ def test_a_clone_made_under_a_closed_umask_runs(tree: Tree, tmp_path: Path) -> N
 
 
 def test_dev_up_starts_three_services_apart_from_each_other(tree: Tree, engine: Engine) -> None:
-    shutil.rmtree(tree.folder / "data")
+    shutil.rmtree(tree.folder / "data", ignore_errors=True)
     tree.ok("up")
     try:
         found = {
