@@ -23,6 +23,7 @@ import tenacity
 from tasks.engine import limits, memory, names, unpack, unzip
 from tasks.engine.errors import (
     ArchiveError,
+    ConfigError,
     IntegrityError,
     LighterageError,
     LocalError,
@@ -34,7 +35,7 @@ from tasks.engine.plan import Item, Plan, compare
 from tasks.engine.progress import progress
 from tasks.engine.report import Failed, Report
 from tasks.engine.ssh.connection import connect
-from tasks.engine.ssh.host import Host
+from tasks.engine.ssh.host import Fault, Host, Listing
 from tasks.engine.ssh.retry import MAX_DELAY, delay_before
 
 if TYPE_CHECKING:
@@ -93,14 +94,14 @@ class Fetch:
         Raises:
             LighterageError: One of its kinds; nothing has changed then.
         """
-        host = Host(connection, self.settings)
+        run = _Run(self.settings, self._place, Host(connection, self.settings), include)
         items = []
-        for source, folder in self._sources(host, names.stem):
+        for source, folder in self._sources(run, lambda _: True):
             if source.folder:
                 raise RemotePathError(f"{source.path}: is a directory: task 3 takes those")
-            path = folder / names.safe(PurePosixPath(source.path).name, source.path)
-            items.append(Item(source, path, packed=True))
-        run = _Run(self.settings, self._place, host, include)
+            if source.special:
+                raise RemotePathError(f"{source.path}: is neither a file nor a directory")
+            items.append(Item(source, folder / _name(source.path), packed=True))
         return self._land(run, items, None)
 
     def tree(
@@ -111,7 +112,8 @@ class Fetch:
     ) -> Report:
         """Land the directory at `remote_file_path`: its files, and each zip's members in its place.
 
-        Of several, named by a glob or a list, each lands in a folder of its own name.
+        Of several, named by a glob or a list, each folder and zip lands in a folder of its own
+        name, and a plain file beside those.
 
         Args:
             connection: From `connect`.
@@ -122,20 +124,35 @@ class Fetch:
         Raises:
             LighterageError: One of its kinds; nothing has changed then.
         """
-        host = Host(connection, self.settings)
-        run = _Run(self.settings, self._place, host, include)
-        items = []
+        run = _Run(self.settings, self._place, Host(connection, self.settings), include)
+        items: list[Item] = []
         there: set[str] = set()
-        for top, folder in self._sources(host, str, folders=True):
-            found = host.listing(top.path)
-            run.skipped += found.skipped + len(found.files)
+
+        def packed(path: PurePosixPath) -> bool:
+            unpacked = names.matches(path, [archives]) and not run.excludes(path)
+            return unpacked and not run.wants(path)
+
+        sources = list(self._sources(run, lambda name: packed(PurePosixPath(name)), folders=True))
+        for top, folder in sources:
+            found = run.listed(top, alone=len(sources) == 1)
+            if not there.isdisjoint(file.path for file in found.files.values()):
+                raise ConfigError(f"remote_file_path: {top.path} is part of another path of it")
             there.update(file.path for file in found.files.values())
+            run.special += found.special
+            for fault in found.faults:
+                path = PurePosixPath(fault.path.removeprefix(top.path).lstrip("/"))
+                if fault.folder or run.wants(folder / path) or packed(folder / path):
+                    run.leave_out(fault)
+                else:
+                    run.skipped += 1
             for below, source in found.files.items():
                 path = folder / below
-                packed = names.matches(path, [archives]) and not run.excludes(path)
-                if run.wants(path) or packed:
+                if run.wants(path) or packed(path):
                     items.append(Item(source, path, packed=not run.wants(path)))
-        run.skipped -= len(items)
+                else:
+                    run.skipped += 1
+        if not items and run.failed:
+            raise run.failed[0].error
         if not items:
             raise RemotePathError(
                 f"{self.settings.remote_file_path}: holds no {run.selection} and no {archives}"
@@ -143,16 +160,36 @@ class Fetch:
         return self._land(run, items, there)
 
     def _sources(
-        self, host: Host, named: Callable[[str], str], *, folders: bool = False
+        self, run: _Run, packed: Callable[[str], bool], *, folders: bool = False
     ) -> Iterator[tuple[RemoteFile, PurePosixPath]]:
-        """Yield what `remote_file_path` names, and the folder for each: one alone needs none."""
+        """Yield what `remote_file_path` names, and the folder that each lands in.
+
+        One alone lands in the target itself. Of several each folder and archive has a folder, by
+        its own name, and plain files have none, unless two of them have one name.
+
+        Args:
+            run: Of this try.
+            packed: Whether a file of that name is an archive.
+            folders: Whether a single path must be a directory.
+        """
         asked = self.settings.remote_file_path
-        found = host.expand(asked, folders=folders)
-        alone = len(asked) == 1 and [file.path for file in found] == list(asked)
+        found, faults = run.host.expand(asked, folders=folders)
+        for fault in faults:
+            run.leave_out(fault)
+        if not found and run.failed:
+            raise run.failed[0].error
+        if len(asked) == 1 and [file.path for file in found] == list(asked):
+            yield found[0], PurePosixPath()
+            return
+        own = {}
         for file in found:
-            name = PurePosixPath(file.path).name
-            folder = PurePosixPath() if alone else names.safe(named(name), file.path)
-            yield file, folder
+            name = _name(file.path)
+            own[file.path] = names.stem(name) if not file.folder and packed(name) else name
+        distinct = names.distinct(own)
+        for file in found:
+            name = distinct[file.path]
+            plain = not file.folder and not packed(_name(file.path)) and name == own[file.path]
+            yield file, PurePosixPath() if plain else PurePosixPath(name)
 
     # --- the way of the data --------------------------------------------------------------
 
@@ -167,6 +204,7 @@ class Fetch:
         settings, place = self.settings, self._place
         before = run.comparable(place.landed())
         plan = compare(items, before, place.target, run.told, force=settings.force)
+        plan.hide(failed.path for failed in run.failed)
         run.explain_plan(plan)
         log.debug(
             "%s: %d added, %d changed, %d unchanged, %d removed", settings.remote_file_path,
@@ -175,9 +213,9 @@ class Fetch:
         if settings.dry_run:
             return self._report("planned", before or run.manifest(), plan, run)
         left = [] if settings.mirror else plan.left
-        if before and not plan.fetched and left == plan.removed:
+        if before and not plan.fetched and left == plan.removed and plan.hidden_intact:
             place.finish()
-            return self._report("unchanged", before, plan, run)
+            return self._report("partial" if run.failed else "unchanged", before, plan, run)
         parts = plan.fetched if settings.keep_archive else []
         place.begin({run.identity(item): item.source.size for item in parts})
         for one in plan.unchanged:
@@ -187,12 +225,12 @@ class Fetch:
         total = sum(item.source.size for item in plan.fetched)
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
             run.bring_all(plan, bar.add)
-        for one in left:
+        for one in [*left, *plan.hidden]:
             run.keep_old(one)
         place.written()
         run.check(plan, sums, max(settings.timeout, time.monotonic() - began))
         manifest = run.manifest()
-        if run.failed and len(run.failed) == len(plan.fetched) and not manifest.files:
+        if len(run.failed) >= len(plan.fetched) > 0 and not manifest.files:
             raise run.failed[0].error
         if not manifest.files:
             raise ArchiveError(
@@ -210,6 +248,7 @@ class Fetch:
             run.failed,
             run.explained() if self.settings.explain else [],
             time.monotonic() - self._started,
+            run.special,
         )
 
 
@@ -225,6 +264,7 @@ class _Run:
     ) -> None:
         self.host = host
         self.skipped = 0
+        self.special = 0
         self.failed: list[Failed] = []
         self._settings = settings
         self._place = place
@@ -234,6 +274,29 @@ class _Run:
         self._unpacked = 0
         self._resumed: set[PurePosixPath] = set()
         self._started = _now()
+
+    def leave_out(self, fault: Fault) -> None:
+        """Note what a listing leaves out, where that is not to stop the others.
+
+        Raises:
+            RemotePathError: The fault, unless `on_error` says `continue`.
+        """
+        if self._settings.on_error == "fail":
+            raise fault.error
+        log.error("%s", fault.error)
+        self.failed.append(Failed(fault.path, fault.error))
+
+    def listed(self, top: RemoteFile, *, alone: bool) -> Listing:
+        """List what a source has: a folder, or a plain file among folders."""
+        if not top.folder:
+            return Listing({} if top.special else {_name(top.path): top}, int(top.special), [])
+        try:
+            return self.host.listing(top.path)
+        except RemotePathError as error:
+            if alone:
+                raise
+            self.leave_out(Fault(top.path, True, error))
+            return Listing({}, 0, [])
 
     # --- what is wanted, and what is there --------------------------------------------------
 
@@ -482,6 +545,18 @@ class _Run:
             f"archives ({self._unpacked}) unpacked as they come, of a zip its table of contents "
             f"first, and {disk}"
         ]
+
+
+def _name(path: str) -> str:
+    """Return the last name of a remote path, to land under it.
+
+    Raises:
+        RemotePathError: It has none, or one that no file system could hold safely.
+    """
+    name = PurePosixPath(path).name
+    if reason := names.problem(name):
+        raise RemotePathError(f"{path}: cannot land under the name {name!r}, which {reason}")
+    return name
 
 
 class _Tee:

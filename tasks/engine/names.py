@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
+from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tasks.engine.errors import ArchiveError
+from tasks.engine.errors import ArchiveError, RemotePathError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 MAX_NAME_BYTES = 255
 """What one name may take on the file systems in use (NAME_MAX of ext4, xfs, btrfs, overlay)."""
@@ -32,14 +34,13 @@ def safe(raw: str, origin: str) -> PurePosixPath:
     Raises:
         ArchiveError: It is absolute, leads out (`..`), or no file system could hold it safely.
     """
-    problem = _problem(raw)
-    if problem:
-        raise ArchiveError(f"{origin}: member {raw!r} {problem}; nothing was unpacked")
+    if reason := problem(raw):
+        raise ArchiveError(f"{origin}: member {raw!r} {reason}; nothing was unpacked")
     return PurePosixPath(raw)
 
 
-def _problem(raw: str) -> str:
-    """Say what is wrong with a name, or nothing."""
+def problem(raw: str) -> str:
+    """Return why no file system could hold a name safely in a folder; empty where one can."""
     parts = raw.rstrip("/").split("/")
     if not raw.strip("/.") and raw not in {".", "./"}:
         return "has no name, or leads out of the folder"
@@ -66,6 +67,36 @@ def matches(path: PurePosixPath, patterns: Iterable[str]) -> bool:
     """
     whole, name = str(path).lower(), path.name.lower()
     return any(fnmatchcase(whole if "/" in glob else name, glob.lower()) for glob in patterns)
+
+
+def distinct(own: Mapping[str, str]) -> dict[str, str]:
+    """Return a name for each remote path, such that no two are the same on any file system.
+
+    It depends on nothing but the paths: of those that share a name, each has `-` and the first
+    digits of its path's SHA-256 behind it.
+
+    Args:
+        own: The name of each path.
+
+    Raises:
+        RemotePathError: Two names are still the same.
+    """
+    uses = Counter(_folded(name) for name in own.values())
+    found = {
+        path: name if uses[_folded(name)] == 1 else f"{name}-{_digits(path)}"
+        for path, name in own.items()
+    }
+    uses = Counter(_folded(name) for name in found.values())
+    for path, name in found.items():
+        if uses[_folded(name)] > 1:
+            raise RemotePathError(
+                f"{path}: another source would land in {name!r} as well: fetch them one by one"
+            )
+    return found
+
+
+def _digits(path: str) -> str:
+    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def stem(name: str) -> str:
@@ -104,5 +135,5 @@ class Names:
         self._files[key] = path
 
 
-def _folded(path: PurePosixPath) -> str:
+def _folded(path: PurePosixPath | str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())

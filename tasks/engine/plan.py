@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from itertools import filterfalse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tasks.engine.ssh.sftp import RemoteFile
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A remote file to bring.
 
@@ -40,6 +41,9 @@ class Plan:
     removed: list[Kept] = field(default_factory=list)
     left: list[Kept] = field(default_factory=list)
     """Of what the host has no more, what is whole here."""
+    hidden: list[Kept] = field(default_factory=list)
+    """What is whole here of what cannot be seen on the host now; and whether that is all."""
+    hidden_intact: bool = True
     stale: dict[str, Kept] = field(default_factory=dict)
     """What is whole of the old data of those that changed, by the remote path."""
 
@@ -47,6 +51,21 @@ class Plan:
     def fetched(self) -> list[Item]:
         """What is to be brought, in the order of the names."""
         return sorted([*self.added, *self.changed], key=lambda item: item.path)
+
+    def hide(self, paths: Iterable[str]) -> None:
+        """Keep what lies at or below paths that the host does not show: it may be there still."""
+        tops = tuple(paths)
+        if not tops:
+            return
+        below = tuple(f"{top}/" for top in tops)
+
+        def hidden(kept: Kept) -> bool:
+            return kept.source.path in tops or kept.source.path.startswith(below)
+
+        self.hidden = list(filter(hidden, self.left))
+        self.hidden_intact = self.hidden == list(filter(hidden, self.removed))
+        self.left = list(filterfalse(hidden, self.left))
+        self.removed = list(filterfalse(hidden, self.removed))
 
 
 def compare(
@@ -79,7 +98,7 @@ def compare(
         whole = _whole(folder, kept, content=bool(told)) == kept
         if whole:
             plan.stale[source.path] = kept
-        if equal and whole and not force:
+        if equal and whole and _in_place(item, kept) and not force:
             same.append((item, kept))
         else:
             plan.changed.append(item)
@@ -93,6 +112,15 @@ def compare(
     plan.removed = list(old.values())
     plan.left = [_whole(folder, kept, content=bool(told)) for kept in plan.removed]
     return plan
+
+
+def _in_place(item: Item, kept: Kept) -> bool:
+    """Whether what came from a source lies where it would land now."""
+    path = str(item.path)
+    folder = path.removesuffix(item.path.name) if item.packed else path
+    return all(archive.path == path for archive in kept.archives) and all(
+        file.path.startswith(folder) for file in kept.files
+    )
 
 
 def _whole(folder: Path, kept: Kept, *, content: bool) -> Kept:

@@ -38,6 +38,7 @@ class Report:
         failed: What could not be brought.
         explained: The ways that were chosen, and why; empty where nobody asked.
         seconds: What the run took.
+        special: How many links and special files the host has in the folder; none is fetched.
     """
 
     status: Status
@@ -47,6 +48,7 @@ class Report:
     failed: list[Failed] = field(default_factory=list)
     explained: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    special: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -89,6 +91,8 @@ class Report:
                 f" without {manifest.exclude}" if manifest.exclude else ""
             )
             lines.append(f"  skipped: {manifest.skipped} not matching {selected}")
+        if self.special:
+            lines.append(f"  links and special files: {self.special}")
         return lines
 
     def _planned(self) -> list[str]:
@@ -148,6 +152,7 @@ class Report:
             "remote_files": self._counts(),
             "archives": [archive.path for archive in manifest.archives],
             "skipped": manifest.skipped,
+            "links_and_special_files": self.special,
             "seconds": round(self.seconds, 3),
         }
         if self.status == "planned":

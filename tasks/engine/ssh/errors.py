@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import re
 import socket
 from typing import TYPE_CHECKING, cast
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+_EXPIRED = re.compile(
+    r"password.{0,20}expired|password change required|change your password", re.IGNORECASE
+)
+"""What OpenSSH and PAM write in place of a session where a password has expired."""
 
 
 @contextlib.contextmanager
@@ -78,7 +84,12 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
             f"remove its lines from envs/known_hosts, then `make trust`"
         )
     if isinstance(error, sftp.NoSftpError):
-        return NetworkError(f"{where}: the account has no SFTP, which this needs")
+        return _of_session(where, error)
+    if isinstance(error, sftp.SessionRefusedError):
+        return NetworkError(
+            f"{where}: the server refuses a session: {reason}; it must allow at least one on a "
+            "connection (MaxSessions in sshd_config)"
+        )
     if isinstance(error, paramiko.AuthenticationException):
         if "timeout" in reason.lower():
             return NetworkError(f"{where}: timed out while logging in", transient=True)
@@ -99,3 +110,21 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
     if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
         return NetworkError(f"{where}: no cipher or key type in common: {reason}")
     return NetworkError(f"{where}: {reason}", transient=True)
+
+
+def _of_session(where: str, error: sftp.NoSftpError) -> LighterageError:
+    """Say why a session is not one of SFTP, with the first line that the server wrote."""
+    line = error.first_line
+    if not line:
+        return NetworkError(
+            f"{where}: the server does not offer the SFTP subsystem to this account, and it is "
+            "required: have it enabled (Subsystem sftp in sshd_config)"
+        )
+    if _EXPIRED.search(error.text):
+        return AuthError(
+            f"{where}: the account must change its password first; the server wrote: {line!r}"
+        )
+    return NetworkError(
+        f"{where}: the server wrote {line!r} instead of SFTP packets: a forced command without "
+        "SFTP, or a start-up file of the account's shell that writes text; have that changed"
+    )

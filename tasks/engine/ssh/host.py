@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import fabric
 import paramiko
 
-from tasks.engine import names
 from tasks.engine.errors import (
-    ArchiveError,
     IntegrityError,
-    LighterageError,
     NetworkError,
     RemotePathError,
 )
@@ -28,7 +26,7 @@ from tasks.engine.ssh.connection import close_hops
 from tasks.engine.ssh.errors import translated
 from tasks.engine.ssh.remote_checksums import Sums
 from tasks.engine.ssh.retry import delay_before
-from tasks.engine.ssh.sftp import RemoteFile, Session
+from tasks.engine.ssh.sftp import RemoteFile, Session, SessionRefusedError
 from tasks.engine.ssh.stream import Link, Pace, Stream
 
 if TYPE_CHECKING:
@@ -38,9 +36,12 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 COMMAND_SECONDS = 0.5
+SESSION_DELAYS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds to wait for a server that refuses a session because a closed one still counts."""
 
 WORTH_PACKING = 2**23
 """Bytes that must be left: to connect again takes a handful of round trips."""
@@ -52,12 +53,44 @@ def _is_glob(path: str) -> bool:
     return any(char in path for char in "*?[")
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A path that a listing leaves out, and the reason."""
+
+    path: str
+    folder: bool
+    error: RemotePathError
+
+
 @dataclass(frozen=True)
 class Listing:
-    """The files below a folder, by their path relative to it, and how many others there were."""
+    """What lies below a folder.
 
-    files: dict[PurePosixPath, RemoteFile]
-    skipped: int
+    Attributes:
+        files: The files, by their path relative to it, sorted.
+        special: How many links and special files there are.
+        faults: What was left out.
+    """
+
+    files: dict[str, RemoteFile]
+    special: int
+    faults: list[Fault]
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command wrote to its standard output, and why that may not be all."""
+
+    output: str
+    failure: str = ""
+
+
+def _fault(path: str, is_folder: bool, error: Exception) -> Fault:
+    try:
+        with translated(path):
+            raise error
+    except RemotePathError as reason:
+        return Fault(path, is_folder, reason)
 
 
 class Host:
@@ -72,7 +105,8 @@ class Host:
         self._connection = connection
         self._settings = settings
         self._sftp: Session | None = None
-        self._side: Session | None = None
+        self._reader: sftp.Reader | None = None
+        self._had_session = False
         self._generation = 0
         self._packing = False
 
@@ -105,66 +139,79 @@ class Host:
         with translated(path):
             return self._session().stat(path)
 
-    def expand(self, patterns: Iterable[str], *, folders: bool = False) -> list[RemoteFile]:
+    def expand(
+        self, patterns: Sequence[str], *, folders: bool = False
+    ) -> tuple[list[RemoteFile], list[Fault]]:
         """Say what some paths and globs name, each once; a path that exists is no glob.
 
         Args:
             patterns: The paths and globs.
-            folders: Whether they must be directories: then a path is not asked for, since
+            folders: Whether a single path must be a directory: then it is not asked for, since
                 `listing` will tell, and a round trip is saved.
+
+        Returns:
+            What they name, and the paths that a glob matches but that cannot be used.
 
         Raises:
             RemotePathError: There is nothing of that name, or the account may not look.
         """
+        if folders and len(patterns) == 1 and not _is_glob(patterns[0]):
+            return [RemoteFile(patterns[0], 0, 0, folder=True)], []
         found: dict[str, RemoteFile] = {}
+        faults: list[Fault] = []
         for pattern in patterns:
-            if folders and not _is_glob(pattern):
-                found[pattern] = RemoteFile(pattern, 0, 0, folder=True)
-                continue
-            named = self._named(pattern)
-            if not named:
+            named = self._named(pattern, faults)
+            if not named and not faults:
                 raise RemotePathError(f"{pattern}: nothing on the host matches")
             found.update((file.path, file) for file in named)
-        return list(found.values())
+        return list(found.values()), faults
 
-    def _named(self, pattern: str) -> list[RemoteFile]:
+    def _named(self, pattern: str, faults: list[Fault]) -> list[RemoteFile]:
         if not _is_glob(pattern):
             return [self.facts(pattern)]
         with contextlib.suppress(RemotePathError):
             return [self.facts(pattern)]
+        bounds = self._bounds()
         found = ["/" if pattern.startswith("/") else ""]
         with translated(pattern):
             for part in filter(None, pattern.split("/")):
                 found = [
                     path + name
                     for path in (folder and folder.rstrip("/") + "/" for folder in found)
-                    for name in (self._matching(path, part) if _is_glob(part) else [part])
+                    for name in (
+                        self._matching(path, part, bounds, faults) if _is_glob(part) else [part]
+                    )
                 ]
             return [file for file in self._session().stats(found) if isinstance(file, RemoteFile)]
 
-    def _matching(self, folder: str, glob: str) -> list[str]:
+    def _matching(
+        self, folder: str, glob: str, bounds: sftp.Bounds, faults: list[Fault]
+    ) -> list[str]:
         """List the names in a folder that match; hidden ones only where the glob says so."""
-        names_there = []
+
+        def matches(name: str) -> bool:
+            return fnmatchcase(name, glob) and (glob.startswith(".") or not name.startswith("."))
+
+        def on_fault(path: str, is_folder: bool, error: Exception) -> None:
+            if matches(PurePosixPath(path).name):
+                faults.append(_fault(path, is_folder, error))
+
         try:
-            found = sftp.listing(self._session(), folder or ".", 0, deep=False)
-            for count, (name, _) in enumerate(found):
-                self._bound(folder, count)
-                if fnmatchcase(name, glob) and (glob.startswith(".") or not name.startswith(".")):
-                    if "/" in name:
-                        raise ArchiveError(f"listing of {folder}: {name!r} is no name of a file")
-                    names.safe(name, f"listing of {folder}")
-                    names_there.append(name)
-        except (OSError, RemotePathError) as error:  # a file where a folder would have to be
+            lister = sftp.Lister(self._session(), folder or ".", 0, bounds, on_fault)
+            return sorted(name for name, _ in lister.entries() if matches(name))
+        except sftp.ListingLimitError:
+            raise
+        except PermissionError as error:
+            log.warning("%s: cannot be listed, and is left out: %s", folder, error.strerror)
+        except (FileNotFoundError, RemotePathError) as error:  # a file in a folder's place
             log.debug("%s: %s", folder, error)
-        return sorted(names_there)
+        return []
 
     def listing(self, path: str) -> Listing:
         """List the files below a folder; links and special files are counted, not followed.
 
         Raises:
-            ArchiveError: The host gives a name that would lead out of the folder, or no end of
-                names.
-            RemotePathError: It is no folder, or part of it cannot be read.
+            RemotePathError: It is no folder, or cannot be read, or has too many names.
         """
         try:
             return self._listing(path)
@@ -175,28 +222,24 @@ class Host:
             raise
 
     def _listing(self, path: str) -> Listing:
-        found: dict[PurePosixPath, RemoteFile] = {}
-        skipped = folders = 0
-        with translated(path):
-            for name, file in sftp.listing(self._session(), path, MAX_DEPTH):
-                self._bound(path, max(len(found) + skipped, folders))
-                relative = names.safe(name, f"listing of {path}")
-                if name.count("/") != str(relative).count("/") or file.path.count("//"):
-                    raise ArchiveError(f"listing of {path}: {name!r} is no name of a file")
-                if file.special:
-                    skipped += 1
-                elif file.folder:
-                    folders += 1
-                else:
-                    found[relative] = file
-        return Listing(dict(sorted(found.items())), skipped)
+        found: dict[str, RemoteFile] = {}
+        faults: list[Fault] = []
+        special = 0
 
-    def _bound(self, path: str, count: int) -> None:
-        if count >= self._settings.max_members:
-            raise ArchiveError(
-                f"listing of {path}: has more than {self._settings.max_members} names: "
-                "set max_members higher if that is right"
-            )
+        def on_fault(path: str, is_folder: bool, error: Exception) -> None:
+            faults.append(_fault(path, is_folder, error))
+
+        with translated(path):
+            lister = sftp.Lister(self._session(), path, MAX_DEPTH, self._bounds(), on_fault)
+            for name, file in lister.entries():
+                if file.special:
+                    special += 1
+                elif not file.folder:
+                    found[name] = file
+        return Listing(dict(sorted(found.items())), special, faults)
+
+    def _bounds(self) -> sftp.Bounds:
+        return sftp.Bounds(self._settings.max_members, self._settings.timeout)
 
     def files(
         self, wanted: Iterable[tuple[RemoteFile, int]], on_bytes: Callable[[int], None]
@@ -234,7 +277,8 @@ class Host:
                         self._reopen(file)
                         link.changed = False
                     rest = [(file, offset), *wanted[index + 1 :]]
-                    blocks = sftp.Reader(self._session(), rest).blocks()
+                    self._reader = sftp.Reader(self._session(), rest)
+                    blocks = self._reader.blocks()
                 while index < len(wanted) and not link.changed:
                     file, _ = wanted[index]
                     with translated(file.path):
@@ -271,13 +315,9 @@ class Host:
         while True:
             try:
                 with translated(file.path):
-                    if self._side is None:
-                        self._side = self._new_session()
-                    return b"".join(
-                        block
-                        for block in sftp.Reader(self._side, [(file, start)]).blocks()
-                        if block
-                    )
+                    if self._reader is None:
+                        self._reader = sftp.Reader(self._session(), [])
+                    return self._reader.tail(file, start)
             except NetworkError as error:
                 failures += 1
                 if failures == self._settings.max_tries or not error.transient:
@@ -287,9 +327,6 @@ class Host:
                 log.warning("%s; asking again in %.1f s", error, delay)
                 time.sleep(delay)
                 self._reopen(file)
-            except LighterageError:
-                self._side = None  # answers may still be under way
-                raise
 
     def sums(self, files: Iterable[RemoteFile], there: Container[str] | None = None) -> Sums:
         """Begin to ask for the sha256 of some files.
@@ -340,44 +377,84 @@ class Host:
                 left.popleft()
                 self.reset()
 
-    def ask(self, command: bytes, seconds: Callable[[], float]) -> str | None:
-        """Run a command on the host, and return what it writes; None where it runs none.
+    def run(
+        self, command: str, names_in: bytes, most: int, seconds: Callable[[], float]
+    ) -> CommandResult:
+        """Run a command on the host.
 
         Args:
-            command: For the account's shell.
-            seconds: How long may still be waited for more of its output.
+            command: For the account's shell, whichever it is: plain words, and no text of users.
+            names_in: Its standard input.
+            most: How many bytes it may write.
+            seconds: How long to wait for more of its output.
 
         Raises:
             NetworkError: The connection is lost.
+            SessionRefusedError: The server opens no second session on the connection.
         """
         transport = self._connection.transport
         if transport is None:  # while somebody connects again
             raise NetworkError("the connection was lost", transient=True)
         try:
-            channel = transport.open_session(timeout=self._settings.timeout)
+            channel = self._opened(
+                lambda: transport.open_session(timeout=self._settings.timeout),
+                again=self._sftp is None,
+            )
+            channel.settimeout(self._settings.timeout)
             with contextlib.closing(channel):
-                channel.settimeout(COMMAND_SECONDS)
-                channel.exec_command(command)
-                channel.shutdown_write()
-                output = []
-                while True:
-                    try:
-                        block = channel.recv(2**16)
-                    except TimeoutError:
-                        if seconds() <= 0:
-                            return None
-                        continue
-                    if not block:
-                        break
-                    output.append(block)
-                if channel.recv_exit_status():
-                    return None
+                channel.exec_command(command.encode())
+                with contextlib.suppress(OSError):  # it need not read: a shell without the program
+                    channel.sendall(names_in)
+                    channel.shutdown_write()
+                return _result(channel, most, seconds)
+        except SessionRefusedError:
+            raise
         except (OSError, EOFError, paramiko.SSHException) as error:
             log.debug("no command: %r", error)
             if not transport.is_active():
                 raise NetworkError("the connection was lost", transient=True) from error
-            return None
-        return b"".join(output).decode("utf-8", "surrogateescape")
+            return CommandResult("", "the server runs no commands for this account")
+
+    def _opened(self, opened: Callable[[], T], *, again: bool) -> T:
+        """Open a session.
+
+        Args:
+            opened: Opens it.
+            again: Whether to try again where the server refuses: it takes a moment until a closed
+                session counts no more.
+
+        Raises:
+            SessionRefusedError: The server opens no further one.
+        """
+        for delay in (*(SESSION_DELAYS if again else ()), None):
+            try:
+                return opened()
+            except paramiko.ChannelException as error:
+                if delay is None:
+                    raise SessionRefusedError(error.text) from error
+                time.sleep(delay)
+        raise AssertionError
+
+    def alive(self) -> None:
+        """Wait for an answer of the host, through its SFTP session if there is one.
+
+        Raises:
+            NetworkError: None came in time.
+        """
+        transport, seconds = self._connection.transport, self._settings.timeout
+        if self._sftp is not None:
+            self.facts(".")
+            return
+        if transport is not None:
+            # Paramiko waits for the answer without a time limit.
+            asking = threading.Thread(
+                target=transport.global_request, args=("keepalive@openssh.com",), daemon=True
+            )
+            asking.start()
+            asking.join(seconds)
+            if not asking.is_alive() and transport.is_active():
+                return
+        raise NetworkError(f"{self.name}: no answer in {seconds:g} s", transient=True)
 
     def checksums(self, paths: Sequence[str], seconds: float) -> dict[str, str]:
         """Ask through SFTP for the sha256 of some files, of which few hosts tell any.
@@ -411,13 +488,13 @@ class Host:
         self._generation += 1
         if self._sftp is not None:
             self._sftp.close()
-        self._sftp = None
+        self._sftp = self._reader = None
 
     def reconnect(self) -> None:
         """Connect again, after a cut."""
         with translated(self.name):
             close_hops(self._connection)
-            self._sftp = self._side = None
+            self._sftp = self._reader = None
             self._connection.connect_kwargs["compress"] = self._packing
             self._connection.open()
 
@@ -435,5 +512,39 @@ class Host:
         return self._sftp
 
     def _new_session(self) -> Session:
-        settings = self._settings
-        return Session(self._connection.transport, settings.timeout, settings.max_rate)
+        settings, transport = self._settings, self._connection.transport
+        session = self._opened(
+            lambda: Session(transport, settings.timeout, settings.max_rate),
+            again=self._had_session,
+        )
+        self._had_session = True
+        return session
+
+
+def _result(channel: paramiko.Channel, most: int, seconds: Callable[[], float]) -> CommandResult:
+    """Read what a command writes, up to a number of bytes and for some time."""
+    output, errors, failure = bytearray(), bytearray(), ""
+    channel.settimeout(COMMAND_SECONDS)
+    while not failure:
+        try:
+            block = channel.recv(2**16)
+            if not block:
+                break
+            output += block
+        except TimeoutError:
+            pass
+        while channel.recv_stderr_ready() and len(errors) <= most:
+            errors += channel.recv_stderr(2**16)
+        if max(len(output), len(errors)) > most:
+            return CommandResult("", f"it wrote more than {most} bytes")
+        if seconds() <= 0:
+            failure = "it took too long"
+    if not failure:
+        channel.status_event.wait(COMMAND_SECONDS)
+        while channel.recv_stderr_ready() and len(errors) <= most:
+            errors += channel.recv_stderr(2**16)
+        if channel.exit_status:
+            text = sftp.first_line(errors.decode("utf-8", "replace"))
+            failure = text or f"it ended with exit status {channel.exit_status}"
+    lines = bytes(output).rpartition(b"\n")[0]  # a line that is cut off may be another's name
+    return CommandResult(lines.decode("utf-8", "surrogateescape"), failure)

@@ -7,11 +7,10 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tasks.engine.errors import (
-    NetworkError,
-)
+from tasks.engine.errors import NetworkError, printable
 from tasks.engine.ssh import checksums
 from tasks.engine.ssh.retry import delay_before
+from tasks.engine.ssh.sftp import SessionRefusedError
 
 if TYPE_CHECKING:
     from tasks.engine.ssh.host import Host
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+OTHER_BYTES = 2**16
+"""Bytes that a command may write besides: greetings of start-up files, say."""
 
 
 class Sums:
@@ -41,6 +43,8 @@ class Sums:
         self.beside = beside
         self.asked: dict[str, str] = {}
         self._cut: NetworkError | None = None
+        self._refused = False  # the server grants no session beside SFTP
+        self._reason = ""
         self._thread = threading.Thread()
         if missing:
             self._start()
@@ -51,21 +55,31 @@ class Sums:
         self._thread.start()
 
     def _ask(self) -> None:
-        programs = list(checksums.PROGRAMS)
+        commands = list(checksums.COMMANDS)
         missing = [path for path in self._missing if path not in self.asked]
-        for arguments, paths in checksums.batches(missing):
-            while programs:
-                command = programs[0] + b" " + arguments
-                try:
-                    output = self._host.ask(command, lambda: self._end - time.monotonic())
-                except NetworkError as error:
-                    self._cut = error
+        try:
+            for batch in checksums.batches(missing):
+                while commands and not (found := self._computed(commands[0], batch)):
+                    commands.pop(0)  # what finds nothing of many need not be asked again
+                if not commands:
                     return
-                found = checksums.told(output, paths) if output is not None else None
-                if found is not None:
-                    self.asked.update(found)
-                    break
-                programs.pop(0)  # what it cannot do once, it need not be asked again
+                self.asked.update(found)
+        except SessionRefusedError as error:
+            self._refused, self._reason = True, f"the server refuses a second session: {error}"
+        except NetworkError as error:
+            self._cut = error
+
+    def _computed(self, command: str, batch: dict[str, str]) -> dict[str, str]:
+        done = self._host.run(
+            command,
+            checksums.standard_input(batch),
+            checksums.output_bytes(batch) + OTHER_BYTES,
+            lambda: self._end - time.monotonic(),
+        )
+        if done.failure:
+            self._reason = f"{command.split()[2]}: {done.failure}"
+            log.debug("%s: %s", command, done.failure)
+        return checksums.computed(done.output, batch)
 
     def result(self, seconds: float) -> dict[str, str]:
         """Return the sha256 by path, of those that the host tells.
@@ -87,12 +101,15 @@ class Sums:
                     self._start()
                 self._end = time.monotonic() + seconds
                 self._wait()
+                if self._refused:
+                    self._wait_alone()
                 # Only now: some hosts send nothing else while they look.
                 missing = [path for path in self._missing if path not in self.asked]
                 self.asked.update(self._host.checksums(missing, seconds))
                 break
             except NetworkError as error:
                 log.warning("try %d of %d to ask for checksums: %s", tries, most, error)
+        self._explain()
         return {**self.asked, **self.beside}
 
     def _wait(self) -> None:
@@ -100,6 +117,23 @@ class Sums:
         while self._thread.is_alive() and (left := self._end - time.monotonic()) > 0:
             self._thread.join(min(left, self._settings.timeout))
             if self._thread.is_alive():
-                self._host.facts(".")
+                self._host.alive()
         if self._cut:
             raise self._cut
+
+    def _wait_alone(self) -> None:
+        """Ask again, once the SFTP session is closed: for a server that grants one at a time."""
+        self._refused = False
+        self._host.reset()
+        self._start()
+        self._wait()
+
+    def _explain(self) -> None:
+        """Log how many files have no checksum, and the reason."""
+        missing = [path for path in self._missing if path not in self.asked]
+        if missing:
+            reason = f" ({printable(self._reason)})" if self._reason else ""
+            log.info(
+                "no SHA-256 from the host for %d of %d files, the first is %s: compared by size "
+                "only%s", len(missing), len(self._missing), printable(missing[0]), reason,
+            )  # fmt: skip

@@ -40,15 +40,23 @@ from paramiko.sftp import (
     SFTP_PERMISSION_DENIED,
 )  # fmt: skip
 
-from tasks.engine.errors import IntegrityError, LighterageError, RemotePathError
+from tasks.engine import names
+from tasks.engine.errors import IntegrityError, LighterageError, NetworkError, RemotePathError
 from tasks.engine.ssh.transport import ask_for_subsystem, hand_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    OnFault = Callable[[str, bool, Exception], None]
 
 VERSION: Final = 3
 PIECE: Final = 2**16
-"""Bytes of one READ; servers that give less at once are asked for that much from then on."""
+"""Bytes of one READ; less where the server gives less at once, see `_PieceSize`."""
+LEAST_PIECE: Final = 2**12
+SHORT_ANSWERS: Final = 8
+"""Short answers of one length in a row that are taken for the server's limit."""
+FULL_ANSWERS: Final = 64
+"""Answers in full after which more is asked for at once again."""
 AHEAD: Final = 2 * 2**20
 """Bytes asked for ahead where the host is near."""
 AHEAD_FAR: Final = 32 * 2**20
@@ -57,6 +65,8 @@ BYTES_PER_SECOND: Final = 400e6
 """What a link may be worth: the bytes ahead are this times the round trip."""
 FILES_AHEAD: Final = 64
 FOLDERS_AHEAD: Final = 16
+NAMELESS_ANSWERS: Final = 100
+"""Answers to READDIR in a row without a name, after which a folder is taken to have no end."""
 STATS_AHEAD: Final = 256
 REQUESTS_AT_ONCE: Final = 16
 """Requests sent in one packet while answers keep coming; else each when there is none to take."""
@@ -65,6 +75,11 @@ BLOCK: Final = 2**18
 CHECKS_TRIED: Final = 16
 """Files of which a host that tells checksums tells one; ProFTPD tells none of an empty file."""
 SHA256_BYTES: Final = 32
+QUOTED: Final = 200
+"""Characters of a server's own text in a message."""
+TEXT_BYTES: Final = 2**14
+CLOSING_SECONDS: Final = 1.0
+"""How long to wait for the end of a session that is no SFTP: error output may be on its way."""
 CHANNEL_WINDOW: Final = 2 * AHEAD_FAR
 CHANNEL_PACKET: Final = 2**18
 
@@ -76,7 +91,7 @@ _READ_ONLY = struct.pack(">II", 1, 0)  # SSH_FXF_READ, no attributes
 _SIZE, _OWNER, _MODE, _TIMES = 1, 2, 4, 8  # SSH_FILEXFER_ATTR_*
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteFile:
     """What the host says of a path.
 
@@ -99,8 +114,34 @@ class RemoteFile:
         return (self.size, self.mtime) == (other.size, other.mtime)
 
 
+class ProtocolError(paramiko.SSHException):
+    """The server's answer breaks the protocol."""
+
+
+class SessionRefusedError(paramiko.SSHException):
+    """The server opens no further session, as at its limit (`MaxSessions`)."""
+
+
 class NoSftpError(paramiko.SSHException):
-    """The account has no SFTP."""
+    """The server did not begin SFTP.
+
+    Attributes:
+        text: What it wrote instead.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    @property
+    def first_line(self) -> str:
+        """The first line of it, at most `QUOTED` characters."""
+        return first_line(self.text)
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a server's text that is not empty, shortened."""
+    return next((line.strip()[:QUOTED] for line in text.splitlines() if line.strip()), "")
 
 
 class Session:
@@ -114,12 +155,9 @@ class Session:
 
     def __init__(self, transport: paramiko.Transport, timeout: float, max_rate: int = 0) -> None:
         started = time.monotonic()
-        try:
-            channel = transport.open_session(
-                window_size=CHANNEL_WINDOW, max_packet_size=CHANNEL_PACKET, timeout=timeout
-            )
-        except paramiko.ChannelException as error:
-            raise NoSftpError from error
+        channel = transport.open_session(
+            window_size=CHANNEL_WINDOW, max_packet_size=CHANNEL_PACKET, timeout=timeout
+        )
         self.round_trip = time.monotonic() - started
         channel.settimeout(timeout)
         hand_over(channel)
@@ -130,6 +168,8 @@ class Session:
         # Sent with the first requests: a host takes one after the other anyway.
         self._requests = [struct.pack(">IBI", 5, CMD_INIT, VERSION)]
         self._number = 0
+        self._unanswered = 0
+        self.deadline = float("inf")
         self._most_ahead = max(PIECE, max_rate) if max_rate else AHEAD_FAR
 
     def stat(self, path: str) -> RemoteFile:
@@ -213,6 +253,7 @@ class Session:
             Its number, which its answer will have.
         """
         self._number = self._number + 1 if self._number < 2**32 - 1 else 1
+        self._unanswered += 1
         self._requests.append(_HEADER.pack(len(fields) + 5, kind, self._number) + fields)
         return self._number
 
@@ -229,44 +270,76 @@ class Session:
             self._flush()
         size = int.from_bytes(self._exactly(4), "big")
         if not 5 <= size <= 2**20:
-            raise paramiko.SFTPError(f"a packet of {size} bytes")
+            raise ProtocolError(f"unexpected SFTP answer: a packet of {size} bytes")
         packet = self._exactly(size)
+        self._unanswered -= 1
+        if self._unanswered < 0:
+            raise ProtocolError("unexpected SFTP answer: more answers than requests")
         return int.from_bytes(packet[1:5], "big"), packet[0], packet[5:]
 
     def _agree(self) -> None:
-        """Take the host's answer to our version, which comes first (draft-02, 4)."""
+        """Take the server's answer to our version, which comes first (draft-02, 4).
+
+        Raises:
+            NoSftpError: There is no SFTP, or the server writes text before it.
+        """
+        end = time.monotonic() + (self._channel.gettimeout() or 0)
+        head = memoryview(b"")
         try:
-            size = int.from_bytes(self._exactly(4), "big")
-            kind = self._exactly(size)[0] if 0 < size < 2**16 else 0
+            head = self._exactly(4)
+            size = int.from_bytes(head, "big")
+            if 5 <= size < 2**16 and self._exactly(size, end)[0] == CMD_VERSION:
+                self._agreed = True
+                return
         except TimeoutError:
-            raise
+            if not head and not self._rest and not self._channel.recv_stderr_ready():
+                raise
         except (EOFError, OSError):
             transport = self._channel.transport
-            if transport and transport.is_active():  # it is the subsystem that there is not
-                raise NoSftpError from None
-            raise
-        if kind != CMD_VERSION:
-            raise NoSftpError
-        self._agreed = True
+            if not transport or not transport.is_active():
+                raise  # the connection is lost, and not only the session
+        raise NoSftpError(self._text(bytes(head)))
+
+    def _text(self, head: bytes) -> str:
+        """Return what the server wrote in place of SFTP packets, to both of its outputs."""
+        channel, end = self._channel, time.monotonic() + CLOSING_SECONDS
+        text, errors = head + bytes(self._rest), b""
+        while len(text) + len(errors) < TEXT_BYTES:
+            if channel.recv_stderr_ready():
+                errors += channel.recv_stderr(TEXT_BYTES)
+            elif channel.recv_ready() and (more := channel.recv(TEXT_BYTES)):
+                text += more
+            elif channel.closed or time.monotonic() > end:
+                break
+            else:
+                time.sleep(0.01)
+        return (text + b"\n" + errors).decode("utf-8", "replace")
 
     def _flush(self) -> None:
         self._channel.sendall(b"".join(self._requests))
         self._requests.clear()
 
-    def _exactly(self, size: int) -> memoryview:
+    def _exactly(self, size: int, end: float = float("inf")) -> memoryview:
         rest = self._rest
         if len(rest) >= size:
             self._rest = rest[size:]
             return rest[:size]
         parts, missing = [rest], size - len(rest)
-        while missing > 0:
-            if self._requests and not self._channel.recv_ready():
-                self._flush()
-            block = self._channel.recv(CHANNEL_PACKET)
-            if not block:
-                raise EOFError
-            parts.append(memoryview(block))
-            missing -= len(block)
+        end = min(end, self.deadline)
+        try:
+            while missing > 0:
+                if self._requests and not self._channel.recv_ready():
+                    self._flush()
+                block = self._channel.recv(CHANNEL_PACKET)
+                if not block:
+                    raise EOFError  # noqa: TRY301 (as paramiko's own reading has it)
+                parts.append(memoryview(block))
+                missing -= len(block)
+                if missing > 0 and time.monotonic() > end:
+                    raise TimeoutError
+        except (OSError, EOFError):
+            self._rest = memoryview(b"".join(parts))
+            raise
         if missing < 0:
             last = parts[-1]
             parts[-1], self._rest = last[:missing], last[missing:]
@@ -278,7 +351,7 @@ class Session:
 # --- reading files ------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(slots=True)
 class _Reading:
     """A file under way.
 
@@ -286,21 +359,34 @@ class _Reading:
         file: Which.
         given: Bytes handed on.
         asked: Offset of the next byte to ask for.
-        handle: The server's, once it came.
-        came: Pieces that came and are not handed on, by offset.
-        after: What the host said of the open file when it was read.
+        handle: The server's, once it has answered.
+        pieces: Pieces that arrived in full and are not handed on, by offset.
+        unanswered: How many READs have no answer yet.
         closing: Whether all of it was asked for.
-        failed: What went wrong with it, to be told in its turn.
+        early: Whether its attributes arrived while READs were unanswered.
+        after: The attributes of the open file, which arrived after its last data.
+        failed: What went wrong with it, to be raised in its turn.
     """
 
     file: RemoteFile
     given: int = 0
     asked: int = 0
     handle: bytes | None = None
-    came: dict[int, memoryview] = field(default_factory=dict)
-    after: RemoteFile | None = None
+    pieces: dict[int, memoryview | bytearray] = field(default_factory=dict)
+    unanswered: int = 0
     closing: bool = False
+    early: bool = False
+    after: RemoteFile | None = None
     failed: Exception | None = None
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A range of a file that was asked for; `part` has its first bytes after a short answer."""
+
+    start: int
+    length: int
+    part: bytearray
 
 
 class Reader:
@@ -315,9 +401,10 @@ class Reader:
         self._session = session
         self._files = iter(files)
         self._open: deque[_Reading] = deque()
-        self._asked: dict[int, tuple[_Reading, int, int]] = {}  # number: file, offset, length
+        self._aside: _Reading | None = None
+        self._asked: dict[int, tuple[_Reading, _Piece | None]] = {}
         self._under_way = 0
-        self._piece = PIECE
+        self._size = _PieceSize()
         self._more = True
 
     def blocks(self) -> Iterator[bytes | None]:
@@ -329,7 +416,29 @@ class Reader:
         """
         self._ask()
         while self._open:
-            reading = self._open[0]
+            yield from self._blocks_of(self._open[0])
+            self._open.popleft()
+            yield None
+            self._ask()
+
+    def tail(self, file: RemoteFile, start: int) -> bytes:
+        """Read a file from a byte on to its end, between two blocks of what is read in order.
+
+        In the same session: a server may grant only one (`MaxSessions 1`).
+
+        Raises:
+            IntegrityError: The file is not as long as it was, or changed.
+            RemotePathError: The file is gone, or cannot be read.
+        """
+        self._aside = reading = self._opened(file, start)
+        try:
+            return b"".join(self._blocks_of(reading))
+        finally:
+            self._aside = None
+
+    def _blocks_of(self, reading: _Reading) -> Iterator[bytes]:
+        """Yield the blocks of a file, and check it at its end."""
+        while True:
             if reading.failed:
                 raise reading.failed
             block = self._contiguous(reading)
@@ -342,90 +451,119 @@ class Reader:
                         f"{reading.file.path}: changed on the host while it was fetched",
                         transient=True,
                     )
-                self._open.popleft()
-                yield None
-                self._ask()
+                return
             else:
                 self._answer(*self._session.receive())
 
     def _contiguous(self, reading: _Reading) -> bytes:
         """Take what can be handed on, once a block is full or nothing more comes for it."""
         offset, parts = reading.given, []
-        while offset - reading.given < BLOCK and (part := reading.came.get(offset)) is not None:
+        while offset - reading.given < BLOCK and (part := reading.pieces.get(offset)) is not None:
             parts.append(part)
             offset += len(part)
         if offset - reading.given < BLOCK and offset < reading.file.size:
             return b""
         for part in parts:
-            del reading.came[reading.given]
+            del reading.pieces[reading.given]
             reading.given += len(part)
         self._under_way -= sum(map(len, parts))
         return b"".join(parts)
 
+    def _opened(self, file: RemoteFile, start: int) -> _Reading:
+        """Ask for a handle of a file."""
+        reading = _Reading(file, start, start)
+        fields = _packed(encoded(file.path)) + _READ_ONLY
+        self._asked[self._session.send(CMD_OPEN, fields)] = (reading, None)
+        self._under_way += 1  # empty files count as well
+        return reading
+
     def _ask(self) -> None:
         """Ask for what may be asked ahead."""
-        session = self._session
-        budget = session.ahead
+        budget = self._session.ahead
         while self._more and self._under_way < budget and len(self._open) < FILES_AHEAD:
             file, start = next(self._files, (None, 0))
             if file is None:
                 self._more = False
                 break
-            reading = _Reading(file, start, start)
-            self._open.append(reading)
-            fields = _packed(encoded(file.path)) + _READ_ONLY
-            self._asked[session.send(CMD_OPEN, fields)] = (reading, -1, 0)
-            self._under_way += 1  # empty files count as well
+            self._open.append(self._opened(file, start))
+        if self._aside:
+            self._ask_for(self._aside, budget, first=True)
         for reading in self._open:
-            if reading.handle is None or reading.closing or reading.failed:
-                continue
-            first = reading is self._open[0]  # it must go on, whatever the others have taken
-            while reading.asked < reading.file.size and (
-                self._under_way < budget or (first and reading.asked - reading.given < BLOCK)
-            ):
-                length = min(self._piece, reading.file.size - reading.asked)
-                self._read(reading, reading.asked, length)
-                reading.asked += length
-                self._under_way += length
-            if reading.asked >= reading.file.size:
-                reading.closing = True
-                if not reading.file.size:
-                    self._read(reading, 0, 0)
-                fields = _packed(reading.handle)
-                self._asked[session.send(CMD_FSTAT, fields)] = (reading, -1, 0)
+            # The first must go on, whatever the others have taken.
+            self._ask_for(reading, budget, first=reading is self._open[0])
 
-    def _read(self, reading: _Reading, offset: int, length: int) -> None:
-        """Ask for a piece; for the last one with a byte more, to see that the file has grown."""
-        assert reading.handle is not None  # noqa: S101 (asked for only once it came)
+    def _ask_for(self, reading: _Reading, budget: int, *, first: bool) -> None:
+        """Ask for more of an open file."""
+        if reading.handle is None or reading.closing or reading.failed:
+            return
+        size = reading.file.size
+        while reading.asked < size and (
+            self._under_way < budget or (first and reading.asked - reading.given < BLOCK)
+        ):
+            length = min(self._size.value, size - reading.asked)
+            self._read(reading, _Piece(reading.asked, length, bytearray()))
+            reading.asked += length
+            self._under_way += length
+        if reading.asked >= size:
+            reading.closing = True
+            if not size:
+                self._read(reading, _Piece(0, 0, bytearray()))
+            self._ask_facts(reading)
+
+    def _read(self, reading: _Reading, piece: _Piece) -> None:
+        """Ask for what is missing of a piece.
+
+        The last piece is asked for with a byte more, to notice a file that has grown.
+        """
+        assert reading.handle is not None  # noqa: S101 (asked for only once it arrived)
+        offset, length = piece.start + len(piece.part), piece.length - len(piece.part)
         last = offset + length == reading.file.size
         fields = _packed(reading.handle) + _RANGE.pack(offset, length + last)
-        self._asked[self._session.send(CMD_READ, fields)] = (reading, offset, length)
+        self._asked[self._session.send(CMD_READ, fields)] = (reading, piece)
+        reading.unanswered += 1
+
+    def _ask_facts(self, reading: _Reading) -> None:
+        """Ask for the attributes of the open file, as they are after the READs before."""
+        assert reading.handle is not None  # noqa: S101 (asked for only once it arrived)
+        number = self._session.send(CMD_FSTAT, _packed(reading.handle))
+        self._asked[number] = (reading, None)
 
     def _answer(self, number: int, kind: int, body: memoryview) -> None:
-        reading, offset, length = self._asked.pop(number, (None, 0, 0))
+        reading, piece = self._asked.pop(number, (None, None))
         if reading is None or reading.failed:  # of a CLOSE, or of no use any more
             return
         try:
-            self._take(reading, offset, length, kind, body)
+            if piece is not None:
+                self._take_data(reading, piece, kind, body)
+            else:
+                self._take(reading, kind, body)
         except (OSError, LighterageError) as error:
             reading.failed = error
 
-    def _take(
-        self, reading: _Reading, offset: int, length: int, kind: int, body: memoryview
-    ) -> None:
-        file = reading.file
+    def _take(self, reading: _Reading, kind: int, body: memoryview) -> None:
+        """Take the answer to OPEN or FSTAT."""
         if kind == CMD_HANDLE:
             reading.handle = bytes(_string(body))
             self._under_way -= 1
             self._ask()
-        elif kind == CMD_ATTRS:
-            _, reading.after = _attributes(file.path, body)
-            if reading.handle is not None:
+        elif kind == CMD_ATTRS and reading.handle is not None:
+            # Attributes that arrive before the last data are too early: they are asked for again.
+            reading.early = bool(reading.unanswered)
+            if not reading.early:
+                _, reading.after = _attributes(reading.file.path, body)
                 self._session.send(CMD_CLOSE, _packed(reading.handle))
-        elif kind == CMD_DATA:
+        else:
+            raise _error(reading.file.path, kind, body)
+
+    def _take_data(self, reading: _Reading, piece: _Piece, kind: int, body: memoryview) -> None:
+        """Take the answer to a READ; one that is short is normal (draft-02, 6.4)."""
+        file = reading.file
+        reading.unanswered -= 1
+        offset, length = piece.start + len(piece.part), piece.length - len(piece.part)
+        if kind == CMD_DATA:
             data = _string(body)
             if not data:
-                raise paramiko.SFTPError("an answer without data")
+                raise ProtocolError("unexpected SFTP answer: data of no bytes")
             if offset + len(data) > file.size:
                 raise IntegrityError(
                     f"{file.path}: the host sends more than its size of {file.size} bytes: it is "
@@ -433,11 +571,16 @@ class Reader:
                     transient=True,
                 )
             if len(data) > length:
-                raise paramiko.SFTPError(f"{len(data)} bytes, asked for {length}")
-            reading.came[offset] = data
-            if len(data) < length:  # allowed, also before the end
-                self._piece = min(self._piece, len(data))
-                self._read(reading, offset + len(data), length - len(data))
+                raise ProtocolError(f"unexpected SFTP answer: {len(data)} bytes of {length}")
+            self._size.learn(length, len(data))
+            if len(data) == piece.length:
+                reading.pieces[piece.start] = data
+            else:
+                piece.part += data
+                if len(data) < length:
+                    self._read(reading, piece)
+                else:
+                    reading.pieces[piece.start] = piece.part
         elif kind == CMD_STATUS and _status(body)[0] == SFTP_EOF:
             if offset < file.size:
                 raise IntegrityError(
@@ -447,52 +590,231 @@ class Reader:
                 )
         else:
             raise _error(file.path, kind, body)
+        if reading.early and not reading.unanswered:
+            reading.early = False
+            self._ask_facts(reading)
+
+
+class _PieceSize:
+    """How many bytes to ask for in one READ: what the server gives at once.
+
+    One short answer says nothing. Several of one length in a row are the server's own limit.
+
+    Attributes:
+        value: The bytes of one READ.
+    """
+
+    def __init__(self) -> None:
+        self.value = PIECE
+        self._short = 0  # the length of the last short answer, and how many in a row had it
+        self._same = 0
+        self._full = 0
+
+    def learn(self, asked: int, given: int) -> None:
+        """Note an answer."""
+        if given < asked:
+            self._same = self._same + 1 if given == self._short else 1
+            self._short, self._full = given, 0
+            if self._same >= SHORT_ANSWERS:
+                # Of a tiny limit a multiple: the rest is asked for again, and many are under way.
+                self.value = min(PIECE, max(given, LEAST_PIECE // given * given))
+            return
+        if asked > self._short:
+            self._same = 0
+        if asked >= self.value:
+            self._full += 1
+            if self._full >= FULL_ANSWERS:
+                self.value, self._full = min(PIECE, 2 * self.value), 0
 
 
 # --- listing ------------------------------------------------------------------------------
 
 
-def listing(
-    session: Session, top: str, max_depth: int, *, deep: bool = True
-) -> Iterator[tuple[str, RemoteFile]]:
-    """Yield what lies in a folder: its path relative to it, as the host gives it, and facts.
+class ListingLimitError(RemotePathError):
+    """A listing has more names or answers than it may."""
 
-    Links are not followed. With `deep`, what lies in its folders comes as well: many are asked
-    ahead at once.
 
-    Raises:
-        RemotePathError: Part of it cannot be read, or it is too deep.
+class Bounds:
+    """What the listings of a run, or of one glob, may take together, of names and of time.
+
+    A server can answer for ever without an end of names, and keep each answer in time.
+
+    Args:
+        names: How many files and links at most, and as many folders.
+        seconds: How long at most without a new name or a folder's end. All of it may take ten
+            times as long, and as long again for each hundred names.
     """
-    waiting: deque[tuple[str, str, int]] = deque([(top.rstrip("/") or "/", "", 0)])
-    asked: dict[int, tuple[str, str, int, bytes | None]] = {}
-    while waiting or asked:
-        while waiting and len(asked) < FOLDERS_AHEAD:
-            folder, below, depth = waiting.popleft()
-            if depth > max_depth:
-                raise RemotePathError(f"{folder}: more than {max_depth} folders deep")
-            number = session.send(CMD_OPENDIR, _packed(encoded(folder)))
-            asked[number] = (folder, below, depth, None)
-        number, kind, body = session.receive()
-        if number not in asked:
-            continue  # of a CLOSE, or behind the end of a folder
-        folder, below, depth, handle = asked.pop(number)
-        if kind == CMD_HANDLE:
-            handle = bytes(_string(body))
-        elif kind == CMD_NAME and handle is not None:
-            for name, file in _names(folder, body):
-                if file.folder and deep:
-                    waiting.append((file.path, f"{below}{name}/", depth + 1))
-                yield below + name, file
-        elif kind == CMD_STATUS and handle is not None and _status(body)[0] == SFTP_EOF:
-            asked = {number: what for number, what in asked.items() if what[3] != handle}
-            session.send(CMD_CLOSE, _packed(handle))
-            continue
+
+    def __init__(self, names: int, seconds: float) -> None:
+        self._names = names
+        self._seconds = seconds
+        self._files = self._folders = 0
+        self._start = time.monotonic()
+        self.deadline = self._start + seconds
+
+    def count(self, folder: str, file: RemoteFile) -> None:
+        """Count a name.
+
+        Raises:
+            ListingLimitError: These are too many.
+        """
+        if file.folder:
+            self._folders += 1
         else:
-            raise _error(folder, kind, body)
-        # One more ahead: mostly a first answer has all the names, and a second one says so.
-        for _ in range(2 if kind == CMD_HANDLE else 1):
-            number = session.send(CMD_READDIR, _packed(handle))
-            asked[number] = (folder, below, depth, handle)
+            self._files += 1
+        if max(self._files, self._folders) > self._names:
+            raise ListingLimitError(
+                f"{folder}: the listing has more than {self._names} names: set max_members higher "
+                "if that is right"
+            )
+
+    def progress(self) -> None:
+        """Note that the listing goes forward."""
+        most = self._seconds * (10 + (self._files + self._folders) / 100)
+        self.deadline = min(time.monotonic() + self._seconds, self._start + most)
+
+    def late(self, folder: str) -> NetworkError:
+        """Give the error of a listing that takes too long."""
+        return NetworkError(
+            f"{folder}: listing timed out: {self._files + self._folders} names in "
+            f"{time.monotonic() - self._start:.0f} s; set timeout higher if the host is that slow",
+            transient=True,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Folder:
+    """A folder being listed.
+
+    Attributes:
+        path: On the host.
+        below: Relative to the top, with a slash at its end.
+        depth: How many folders it is below the top.
+        handle: The server's, once it has answered.
+        nameless: How many answers in a row had no name.
+    """
+
+    path: str
+    below: str = ""
+    depth: int = 0
+    handle: bytes | None = None
+    nameless: int = 0
+
+
+class Lister:
+    """Lists a folder and the folders in it, many at once. Links are not followed.
+
+    Args:
+        session: Used by nobody else meanwhile.
+        top: The folder.
+        max_depth: How many folders below folders to list; 0 lists only `top`.
+        bounds: How many names and how much time it may take.
+        on_fault: Called with each path below `top` that is left out, whether it is a folder, and
+            why.
+    """
+
+    def __init__(
+        self, session: Session, top: str, max_depth: int, bounds: Bounds, on_fault: OnFault
+    ) -> None:
+        self._session = session
+        self._max_depth = max_depth
+        self._bounds = bounds
+        self._on_fault = on_fault
+        self._waiting = deque([_Folder(top.rstrip("/") or "/")])
+        self._asked: dict[int, _Folder] = {}
+
+    def entries(self) -> Iterator[tuple[str, RemoteFile]]:
+        """Yield each name in it: its path relative to the top, and its attributes.
+
+        Raises:
+            RemotePathError: `top` cannot be read, or there are too many names.
+            NetworkError: It takes too long.
+        """
+        self._bounds.progress()
+        while self._waiting or self._asked:
+            while self._waiting and len(self._asked) < FOLDERS_AHEAD:
+                folder = self._waiting.popleft()
+                fields = _packed(encoded(folder.path))
+                self._asked[self._session.send(CMD_OPENDIR, fields)] = folder
+            number, kind, body = self._receive()
+            if number not in self._asked:
+                continue  # of a CLOSE, or after the end of a folder
+            folder = self._asked.pop(number)
+            if kind == CMD_HANDLE and folder.handle is None:
+                folder.handle = bytes(_string(body))
+                # Mostly the first answer has all the names, and the second one says so.
+                self._ask_names(folder)
+                self._ask_names(folder)
+            elif kind == CMD_NAME and folder.handle is not None:
+                yield from self._take_names(folder, body)
+            elif kind == CMD_STATUS and folder.handle is not None and _status(body)[0] == SFTP_EOF:
+                self._end(folder)
+            else:
+                self._end(folder, _error(folder.path, kind, body))
+
+    def _receive(self) -> tuple[int, int, memoryview]:
+        session, bounds = self._session, self._bounds
+        session.deadline = bounds.deadline
+        try:
+            answer = session.receive()
+            late = time.monotonic() > bounds.deadline
+        except TimeoutError:
+            late = True
+        finally:
+            session.deadline = float("inf")
+        if late:
+            raise bounds.late(next(iter(self._asked.values())).path)
+        return answer
+
+    def _ask_names(self, folder: _Folder) -> None:
+        assert folder.handle is not None  # noqa: S101 (asked for only once it arrived)
+        self._asked[self._session.send(CMD_READDIR, _packed(folder.handle))] = folder
+
+    def _take_names(self, folder: _Folder, body: memoryview) -> Iterator[tuple[str, RemoteFile]]:
+        folder.nameless += 1
+        for name, file in _names(folder.path, body):
+            folder.nameless = 0
+            self._bounds.count(folder.path, file)
+            if problem := _problem(folder.below, name):
+                error = RemotePathError(f"{file.path}: the name {name!r} {problem}")
+                self._on_fault(file.path, file.folder, error)
+                continue
+            if file.folder and self._max_depth:
+                self._wait_for(_Folder(file.path, f"{folder.below}{name}/", folder.depth + 1))
+            yield folder.below + name, file
+        if folder.nameless > NAMELESS_ANSWERS:
+            text = f"the listing has no end: {folder.nameless} answers in a row without a name"
+            self._end(folder, ListingLimitError(f"{folder.path}: {text}"))
+            return
+        if not folder.nameless:
+            self._bounds.progress()
+        self._ask_names(folder)
+
+    def _wait_for(self, folder: _Folder) -> None:
+        """Have a folder listed in its turn."""
+        if folder.depth <= self._max_depth:
+            self._waiting.append(folder)
+            return
+        error = RemotePathError(f"{folder.path}: more than {self._max_depth} folders deep")
+        self._on_fault(folder.path, True, error)
+
+    def _end(self, folder: _Folder, fault: Exception | None = None) -> None:
+        """Close a folder, at its end or because of a fault of its own."""
+        if fault is not None:
+            if not folder.depth or not isinstance(fault, OSError | RemotePathError):
+                raise fault
+            self._on_fault(folder.path, True, fault)
+        self._bounds.progress()
+        if folder.handle is not None:
+            self._session.send(CMD_CLOSE, _packed(folder.handle))
+        self._asked = {n: other for n, other in self._asked.items() if other is not folder}
+
+
+def _problem(below: str, name: str) -> str:
+    """Say why a name of a listing cannot be used, or nothing."""
+    if not name:
+        return "is empty"
+    return "has a slash" if "/" in name else names.problem(below + name)
 
 
 def _names(folder: str, body: memoryview) -> Iterator[tuple[str, RemoteFile]]:
@@ -523,7 +845,7 @@ def _packed(text: bytes) -> bytes:
 def _string(body: memoryview) -> memoryview:
     size = int.from_bytes(body[:4], "big")
     if len(body) < 4 + size:
-        raise paramiko.SFTPError("an answer that ends early")
+        raise ProtocolError("unexpected SFTP answer: it ends early")
     return body[4 : 4 + size]
 
 
@@ -535,12 +857,12 @@ def _digest(body: memoryview) -> bytes:
         body = body[4 + len(texts[-1]) :]
         if texts[-1] == b"sha256":
             return bytes(body)
-    raise paramiko.SFTPError(f"a checksum of kind {texts}")
+    raise ProtocolError(f"unexpected SFTP answer: a checksum of kind {texts}")
 
 
 def _status(body: memoryview) -> tuple[int, str]:
     code, text = int.from_bytes(body[:4], "big"), ""
-    with contextlib.suppress(paramiko.SFTPError):
+    with contextlib.suppress(ProtocolError):
         text = bytes(_string(body[4:])).decode(errors="replace")
     return code, text
 
@@ -562,7 +884,7 @@ def _attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
         for _ in range(2 * pairs):
             used += 4 + len(_string(body[used:]))
     if used > len(body):
-        raise paramiko.SFTPError("attributes that end early")
+        raise ProtocolError("unexpected SFTP answer: attributes end early")
     return used, _remote_file(path, size, mtime, mode)
 
 
@@ -575,7 +897,7 @@ def _remote_file(path: str, size: int, mtime: int, mode: int) -> RemoteFile:
 def _error(path: str, kind: int, body: memoryview) -> Exception:
     """Turn an answer that is not the one hoped for into the error that it stands for."""
     if kind != CMD_STATUS:
-        return paramiko.SFTPError(f"an answer of kind {kind}")
+        return ProtocolError(f"unexpected SFTP answer: of kind {kind}")
     code, text = _status(body)
     if code == SFTP_NO_SUCH_FILE:
         return FileNotFoundError(text or path)
