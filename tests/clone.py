@@ -25,7 +25,7 @@ from tasks.engine.manifest import File, Manifest, Source
 from tasks.engine.plan import Item, Plan
 from tasks.engine.ssh.sftp import RemoteFile
 
-PLAN = Plan([Item(RemoteFile("a.zip", 5, 0), pathlib.PurePosixPath("a.zip"), True)])
+PLAN = Plan([Item(RemoteFile("a.zip", 5, 0), "a.zip", True)])
 
 def run(fetch):
     wanted = str(fetch.settings.remote_file_path)

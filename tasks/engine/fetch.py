@@ -101,7 +101,7 @@ class Fetch:
                 raise RemotePathError(f"{source.path}: is a directory: task 3 takes those")
             if source.special:
                 raise RemotePathError(f"{source.path}: is neither a file nor a directory")
-            items.append(Item(source, folder / _name(source.path), packed=True))
+            items.append(Item(source, str(folder / _name(source.path)), packed=True))
         return self._land(run, items, None)
 
     def tree(
@@ -132,25 +132,27 @@ class Fetch:
             unpacked = names.matches(path, [archives]) and not run.excludes(path)
             return unpacked and not run.wants(path)
 
-        sources = list(self._sources(run, lambda name: packed(PurePosixPath(name)), folders=True))
-        for top, folder in sources:
-            found = run.listed(top, alone=len(sources) == 1)
+        for top, folder in self._sources(
+            run, lambda name: packed(PurePosixPath(name)), folders=True
+        ):
+            found = run.listed(top, alone=not folder.name)
             if not there.isdisjoint(file.path for file in found.files.values()):
                 raise ConfigError(f"remote_file_path: {top.path} is part of another path of it")
             there.update(file.path for file in found.files.values())
             run.special += found.special
             for fault in found.faults:
-                path = PurePosixPath(fault.path.removeprefix(top.path).lstrip("/"))
-                if fault.folder or run.wants(folder / path) or packed(folder / path):
+                path = folder / fault.path.removeprefix(top.path).lstrip("/")
+                if fault.folder or run.wants(path) or packed(path):
                     run.leave_out(fault)
                 else:
                     run.skipped += 1
             for below, source in found.files.items():
                 path = folder / below
                 if run.wants(path) or packed(path):
-                    items.append(Item(source, path, packed=not run.wants(path)))
+                    items.append(Item(source, str(path), packed=not run.wants(path)))
                 else:
                     run.skipped += 1
+            del found  # of many files much memory
         if not items and run.failed:
             raise run.failed[0].error
         if not items:
@@ -370,16 +372,16 @@ class _Run:
         left, tries = deque(plan.fetched), Counter[PurePosixPath]()
         while left:
             try:
-                ends = {item.path: _end_first(item) for item in left}
+                ends = {item.source.path: ends for item in left if (ends := _end_first(item))}
                 wanted = [
                     (item.source, start)
                     for item in left
-                    for start in (*ends[item.path], self._begun(item))
+                    for start in (*ends.get(item.source.path, []), self._begun(item))
                 ]
                 streams = self.host.files(wanted, on_bytes)
                 while left:
                     item = left[0]
-                    end = [b"".join(next(streams)) for _ in ends[item.path]]
+                    end = [b"".join(next(streams)) for _ in ends.get(item.source.path, [])]
                     self._bring(item, next(streams), b"".join(end))
                     left.popleft()
             except _OWN_FAULTS as error:
@@ -472,7 +474,7 @@ class _Run:
         sha256 = tee.digest.hexdigest()
         self._note(item, sha256)
         if self._settings.keep_archive:
-            self._place.archived(File(str(item.path), source.size, sha256, source.path))
+            self._place.archived(File(item.place, source.size, sha256, source.path))
 
     def _members(
         self, members: Iterator[limits.Member | None], folder: PurePosixPath, origin: str

@@ -74,15 +74,17 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write it into `folder`: JSON, a line for each file, as there may be many."""
-        lines = []
-        for key, value in {"schema": SCHEMA, **vars(self)}.items():
-            if isinstance(value, list):
-                items = ",\n    ".join(_json(vars(item)) for item in value)
-                lines.append(f"{_json(key)}: [\n    {items}\n  ]" if items else f"{_json(key)}: []")
-            else:
-                lines.append(f"{_json(key)}: {_json(value)}")
-        text = "{\n  " + ",\n  ".join(lines) + "\n}\n"
-        (folder / NAME).write_text(text, encoding="utf-8")
+        with (folder / NAME).open("w", encoding="utf-8") as file:
+            file.write(f'{{\n  "schema": {_json(SCHEMA)}')
+            for key, value in vars(self).items():
+                file.write(f",\n  {_json(key)}: ")
+                if not isinstance(value, list) or not value:
+                    file.write(_json(value))
+                    continue
+                for number, item in enumerate(value):
+                    file.write((",\n    " if number else "[\n    ") + _json(vars(item)))
+                file.write("\n  ]")
+            file.write("\n}\n")
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from itertools import filterfalse
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path, PurePosixPath
+    from pathlib import Path
 
     from tasks.engine.manifest import File, Kept, Manifest
     from tasks.engine.ssh.sftp import RemoteFile
@@ -21,14 +22,19 @@ class Item:
 
     Attributes:
         source: Which.
-        path: Where it lands, relative to the target; for an archive, where it is kept, and in
+        place: Where it lands, relative to the target; for an archive, where it is kept, and in
             whose folder its members land.
         packed: Whether it is an archive.
     """
 
     source: RemoteFile
-    path: PurePosixPath
+    place: str
     packed: bool
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Its place as a path, which takes too much memory to be held for each of many items."""
+        return PurePosixPath(self.place)
 
 
 @dataclass
@@ -50,7 +56,7 @@ class Plan:
     @property
     def fetched(self) -> list[Item]:
         """What is to be brought, in the order of the names."""
-        return sorted([*self.added, *self.changed], key=lambda item: item.path)
+        return sorted([*self.added, *self.changed], key=lambda item: item.place.split("/"))
 
     def hide(self, paths: Iterable[str]) -> None:
         """Keep what lies at or below paths that the host does not show: it may be there still."""
@@ -116,10 +122,10 @@ def compare(
 
 def _in_place(item: Item, kept: Kept) -> bool:
     """Whether what came from a source lies where it would land now."""
-    path = str(item.path)
-    folder = path.removesuffix(item.path.name) if item.packed else path
-    return all(archive.path == path for archive in kept.archives) and all(
-        file.path.startswith(folder) for file in kept.files
+    folder = item.place.rpartition("/")[0] + "/" if "/" in item.place else ""
+    start = folder if item.packed else item.place
+    return all(archive.path == item.place for archive in kept.archives) and all(
+        file.path.startswith(start) for file in kept.files
     )
 
 

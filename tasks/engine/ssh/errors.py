@@ -87,7 +87,7 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
         return _of_session(where, error)
     if isinstance(error, sftp.SessionRefusedError):
         return NetworkError(
-            f"{where}: the server refuses a session: {reason}; it must allow at least one on a "
+            f"{where}: the server refuses a session for SFTP: {reason}; it must allow one on each "
             "connection (MaxSessions in sshd_config)"
         )
     if isinstance(error, paramiko.AuthenticationException):

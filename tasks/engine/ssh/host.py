@@ -346,9 +346,12 @@ class Host:
 
     def _told_beside(self, paths: list[str], there: Container[str] | None) -> dict[str, str]:
         """Read the checksums that lie beside the data: NAME.sha256, and SHA256SUMS."""
-        candidates = [place for path in paths for place in checksums.beside(path)]
-        if there is not None:
-            candidates = [place for place in candidates if place in there]
+        candidates = [
+            place
+            for path in paths
+            for place in checksums.beside(path)
+            if there is None or place in there
+        ]
         facts = self._session().stats(list(dict.fromkeys(candidates)))
         sidecars = [
             file
@@ -361,7 +364,7 @@ class Host:
             alone = place.name.removesuffix(checksums.SUFFIX) if place.suffix else ""
             (own if alone else found).update(checksums.parse(text, place.parent, alone))
         told = {**found, **own}
-        by_path = {path: told.get(str(PurePosixPath(path))) for path in paths}
+        by_path = {path: told.get(str(PurePosixPath(path))) for path in paths if told}
         return {path: digest for path, digest in by_path.items() if digest}
 
     def _texts(self, files: Iterable[RemoteFile]) -> Iterator[tuple[PurePosixPath, str]]:
