@@ -80,6 +80,7 @@ QUOTED: Final = 200
 TEXT_BYTES: Final = 2**14
 CLOSING_SECONDS: Final = 1.0
 """How long to wait for the end of a session that is no SFTP: error output may be on its way."""
+REFUSALS: Final = 10
 CHANNEL_WINDOW: Final = 2 * AHEAD_FAR
 CHANNEL_PACKET: Final = 2**18
 
@@ -301,19 +302,30 @@ class Session:
         raise NoSftpError(self._text(bytes(head)))
 
     def _text(self, head: bytes) -> str:
-        """Return what the server wrote in place of SFTP packets, to both of its outputs."""
-        channel, end = self._channel, time.monotonic() + CLOSING_SECONDS
-        text, errors = head + bytes(self._rest), b""
-        while len(text) + len(errors) < TEXT_BYTES:
-            if channel.recv_stderr_ready():
-                errors += channel.recv_stderr(TEXT_BYTES)
-            elif channel.recv_ready() and (more := channel.recv(TEXT_BYTES)):
-                text += more
-            elif channel.closed or time.monotonic() > end:
+        """Return what the server wrote in place of SFTP packets."""
+        text = _written(self._channel, head + bytes(self._rest))
+        if not text.strip():
+            # OpenSSH sends no error output of a subsystem, as that a password has expired.
+            self._channel.close()
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                text = self._command_text()
+        return text.decode("utf-8", "replace")
+
+    def _command_text(self) -> bytes:
+        """Return what the server writes when a command is run that does nothing."""
+        transport = self._channel.get_transport()
+        for tries in range(REFUSALS, -1, -1):
+            try:
+                channel = transport.open_session(timeout=CLOSING_SECONDS)
                 break
-            else:
-                time.sleep(0.01)
-        return (text + b"\n" + errors).decode("utf-8", "replace")
+            except paramiko.ChannelException:  # with MaxSessions 1, while the first still counts
+                if not tries:
+                    raise
+                time.sleep(CLOSING_SECONDS / REFUSALS)
+        with contextlib.closing(channel):
+            channel.settimeout(CLOSING_SECONDS)
+            channel.exec_command("exit")
+            return _written(channel, b"")
 
     def _flush(self) -> None:
         self._channel.sendall(b"".join(self._requests))
@@ -346,6 +358,22 @@ class Session:
         else:
             self._rest = memoryview(b"")
         return memoryview(b"".join(parts))
+
+
+def _written(channel: paramiko.Channel, output: bytes) -> bytes:
+    """Return `output` and what else arrives on a channel, its error output last."""
+    errors, end = b"", time.monotonic() + CLOSING_SECONDS
+    while len(output) + len(errors) < TEXT_BYTES and time.monotonic() < end:
+        closed = channel.closed  # first: what it is asked for below arrives before that
+        if channel.recv_stderr_ready():
+            errors += channel.recv_stderr(TEXT_BYTES)
+        elif channel.recv_ready() and (more := channel.recv(TEXT_BYTES)):
+            output += more
+        elif closed:
+            break
+        else:
+            time.sleep(0.01)
+    return output + b"\n" + errors
 
 
 # --- reading files ------------------------------------------------------------------------
