@@ -42,7 +42,7 @@ class Sums:
         self._end = float("inf")
         self.beside = beside
         self.asked: dict[str, str] = {}
-        self._cut: NetworkError | None = None
+        self._cut: Exception | None = None
         self._refused = False  # the server grants no session beside SFTP
         self._reason = ""
         self._thread = threading.Thread()
@@ -66,7 +66,7 @@ class Sums:
                 self.asked.update(found)
         except SessionRefusedError as error:
             self._refused, self._reason = True, f"the server refuses a second session: {error}"
-        except NetworkError as error:
+        except Exception as error:  # noqa: BLE001 (raised again in the main thread)
             self._cut = error
 
     def _computed(self, command: str, batch: dict[str, str]) -> dict[str, str]:
@@ -90,7 +90,8 @@ class Sums:
         Raises:
             AuthError: The host does not take us back after a cut.
         """
-        if self._cut:  # while there was more to come, and somebody connected again
+        # Cut while there was more to come, and somebody connected again.
+        if isinstance(self._cut, NetworkError):
             self._start()
         most = self._settings.max_tries
         for tries in range(1, most + 1):
