@@ -35,6 +35,8 @@ def run(fetch):
     if wanted == "nothing":
         return None
     if hasattr(errors, wanted):
+        with open("raised", "a") as log:
+            print(wanted, file=log, flush=True)
         raise getattr(errors, wanted)("as it was asked")
     if wanted in {"sleep", "block"}:
         wait_in_staging(fetch, wanted)

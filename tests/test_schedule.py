@@ -219,7 +219,7 @@ def test_task_that_takes_its_time_to_end_is_waited_for(
 
 def test_failing_task_is_told_and_runs_again(folder: Path, services: list[Service]) -> None:
     services.append(service := Service(folder, "NetworkError"))
-    time.sleep(4)
+    service.wait_for("raised", 3 * "NetworkError\n")  # the second has been logged by then
     assert service.healthy()
     log = service.end()
     assert log.count("WARNING tasks.schedule: task 9 ended with exit code 5") >= 2
