@@ -44,7 +44,9 @@ log = logging.getLogger("tasks")
 PREFIX = "task_"
 TASK = "task"
 """The kind of a failure that is a task module's own."""
-OURS = ("tasks", "tasks/__main__.py", "tasks/schedule.py", "tasks/settings.py")
+OURS = (
+    "tasks", "tasks/__main__.py", "tasks/env_file.py", "tasks/schedule.py", "tasks/settings.py",
+)  # fmt: skip
 VERBS = {
     "config": "print the settings of a task, and where each came from: config N",
     "schedule": "run the tasks by their schedule, until a signal; each run gets the options, and\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +94,35 @@ def test_the_sample_hosts_key_replaces_its_old_one_and_no_other(project: Project
     ]
     envfiles.forget_sample_host(project, "[sample-host]:2222")
     assert known.read_text(encoding="utf-8") == "data.example ssh-ed25519 AAAA\n"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_the_sample_hosts_key_is_added_once_no_task_writes_known_hosts(
+    project: Project, *, replaced: bool
+) -> None:
+    """A task appends a new host's key under a lock on the file; make replaces the file."""
+    known = envfiles.known_hosts(project)
+    known.write_text("", encoding="utf-8")
+    trust = threading.Thread(
+        target=envfiles.trust_sample_host, args=(project, "[sample-host]:2222", "ssh-ed25519 BBBB")
+    )
+    with known.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        trust.start()
+        trust.join(0.2)
+        assert trust.is_alive()
+        if replaced:  # by another make
+            other = known.with_name("other")
+            other.write_text("other.example ssh-ed25519 CCCC\n", encoding="utf-8")
+            other.replace(known)
+        else:
+            file.write("data.example ssh-ed25519 AAAA\n")
+    trust.join()
+    lines = known.read_text(encoding="utf-8").splitlines()
+    assert lines == [
+        "other.example ssh-ed25519 CCCC" if replaced else "data.example ssh-ed25519 AAAA",
+        "[sample-host]:2222 ssh-ed25519 BBBB lighterage-sample-host",
+    ]
 
 
 # --- variants -------------------------------------------------------------------------------

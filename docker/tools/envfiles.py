@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import fcntl
 import hashlib
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engine import Engine
@@ -148,11 +151,24 @@ def known_hosts(project: Project) -> Path:
 
 def add_known_hosts(project: Project, lines: Iterable[str]) -> int:
     """Append lines that are not there yet; returns how many were added."""
-    have = known_lines(project)
-    new = [line for line in dict.fromkeys(lines) if line not in have]
-    if new:
-        _write_known_hosts(project, [*have, *new])
+    with _locked_known_hosts(project):
+        have = known_lines(project)
+        new = [line for line in dict.fromkeys(lines) if line not in have]
+        if new:
+            _write_known_hosts(project, [*have, *new])
     return len(new)
+
+
+@contextlib.contextmanager
+def _locked_known_hosts(project: Project) -> Iterator[None]:
+    """Hold the lock that tasks take on known_hosts before they append a new host's key."""
+    path = known_hosts(project)
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield
+                return  # else it was replaced before the lock was ours
 
 
 def known_lines(project: Project) -> list[str]:
@@ -177,17 +193,19 @@ def trust_sample_host(project: Project, address: str, public_key: str) -> None:
         public_key: type and base64 key; a comment after them is dropped.
     """
     entry = f"{address} {' '.join(public_key.split()[:2])} {SAMPLE_COMMENT}"
-    have = known_lines(project)
-    if entry not in have:
-        _write_known_hosts(project, [*_without_sample_host(have, address), entry])
+    with _locked_known_hosts(project):
+        have = known_lines(project)
+        if entry not in have:
+            _write_known_hosts(project, [*_without_sample_host(have, address), entry])
 
 
 def forget_sample_host(project: Project, address: str) -> None:
     """Drop the sample host's line for `address`: another server may get that port."""
-    have = known_lines(project)
-    kept = _without_sample_host(have, address)
-    if kept != have:
-        _write_known_hosts(project, kept)
+    with _locked_known_hosts(project):
+        have = known_lines(project)
+        kept = _without_sample_host(have, address)
+        if kept != have:
+            _write_known_hosts(project, kept)
 
 
 def _without_sample_host(lines: list[str], address: str) -> list[str]:
