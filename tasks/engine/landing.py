@@ -86,7 +86,7 @@ class Landing:
         self._lock = Lock(target)
         self._names = Names()
         self._files: list[File] = []
-        self._paths: dict[str, list[PurePosixPath]] = {}  # what came from each remote file
+        self._paths: dict[str, list[str]] = {}  # what came from each remote file
         self._archives: list[File] = []
         self._in_parts: dict[PurePosixPath, str] = {}  # identities of archives not in staging yet
         self._old_paths: set[str] = set()  # of what was kept
@@ -150,6 +150,10 @@ class Landing:
         self._names = Names()
         self._names.add(PurePosixPath(MANIFEST_NAME), "Lighterage")
 
+    def _take(self, path: str, source: str) -> None:
+        self._names.add(path, source)
+        self._paths.setdefault(source, []).append(path)
+
     # --- what was published before ----------------------------------------------------------
 
     def verify(self, file: File, content: bool) -> File | None:
@@ -170,10 +174,8 @@ class Landing:
         self.written()
         for files, kept_files in ((kept.files, self._files), (kept.archives, self._archives)):
             for file in files:
-                path = PurePosixPath(file.path)
-                self._names.add(path, file.source)
-                self._paths.setdefault(file.source, []).append(path)
-                with writing(self.target / path):
+                self._take(file.path, file.source)
+                with writing(f"{self.target}/{file.path}"):
                     self._keep(file)
                 self._old_paths.add(file.path)
                 kept_files.append(file)
@@ -231,9 +233,9 @@ class Landing:
         """Forget what came from a remote file so far, as if it had never been asked for."""
         self.written()
         for path in self._paths.pop(source, []):
-            self._old_paths.discard(str(path))
+            self._old_paths.discard(path)
             (self.staging / path).unlink(missing_ok=True)
-            if identity := self._in_parts.pop(path, None):
+            if identity := self._in_parts.pop(PurePosixPath(path), None):
                 self._partials.remove(identity)
         self._files = [file for file in self._files if file.source != source]
         self._archives = [file for file in self._archives if file.source != source]
@@ -254,8 +256,7 @@ class Landing:
             ArchiveError: The name collides with another's.
             LocalError: It, or one before it, cannot be written.
         """
-        self._names.add(path, source)
-        self._paths.setdefault(source, []).append(path)
+        self._take(str(path), source)
         writer = self._behind()
         new = _NewFile(self.staging / path, self.target / path)
         last = b""
@@ -306,8 +307,7 @@ class Landing:
             source: The remote file.
             identity: See `Partials`.
         """
-        self._names.add(path, source)
-        self._paths.setdefault(source, []).append(path)
+        self._take(str(path), source)
         self._in_parts[path] = identity
         with self._partials.open(identity, self.target / path) as file:
             yield file

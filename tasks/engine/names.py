@@ -112,29 +112,36 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self._files: dict[str, tuple[PurePosixPath, str]] = {}
-        self._folders: dict[str, tuple[PurePosixPath, str]] = {}
+        # By the folded name. Texts, not paths: there may be 100,000, and most fold to themselves.
+        self._files: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+        self._origins: dict[str, str] = {}
 
-    def add(self, path: PurePosixPath, origin: str) -> None:
+    def add(self, path: PurePosixPath | str, origin: str) -> None:
         """Take the name of a file, with its folders.
 
         Raises:
             ArchiveError: It, or a name that means the same, is taken.
         """
-        key = _folded(path)
+        text = str(path)
+        key = _folded(text)
         if other := self._files.get(key) or self._folders.get(key):
-            raise ArchiveError(_collision(path, path, origin, *other))
-        for parent in path.parents[:-1]:
-            folder = _folded(parent)
-            other = self._files.get(folder) or self._folders.setdefault(folder, (parent, origin))
-            if other[0] != parent or folder in self._files:
-                raise ArchiveError(_collision(path, parent, origin, *other))
-        self._files[key] = path, origin
+            raise ArchiveError(_collision(text, text, origin, other, self._origins[key]))
+        folder = text
+        while folder := folder.rpartition("/")[0]:
+            above = _folded(folder)
+            other = self._files.get(above) or self._folders.get(above)
+            if other == folder and above not in self._files:
+                break  # and so are those above it
+            if other:
+                raise ArchiveError(_collision(text, folder, origin, other, self._origins[above]))
+            self._folders[above] = folder
+            self._origins[above] = origin
+        self._files[key] = text
+        self._origins[key] = origin
 
 
-def _collision(
-    path: PurePosixPath, taken: PurePosixPath, origin: str, other: PurePosixPath, other_origin: str
-) -> str:
+def _collision(path: str, taken: str, origin: str, other: str, other_origin: str) -> str:
     """Say which two names collide, and of which two sources they are.
 
     Args:
@@ -145,18 +152,18 @@ def _collision(
         other_origin: Its source.
     """
     mine, theirs = _described(taken, other), _described(other, taken)
-    subject = mine if path == taken else f"{str(path)!r}: its folder {mine}"
+    subject = mine if path == taken else f"{path!r}: its folder {mine}"
     where = "of the same source" if origin == other_origin else f"of {other_origin}"
     return f"{origin}: member {subject} collides with {theirs} {where}"
 
 
-def _described(path: PurePosixPath, other: PurePosixPath) -> str:
+def _described(path: str, other: str) -> str:
     """Quote a name, with the code points that set it apart from one that looks the same."""
-    points = [
-        f"U+{ord(char):04X}" for char in str(path) if char > "\x7f" and char not in str(other)
-    ]
-    return repr(str(path)) + (f" ({' '.join(points)})" if points else "")
+    points = [f"U+{ord(char):04X}" for char in path if char > "\x7f" and char not in other]
+    return repr(path) + (f" ({' '.join(points)})" if points else "")
 
 
 def _folded(path: PurePosixPath | str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(path)).casefold())
+    text = str(path)
+    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    return text if folded == text else folded  # one object, where one does
