@@ -463,19 +463,20 @@ def test_a_source_replaced_during_a_cut_is_fetched_anew(
     client: Client, big: dict[str, bytes], task: str, path: str
 ) -> None:
     other = {"other.csv": os.urandom(2**22)}
-    folder = client.server.home / "replaced"
-    folder.mkdir(exist_ok=True)
-    for name in ("big.zip", "big.tar.gz"):
-        shutil.copy(client.server.home / name, folder / name)
-    write_datasets(folder, big)
+    folder, ready = client.server.home / "replaced", client.server.home / "ready"
+    for place, csvs in ((folder, big), (ready, other)):
+        shutil.rmtree(place, ignore_errors=True)
+        write_datasets(place, csvs)
+        (place / "big.zip").write_bytes(zipped(csvs))
+        (place / "big.tar.gz").write_bytes(tarred(csvs))
     with Relay(client.server.port, "stall", 2_000_000).running() as relay:
         address = trusted(client, relay.address)
         name = f"replaced/{path}"
         process = client.start(task, name, remote_host_address=address, timeout="2")
         wait_for(lambda: relay.passed > 1_900_000)
-        write_datasets(folder, other)
-        for name, content in (("big.zip", zipped(other)), ("big.tar.gz", tarred(other))):
-            (folder / name).write_bytes(content)
+        folder.rename(folder.with_name("away"))  # at once, or the next try finds the old one
+        ready.rename(folder)
+        shutil.rmtree(folder.with_name("away"))
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "changed on the host" in err or "no such file" in err
