@@ -436,6 +436,30 @@ def test_a_disk_without_inodes_is_told_and_leaves_the_old(world: World, task: st
     assert (codes[0], codes[-1]) == (8, 0)
 
 
+def test_a_finished_download_survives_a_disk_that_is_full_at_the_manifest(world: World) -> None:
+    """The members are empty, so that the archive has room, and the manifest has none."""
+    client = world.begin(Schedule("1", keep=True))
+    packed = zipped({f"{number}.csv": b"" for number in range(3000)})
+    (world.server.home / "many.zip").write_bytes(packed)
+    world.has = None  # not what it says any more
+    with disk(client) as change:
+        facts = os.statvfs(client.target.parent)
+        used = (facts.f_blocks - facts.f_bfree) * 4
+        change(f"size={used + len(packed) // 1024 + 100}k,nr_inodes=9999")
+        done = client.run("1", "many.zip", "--keep-archive")
+        assert done.code == 8, done.err
+        assert tree(client.target) == OLD.landed("1", keep=True)
+        [part] = client.target.parent.glob(".data.part/*")
+        assert part.read_bytes() == packed
+        change("size=9m")
+        world.relay.renew()
+        again = client.run("1", "many.zip", "--keep-archive")
+        assert again.code == 0, again.err
+        assert world.relay.passed < len(packed) / 2, "it was downloaded already"
+        assert len(tree(client.target)) == 3001
+        assert left_over(client) == []
+
+
 def test_a_disk_that_is_read_only_is_told(world: World) -> None:
     assert meets(world, Schedule(), lambda _: "ro") == 8
 
