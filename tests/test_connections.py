@@ -57,7 +57,7 @@ def settings_of(client: Client, address: str, retry_delay: float = 0.01) -> Sett
     return Settings(
         task="3", remote_host_address=trusted(client, address), username=client.server.user,
         ssh_key_file=client.server.user_key, known_hosts_file=client.known_hosts,
-        remote_file_path=Words([str(client.server.home)]), timeout=20,
+        remote_file_path=Words([str(client.server.home)]), timeout=60,
         retry_delay=retry_delay,
     )  # fmt: skip
 
@@ -133,10 +133,10 @@ def test_the_second_connection_replaces_the_first_without_a_byte_lost(
     client.server.options = [*options]
     with client.server.running(), Relay(client.server.port, rate=RATE).running() as relay:
         client.options["remote-host-address"] = trusted(client, relay.address)
-        done = client.run("3", ".", "--explain")
+        done = client.run("3", ".", "--explain", timeout="60")
         assert done.code == 0, done.err
         assert "SSH compression" in done.out
-        assert relay.connections == 2
+        assert relay.connections == 2, done.err
     assert tree(client.target) == ROWS
 
 
