@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from client import Client, tree, zipped
 from sshd import Sshd
 
 pytestmark = pytest.mark.sshd
-FAKE = f"{sys.executable} {fake_sftp.__file__}"
+FAKE = shlex.join([sys.executable, fake_sftp.__file__])
 HANG = 60
 """Seconds after which a run is taken to hang."""
 

@@ -199,7 +199,7 @@ def test_signal_reaches_the_task_and_ends_both(
     folder: Path, services: list[Service], signum: signal.Signals
 ) -> None:
     services.append(service := Service(folder, "sleep"))
-    task = int(service.wait_for("ready", ""))
+    task = int(service.wait_for("ready", "\n"))
     log = service.end(signum)
     assert "interrupted" in log
     assert not alive(task)
@@ -211,7 +211,7 @@ def test_task_that_takes_its_time_to_end_is_waited_for(
 ) -> None:
     """Its last resort comes after 1.5 seconds: the service must not be gone by then."""
     services.append(service := Service(folder, "block"))
-    task = int(service.wait_for("ready", ""))
+    task = int(service.wait_for("ready", "\n"))
     service.end()
     assert not alive(task)
     assert not (folder / "data/.out.staging").exists(), "the task has cleaned up"
