@@ -261,10 +261,10 @@ def test_a_bug_in_reading_is_not_retried(client: Client, monkeypatch: pytest.Mon
 def test_a_bug_in_a_thread_that_asks_for_checksums_is_not_lost(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(*_: object) -> None:
+    def computed(*_: object) -> None:
         raise TypeError("a bug")
 
-    monkeypatch.setattr("tasks.engine.ssh.checksums.told", told)
+    monkeypatch.setattr("tasks.engine.ssh.checksums.computed", computed)
     settings = settings_of(client, client.server.address)
     with connect(settings) as connection:
         host = Host(connection, settings)
