@@ -66,6 +66,12 @@ class _NewFile:
             self._opened().close()
         return self._digest.hexdigest()
 
+    def abandon(self) -> None:
+        """Close it unfinished: an open file takes its room on the disk even when it is removed."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
     def _opened(self) -> FileIO:
         if self._file is None:
             try:
@@ -91,6 +97,7 @@ class Landing:
         self._in_parts: dict[PurePosixPath, str] = {}  # identities of archives not in staging yet
         self._old_paths: set[str] = set()  # of what was kept
         self._writer: WriteBehind | None = None
+        self._unfinished: set[_NewFile] = set()
 
     @property
     def staging(self) -> Path:
@@ -232,6 +239,7 @@ class Landing:
     def drop(self, source: str) -> None:
         """Forget what came from a remote file so far, as if it had never been asked for."""
         self.written()
+        self._abandon()
         for path in self._paths.pop(source, []):
             self._old_paths.discard(path)
             (self.staging / path).unlink(missing_ok=True)
@@ -259,6 +267,7 @@ class Landing:
         self._take(str(path), source)
         writer = self._behind()
         new = _NewFile(self.staging / path, self.target / path)
+        self._unfinished.add(new)
         last = b""
         for block in blocks:
             if last:
@@ -270,6 +279,7 @@ class Landing:
         if last:
             new.write(last)
         self._files.append(File(path, new.size, new.close(), source))
+        self._unfinished.discard(new)
 
     def _behind(self) -> WriteBehind:
         if self._writer is None:
@@ -291,6 +301,12 @@ class Landing:
         if self._writer is not None:
             self._writer.stop()
             self._writer = None
+        self._abandon()
+
+    def _abandon(self) -> None:
+        for new in self._unfinished.copy():
+            new.abandon()
+        self._unfinished.clear()
 
     # --- archives that are kept -------------------------------------------------------------
 
