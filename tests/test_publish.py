@@ -23,8 +23,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from steps import Death, Steps, write_text_in_halves
 
-from tasks.engine import interrupt, publish
-from tasks.engine import landing as module
+from tasks.engine import interrupt, publish, records
 from tasks.engine.errors import Interrupted, LighterageError, LocalError, NetworkError
 from tasks.engine.landing import landing
 from tasks.engine.manifest import NAME, File, Manifest, Source
@@ -115,7 +114,7 @@ def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "renames":
         monkeypatch.setattr(publish, "exchange", lambda *_: False)
     monkeypatch.setattr(Path, "write_text", write_text_in_halves)
-    monkeypatch.setattr(module, "TICK_NS", 0)  # no run waits for the clock to tick
+    monkeypatch.setattr(records, "TICK_NS", 0)  # no run waits for the clock to tick
     return str(request.param)
 
 
