@@ -32,7 +32,7 @@ import asyncssh
 import hosts
 import pytest
 import sshd
-from client import Client, Ended, ended, left_over, tarred, tree, trusted, zipped
+from client import Client, Ended, ended, left_over, tarred, tree, trusted, wait_for, zipped
 from forks import Fork
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -462,6 +462,26 @@ def test_a_finished_download_survives_a_disk_that_is_full_at_the_manifest(world:
 
 def test_a_disk_that_is_read_only_is_told(world: World) -> None:
     assert meets(world, Schedule(), lambda _: "ro") == 8
+
+
+# --- other people's files -----------------------------------------------------------------------
+
+
+def test_what_others_write_into_the_target_during_a_run_stays(world: World) -> None:
+    """Another run inside the target is refused, and a file there keeps the target as it is."""
+    client = world.begin(Schedule())
+    world.relay.rate = 40_000
+    process = client.start("3", PATHS["3"], *flags(keep=False))
+    wait_for((client.target.parent / ".data.staging").exists)
+    inside = world.client(**{"file-save-path": str(client.target / "b")}).run("1", PATHS["1"])
+    assert inside.code == 8, inside.err
+    (client.target / "notes.txt").write_bytes(b"mine")
+    world.relay.rate = 0
+    done = ended(process)
+    assert done.code == 8, done.err
+    assert tree(client.target) == {**OLD.landed("3", keep=False), "notes.txt": b"mine"}
+    (client.target / "notes.txt").unlink()
+    world.check(client, Schedule(), done)
 
 
 # --- who is no friend -------------------------------------------------------------------------

@@ -19,8 +19,7 @@ import pytest
 from clone import Clone
 from test_publish import NEW, OLD, beside, complete, content, land
 
-from tasks.engine import interrupt
-from tasks.engine import landing as module
+from tasks.engine import interrupt, records
 from tasks.engine.errors import Interrupted
 from tasks.engine.landing import landing
 
@@ -30,7 +29,7 @@ SOON = 30.0
 
 SCRIPT = """
 import ctypes, os, signal, sys, threading, time
-from tasks.engine import interrupt
+from tasks.engine import interrupt, records
 from tasks.engine.errors import Interrupted
 
 def say(what):
@@ -215,7 +214,7 @@ PUBLISH = """
     sys.path.insert(0, 'tests')
     from pathlib import Path
     from test_publish import NEW, land
-    from tasks.engine import publish
+    from tasks.engine import publish, records
     interrupt.GRACE_SECONDS = 0.1
     exchange, rename = publish.exchange, Path.rename
 
@@ -284,7 +283,7 @@ def test_a_signal_before_any_instruction_leaves_neither_files_nor_a_lock(
     Every 17th instruction, or each with LIGHTERAGE_FAULTS.
     """
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(module, "TICK_NS", 0)
+    monkeypatch.setattr(records, "TICK_NS", 0)
     target = tmp_path / "data/events"
     stride, at, done, signals = 1 if "LIGHTERAGE_FAULTS" in os.environ else 17, 0, False, 0
     while not done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -593,3 +594,31 @@ def test_folder_without_permission_is_told() -> None:
     finally:
         os.seteuid(user)
         folder.rmdir()
+
+
+def test_a_failed_write_leaves_no_file_open(landed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next try needs the room that a removed file takes while it is open."""
+
+    def blocks() -> Iterator[bytes]:
+        yield b"half"
+        yield b"half"
+        raise OopsError
+
+    def opened() -> int:
+        count = 0
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                count += ".staging" in str(link.readlink())
+        return count
+
+    with landing(landed, overwrite=True) as place:
+        place.begin()
+        with pytest.raises(OopsError) as kept:
+            place.write(PurePosixPath("a.csv"), blocks(), "x.zip")
+        place.drop("x.zip")
+        assert opened() == 0
+        with pytest.raises(OopsError) as kept_too:
+            place.write(PurePosixPath("a.csv"), blocks(), "x.zip")
+        place.begin()
+        assert opened() == 0
+    assert kept.value is not kept_too.value

@@ -20,7 +20,7 @@ import sshd
 from client import CSVS, Client, tree, write_datasets
 from sshd import Sshd
 
-from tasks.engine import landing as module
+from tasks.engine import records
 from tasks.engine.errors import LocalError
 from tasks.engine.landing import Landing, landing
 from tasks.engine.manifest import NAME, File, Kept, Manifest, Source
@@ -166,9 +166,9 @@ def test_a_time_in_whole_seconds_that_is_young_is_not_trusted(landed: Path, age_
     file = File("a.csv", 4, hashlib.sha256(b"aaaa").hexdigest(), "x.zip", now - age_ns)
     before = Manifest.read(landed)
     assert before is not None
-    [certain] = module._certain(replace(before, files=[file])).files
+    [certain] = records.certain(replace(before, files=[file])).files
     assert certain.mtime_ns == 0
-    [certain] = module._certain(replace(before, files=[replace(file, mtime_ns=now - 10**10)])).files
+    [certain] = records.certain(replace(before, files=[replace(file, mtime_ns=now - 10**10)])).files
     assert certain.mtime_ns == now - 10**10
 
 

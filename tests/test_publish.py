@@ -16,14 +16,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
-from steps import Steps, write_text_in_halves
+from steps import Death, Steps, write_text_in_halves
 
-from tasks.engine import interrupt, publish
-from tasks.engine import landing as module
+from tasks.engine import interrupt, publish, records
 from tasks.engine.errors import Interrupted, LighterageError, LocalError, NetworkError
 from tasks.engine.landing import landing
 from tasks.engine.manifest import NAME, File, Manifest, Source
@@ -114,7 +114,7 @@ def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "renames":
         monkeypatch.setattr(publish, "exchange", lambda *_: False)
     monkeypatch.setattr(Path, "write_text", write_text_in_halves)
-    monkeypatch.setattr(module, "TICK_NS", 0)  # no run waits for the clock to tick
+    monkeypatch.setattr(records, "TICK_NS", 0)  # no run waits for the clock to tick
     return str(request.param)
 
 
@@ -233,6 +233,31 @@ def test_a_signal_at_any_step_leaves_the_old_or_the_new_and_nothing_beside(
         assert complete(target) in [old, NEW], steps.names
         assert beside(target) <= {".events.part"}, steps.names
         assert complete(target) is None or content(target) == complete(target)
+
+
+def test_the_watchdog_may_end_the_process_at_any_step_but_those_of_a_publish(world: World) -> None:
+    """It cleans up in another thread, and the main thread does not come back."""
+    ends: list[bool] = []
+
+    def take_over() -> None:
+        writing = threading.current_thread() is not threading.main_thread()
+        publishing = interrupt._publishing._is_owned()  # type: ignore[attr-defined]
+        ends.append(not writing and not publishing)
+        if ends[-1]:
+            interrupt.clean_up()
+        steps.dead = True
+        raise Death
+
+    for target, steps in cuts(world, take_over):
+        old = complete(target)
+        run(target, NEW, steps)
+        holds = complete(target)
+        assert old is None or somewhere(target), steps.names
+        if ends[-1]:
+            assert holds in [old, NEW], steps.names
+            assert beside(target) <= {".events.part"}, steps.names
+            assert holds is None or content(target) == holds
+    assert sum(ends) > 8
 
 
 def test_a_file_of_somebody_else_stays_whenever_it_is_written(world: World) -> None:

@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 from steps import Steps, unwatched, write_text_in_halves
 from test_publish import ARCHIVE, NEW, OLD, Tree, beside, complete, content, land, run, somewhere
 
-from tasks.engine import landing as module
-from tasks.engine import publish
+from tasks.engine import publish, records
 from tasks.engine.errors import BusyError, LocalError, NetworkError
 from tasks.engine.landing import landing
 from tasks.engine.manifest import NAME
@@ -224,7 +223,7 @@ def test_any_sequence_keeps_a_complete_tree_and_every_file_of_others(
     model = Model(folder / "data/events")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "write_text", write_text_in_halves)
-        patch.setattr(module, "TICK_NS", 0)
+        patch.setattr(records, "TICK_NS", 0)
         if not exchange:
             patch.setattr(publish, "exchange", lambda *_: False)
         for event, *arguments in events:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
 import shutil
 import sys
+from io import FileIO
 from typing import TYPE_CHECKING
 
 from tasks.engine.errors import LocalError
@@ -63,3 +65,44 @@ def writing(path: Path | str) -> Iterator[None]:
             errno.EROFS: "the file system is read-only",
         }.get(error.errno or 0, error.strerror or str(error))
         raise LocalError(f"{path}: {what}") from error
+
+
+class HashedFile:
+    """A file being written, hashed as it is; made with its first byte, or at its end."""
+
+    def __init__(self, staged: Path, target: Path) -> None:
+        self._staged = staged
+        self._target = target
+        self._file: FileIO | None = None  # unbuffered: blocks are large, or a small file's only one
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, block: bytes) -> None:
+        """Write a block."""
+        self._digest.update(block)
+        self.size += len(block)
+        with writing(self._target):
+            file, rest = self._opened(), memoryview(block)
+            while rest:
+                rest = rest[file.write(rest) :]
+
+    def close(self) -> str:
+        """Close it; return its SHA-256 in hex."""
+        with writing(self._target):
+            self._opened().close()
+        return self._digest.hexdigest()
+
+    def abandon(self) -> None:
+        """Close it unfinished: an open file takes its room on the disk even when it is removed."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+    def _opened(self) -> FileIO:
+        if self._file is None:
+            try:
+                self._file = FileIO(self._staged, "x")
+            except FileNotFoundError:
+                self._staged.parent.mkdir(parents=True, exist_ok=True)
+                self._file = FileIO(self._staged, "x")
+        return self._file

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
-import time
 from dataclasses import replace
 from functools import partial
-from io import FileIO
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from tasks.engine import interrupt, tree
-from tasks.engine.disk import writing
+from tasks.engine import interrupt, records, tree
+from tasks.engine.disk import HashedFile, writing
 from tasks.engine.errors import Interrupted, LocalError
 from tasks.engine.lock import Lock
 from tasks.engine.manifest import NAME as MANIFEST_NAME
@@ -35,45 +32,6 @@ if TYPE_CHECKING:
 
 BLOCKS_BEHIND = 32
 """Blocks that may wait to be hashed and written: 8 MiB at most."""
-TICK_NS = 12_000_000
-"""Two writes within this time may have one modification time: a kernel's clock tick is 1-10 ms."""
-COARSE_NS = 2_000_000_000
-"""The same, where the file system stores whole seconds (FAT: every second one)."""
-
-
-class _NewFile:
-    """A file being written, hashed as it is; made with its first byte, or at its end."""
-
-    def __init__(self, staged: Path, target: Path) -> None:
-        self._staged = staged
-        self._target = target
-        self._file: FileIO | None = None  # unbuffered: blocks are large, or a small file's only one
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, block: bytes) -> None:
-        """Write a block."""
-        self._digest.update(block)
-        self.size += len(block)
-        with writing(self._target):
-            file, rest = self._opened(), memoryview(block)
-            while rest:
-                rest = rest[file.write(rest) :]
-
-    def close(self) -> str:
-        """Close it; return its SHA-256 in hex."""
-        with writing(self._target):
-            self._opened().close()
-        return self._digest.hexdigest()
-
-    def _opened(self) -> FileIO:
-        if self._file is None:
-            try:
-                self._file = FileIO(self._staged, "x")
-            except FileNotFoundError:
-                self._staged.parent.mkdir(parents=True, exist_ok=True)
-                self._file = FileIO(self._staged, "x")
-        return self._file
 
 
 class Landing:
@@ -91,6 +49,7 @@ class Landing:
         self._in_parts: dict[PurePosixPath, str] = {}  # identities of archives not in staging yet
         self._old_paths: set[str] = set()  # of what was kept
         self._writer: WriteBehind | None = None
+        self._unfinished: set[HashedFile] = set()
 
     @property
     def staging(self) -> Path:
@@ -163,7 +122,7 @@ class Landing:
             file: Its record in the manifest.
             content: Whether to compare the checksum, and not only where the time is another.
         """
-        return _verified(self.target, file, content=content)
+        return records.verified(self.target, file, content=content)
 
     def keep(self, kept: Kept) -> None:
         """Take published files into the new tree: as hard links, or copies.
@@ -197,7 +156,7 @@ class Landing:
         try:
             shutil.copyfile(old, new, follow_symlinks=False)
         except FileNotFoundError:
-            raise _changed(self.target / file.path) from None
+            raise records.changed(self.target / file.path) from None
 
     def renew(self, before: Manifest, kept: Iterable[Kept]) -> None:
         """Note new modification times in the published manifest, once contents were compared.
@@ -217,9 +176,11 @@ class Landing:
             return
 
         def timed(files: list[File]) -> list[File]:
-            return [_timed(file, times.get(file.path, file.mtime_ns)) for file in files]
+            return [records.timed(file, times.get(file.path, file.mtime_ns)) for file in files]
 
-        new = _certain(replace(before, files=timed(before.files), archives=timed(before.archives)))
+        new = records.certain(
+            replace(before, files=timed(before.files), archives=timed(before.archives))
+        )
         if any(
             file.mtime_ns != old.mtime_ns
             for file, old in zip(new.all_files(), before.all_files(), strict=True)
@@ -232,6 +193,7 @@ class Landing:
     def drop(self, source: str) -> None:
         """Forget what came from a remote file so far, as if it had never been asked for."""
         self.written()
+        self._abandon()
         for path in self._paths.pop(source, []):
             self._old_paths.discard(path)
             (self.staging / path).unlink(missing_ok=True)
@@ -258,7 +220,8 @@ class Landing:
         """
         self._take(str(path), source)
         writer = self._behind()
-        new = _NewFile(self.staging / path, self.target / path)
+        new = HashedFile(self.staging / path, self.target / path)
+        self._unfinished.add(new)
         last = b""
         for block in blocks:
             if last:
@@ -266,10 +229,11 @@ class Landing:
             last = block
         writer.put(partial(self._end, new, str(path), source, last))  # a small file is one job
 
-    def _end(self, new: _NewFile, path: str, source: str, last: bytes) -> None:
+    def _end(self, new: HashedFile, path: str, source: str, last: bytes) -> None:
         if last:
             new.write(last)
         self._files.append(File(path, new.size, new.close(), source))
+        self._unfinished.discard(new)
 
     def _behind(self) -> WriteBehind:
         if self._writer is None:
@@ -291,6 +255,12 @@ class Landing:
         if self._writer is not None:
             self._writer.stop()
             self._writer = None
+        self._abandon()
+
+    def _abandon(self) -> None:
+        for new in self._unfinished.copy():
+            new.abandon()
+        self._unfinished.clear()
 
     # --- archives that are kept -------------------------------------------------------------
 
@@ -354,17 +324,17 @@ class Landing:
 
         def settled(file: File) -> File:
             if file.path in self._old_paths:
-                found = _verified(self.staging, file, content=False)
+                found = records.verified(self.staging, file, content=False)
             elif self._in_parts and (identity := self._in_parts.get(PurePosixPath(file.path))):
-                found = _timed(file, self._partials.mtime_ns(identity))
+                found = records.timed(file, self._partials.mtime_ns(identity))
             else:
                 facts = tree.facts_of(self.staging, file)
-                found = _timed(file, facts.st_mtime_ns) if facts else None
+                found = records.timed(file, facts.st_mtime_ns) if facts else None
             if found is None:
-                raise _changed(self.target / file.path)
+                raise records.changed(self.target / file.path)
             return found
 
-        return _certain(
+        return records.certain(
             replace(
                 manifest,
                 files=[settled(file) for file in manifest.files],
@@ -424,51 +394,3 @@ def landing(
         except Interrupted as stop:
             stop.landed = place.committed
             raise
-
-
-def _verified(folder: Path, file: File, *, content: bool) -> File | None:
-    """Return a file's record with its time of now, where it has the size and the checksum.
-
-    The checksum is computed where the time is not the one of the record, or where asked.
-    """
-    before = tree.facts_of(folder, file)
-    if before is None:
-        return None
-    if not content and before.st_mtime_ns == file.mtime_ns != 0:
-        return file
-    try:
-        with (folder / file.path).open("rb") as opened:
-            same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
-            after = os.fstat(opened.fileno())
-    except OSError:
-        return None
-    if not same or after.st_mtime_ns != before.st_mtime_ns:
-        return None
-    return _timed(file, after.st_mtime_ns)
-
-
-def _timed(file: File, mtime_ns: int) -> File:
-    return File(file.path, file.size, file.sha256, file.source, mtime_ns)  # quicker than `replace`
-
-
-def _certain(manifest: Manifest) -> Manifest:
-    """Keep only times that a later edit of the file changes, whatever the clock's resolution."""
-    now = time.time_ns()
-    newest = max((file.mtime_ns for file in manifest.all_files()), default=0)
-    if now - TICK_NS < newest <= now:
-        time.sleep((newest + TICK_NS - now) / 1e9)  # sooner done than to read the file next time
-        now = time.time_ns()
-
-    def certain(file: File) -> File:
-        tick = TICK_NS if file.mtime_ns % 1_000_000_000 else COARSE_NS
-        return file if file.mtime_ns <= now - tick else _timed(file, 0)
-
-    return replace(
-        manifest,
-        files=[certain(file) for file in manifest.files],
-        archives=[certain(file) for file in manifest.archives],
-    )
-
-
-def _changed(path: Path) -> LocalError:
-    return LocalError(f"{path}: was changed by another program during the run", transient=True)

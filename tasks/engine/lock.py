@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import threading
 import time
 from typing import IO, TYPE_CHECKING
 
@@ -32,7 +33,8 @@ class Lock:
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f".{target.name}.lock")
         self._target = target
-        self._held: list[IO[bytes]] = []  # one file; `pop` gives it to one thread only
+        self._held: list[IO[bytes]] = []  # one file, while it is locked
+        self._releasing = threading.RLock()
         self._made: list[Path] = []  # folders above it, the lowest first
 
     @property
@@ -90,9 +92,9 @@ class Lock:
 
     def release(self) -> None:
         """Remove the file, unlock it, and remove the folders made for it that are empty."""
-        with contextlib.suppress(IndexError):  # it was not held, or is released already
-            file = self._held.pop()
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            file.close()
+        with self._releasing:  # the watchdog may do the same, and must wait until it is done
+            if self._held:
+                with contextlib.suppress(OSError):
+                    self.path.unlink()
+                self._held.pop().close()
         remove_empty(self._made)

@@ -202,6 +202,8 @@ class Publication:
             return
         try:
             self._empty_trash()
+        except FileNotFoundError:  # removed meanwhile: the watchdog does the same
+            pass
         except OSError as error:
             log.warning("%s: not removed: %s", self._trash, error.strerror)
 

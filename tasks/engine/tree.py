@@ -97,8 +97,11 @@ def _remove_folder(path: str) -> bool:
 
 def _walk(top: str, below: str = "") -> Iterator[tuple[str, bool]]:
     """Yield each relative path and whether it is a folder; a folder after what is in it."""
-    with os.scandir(f"{top}/{below}") as entries:
-        found = list(entries)
+    try:
+        with os.scandir(f"{top}/{below}") as entries:
+            found = list(entries)
+    except FileNotFoundError:  # the watchdog removes the same tree
+        return
     for entry in found:
         path = f"{below}{entry.name}"
         if entry.is_dir(follow_symlinks=False):
