@@ -12,6 +12,7 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, cast
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -86,10 +87,12 @@ def serve(config: Config, variant: str, arguments: list[str]) -> int:
     Raises:
         ConfigError: A schedule is not in cron form.
     """
-    stop = threading.Event()
+    # A queue of this kind may be filled by a handler; an Event's lock may be held by the very
+    # thread that the handler interrupts, which would wait for itself.
+    signals: SimpleQueue[int] = SimpleQueue()
     interrupt.uninstall()  # the tasks are given longer than a single run gives itself
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
+        signal.signal(signum, lambda number, _: signals.put(number))
     scheduler, runs = BackgroundScheduler(), _Runs()
     schedules = config.schedules(variant)
     for task, cron in schedules.items():
@@ -104,9 +107,11 @@ def serve(config: Config, variant: str, arguments: list[str]) -> int:
     for job in scheduler.get_jobs():
         log.info("task %s: next run %s", job.id, job.next_run_time)
     try:
-        while not stop.is_set() and scheduler.running:
+        while scheduler.running:
             HEARTBEAT.touch()
-            stop.wait(BEAT_SECONDS)
+            with contextlib.suppress(Empty):
+                signals.get(timeout=BEAT_SECONDS)
+                break
     finally:
         scheduler.shutdown(wait=False)
         runs.end()

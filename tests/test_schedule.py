@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clone import Clone
@@ -134,7 +135,11 @@ class Service:
         self.clone = Clone(folder)
         (folder / "config.yaml").write_text(CONFIG.format(wanted=wanted))
         (folder / "every_moment.py").write_text(EVERY_MOMENT)
-        self.process = self.clone.start(*options, program=["every_moment.py"])
+        self.process = self.start(*options, program=["every_moment.py"])
+
+    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+        """Start a command line in a process group of its own, for `kill`."""
+        return self.clone.start(*arguments, start_new_session=True, **more)
 
     def wait_for(self, name: str, text: str = "") -> str:
         """Wait until a file holds a text; gives what it holds."""
@@ -157,9 +162,9 @@ class Service:
         return log
 
     def kill(self) -> None:
-        """End it, if nothing else did."""
+        """End it with its tasks, if nothing else did: they hold its standard error open."""
         if self.process.poll() is None:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()
 
 
@@ -204,6 +209,49 @@ def test_signal_reaches_the_task_and_ends_both(
     assert "interrupted" in log
     assert not alive(task)
     assert not (folder / "data").exists(), "the task has cleaned up"
+
+
+STOPPED_ANYWHERE = """
+import signal, sys
+from pathlib import Path
+import tasks.schedule
+from tasks.settings import Config
+
+tasks.schedule.BEAT_SECONDS = 0.01
+
+def run(lines):
+    left = lines
+
+    def trace(frame, event, arg):
+        nonlocal left
+        if event == "line" and tasks.schedule.HEARTBEAT.exists():
+            left -= 1
+            if left == 0:
+                print(lines, frame.f_code.co_filename, frame.f_lineno, flush=True)
+                signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        assert tasks.schedule.serve(Config(Path("x"), {}, {}, {}), "dev", []) == 0
+    finally:
+        sys.settrace(None)
+
+for lines in range(1, 120):
+    run(lines)
+"""
+
+
+def test_signal_ends_the_service_at_whatever_line_it_arrives(folder: Path) -> None:
+    """A handler that waits for a lock which the interrupted thread holds would wait for ever."""
+    (folder / "stopped_anywhere.py").write_text(STOPPED_ANYWHERE)
+    process = Clone(folder).start(program=["stopped_anywhere.py"])
+    try:
+        lines, errors = process.communicate(timeout=3 * SOON)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    assert lines.count("\n") == 119
 
 
 def test_task_that_takes_its_time_to_end_is_waited_for(
@@ -296,7 +344,7 @@ def test_service_without_a_schedule_says_so_and_lives(
     services.append(service := Service(folder, "x"))
     service.kill()
     (folder / "config.yaml").write_text("common: {}")
-    service.process = service.clone.start("schedule")
+    service.process = service.start("schedule")
     deadline = time.monotonic() + SOON
     while not service.healthy():
         assert time.monotonic() < deadline
