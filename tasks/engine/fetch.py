@@ -35,12 +35,13 @@ from tasks.engine.manifest import File, Kept, Manifest, Source
 from tasks.engine.plan import Item, Plan, compare
 from tasks.engine.progress import Progress, progress
 from tasks.engine.report import Failed, Report
+from tasks.engine.ssh import checksums
 from tasks.engine.ssh.connection import connect
 from tasks.engine.ssh.host import Fault, Host, Listing
 from tasks.engine.ssh.retry import MAX_DELAY, delay_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     import fabric
@@ -129,7 +130,8 @@ class Fetch:
         """
         run = _Run(self.settings, self._place, Host(connection, self.settings), include)
         items: list[Item] = []
-        there: set[str] = set()
+        there: set[str] = set()  # files of checksums
+        seen: set[str] = set()
 
         def packed(path: PurePosixPath) -> bool:
             unpacked = names.matches(path, [archives]) and not run.excludes(path)
@@ -139,9 +141,11 @@ class Fetch:
             run, lambda name: packed(PurePosixPath(name)), folders=True
         ):
             found = run.listed(top, alone=not folder.name)
-            if not there.isdisjoint(file.path for file in found.files.values()):
+            paths = [file.path for file in found.files.values()]
+            if not seen.isdisjoint(paths):
                 raise ConfigError(f"remote_file_path: {top.path} is part of another path of it")
-            there.update(file.path for file in found.files.values())
+            seen.update(paths if folder.name or not top.folder else ())
+            there.update(filter(checksums.is_beside, paths))
             run.special += found.special
             for fault in found.faults:
                 path = folder / fault.path.removeprefix(top.path).lstrip("/")
@@ -155,7 +159,7 @@ class Fetch:
                     items.append(Item(source, str(path), packed=not run.wants(path)))
                 else:
                     run.skipped += 1
-            del found  # of many files much memory
+            del found, paths  # of many files much memory
         if not items and run.failed:
             raise run.failed[0].error
         if not items:
@@ -204,7 +208,7 @@ class Fetch:
         Args:
             run: Of this try.
             items: All that the host has.
-            there: The paths of the host's listing, where there was one.
+            there: The files of checksums in the host's listing, where there was one.
         """
         settings, place = self.settings, self._place
         before = run.comparable(place.manifest())
@@ -235,6 +239,7 @@ class Fetch:
             run.keep_old(one)
         place.written()
         run.check(plan, sums, max(settings.timeout, time.monotonic() - began))
+        del sums  # of many files much memory
         manifest = run.manifest()
         if len(run.failed) >= len(plan.fetched) > 0 and not manifest.files:
             raise run.failed[0].error
@@ -326,7 +331,7 @@ class _Run:
         return before if before and before.same_way(self.manifest()) else None
 
     @property
-    def told(self) -> Callable[[list[RemoteFile]], dict[str, str]] | None:
+    def told(self) -> Callable[[list[RemoteFile]], Mapping[str, str]] | None:
         """Asks for the sha256 of remote files, where contents decide what has changed."""
         if not self._settings.checksum:
             return None
@@ -704,7 +709,7 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
         return tries(run, fetch)
 
 
-def _of_checksums(plan: Plan, sums: Sums, told: dict[str, str]) -> str:
+def _of_checksums(plan: Plan, sums: Sums, told: Mapping[str, str]) -> str:
     """Say what contents were compared with, and why no better."""
     paths = [item.source.path for item in plan.fetched]
     ways = {

@@ -59,7 +59,7 @@ class Plan:
     @property
     def fetched(self) -> list[Item]:
         """What is to be brought, in the order of the names."""
-        return sorted([*self.added, *self.changed], key=lambda item: item.place.split("/"))
+        return sorted([*self.added, *self.changed], key=lambda item: item.place)
 
     def hide(self, paths: Iterable[str]) -> None:
         """Keep what lies at or below paths that the host does not show: it may be there still."""

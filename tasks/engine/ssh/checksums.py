@@ -54,6 +54,11 @@ def beside(path: str) -> tuple[str, str]:
     return path + SUFFIX, str(PurePosixPath(path).parent / SUMS)
 
 
+def is_beside(path: str) -> bool:
+    """Whether a path may be a file of checksums, by its name."""
+    return path.endswith(SUFFIX) or path.rpartition("/")[2] == SUMS
+
+
 COMMANDS: Final = ("xargs -0 openssl dgst -sha256 -r", "xargs -0 sha256sum --")
 """What computes SHA-256 of the files whose names, each with a NUL, are in its standard input.
 

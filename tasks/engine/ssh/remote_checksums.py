@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import ChainMap
 from typing import TYPE_CHECKING
 
 from tasks.engine.errors import NetworkError, printable
@@ -14,6 +15,8 @@ from tasks.engine.ssh.retry import delay_before
 from tasks.engine.ssh.sftp import SessionRefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tasks.engine.ssh.host import Host
     from tasks.settings import Settings
 
@@ -87,7 +90,7 @@ class Sums:
             log.debug("%s: %s", command, done.failure)
         return checksums.computed(done.output, batch)
 
-    def result(self, seconds: float) -> dict[str, str]:
+    def result(self, seconds: float) -> Mapping[str, str]:
         """Return the sha256 by path, of those that the host tells.
 
         Args:
@@ -116,7 +119,7 @@ class Sums:
             except NetworkError as error:
                 log.warning("try %d of %d to ask for checksums: %s", tries, most, error)
         self._explain()
-        return {**self.asked, **self.beside}
+        return ChainMap(self.beside, self.asked)
 
     def _wait(self) -> None:
         """Wait for the answers, while the host shows that it is there."""
