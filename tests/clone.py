@@ -55,7 +55,7 @@ def wait_in_staging(fetch, how):
     """Wait in Python, or in a call into C that no signal ends, with half a file in staging."""
     fetch._place.begin()
     (fetch._place.staging / "half.csv").write_text("half")
-    pathlib.Path("ready").write_text(f"{os.getpid()}\n")
+    pathlib.Path("ready").write_text(f"{os.getpid()}\\n")
     if how == "sleep":
         time.sleep(60)
     libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
