@@ -42,7 +42,7 @@ def run(fetch):
         wait_in_staging(fetch, wanted)
     if wanted == "settings":
         values = {name: str(value) for name, value in vars(fetch.settings).items()}
-        pathlib.Path("settings").write_text(json.dumps(values))
+        write("settings", json.dumps(values))
     if wanted.startswith("log"):
         log_a_run(wanted)
     manifest = Manifest(
@@ -55,12 +55,17 @@ def wait_in_staging(fetch, how):
     """Wait in Python, or in a call into C that no signal ends, with half a file in staging."""
     fetch._place.begin()
     (fetch._place.staging / "half.csv").write_text("half")
-    pathlib.Path("ready").write_text(f"{os.getpid()}\\n")
+    write("ready", f"{os.getpid()}\\n")
     if how == "sleep":
         time.sleep(60)
     libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)
+
+def write(name, text):
+    """Write a file that is complete as soon as it is there: a test waits for it."""
+    pathlib.Path(name + ".new").write_text(text)
+    os.rename(name + ".new", name)
 
 def log_a_run(wanted):
     with open("runs", "a") as log:
