@@ -348,6 +348,15 @@ def test_no_service_starts_with_wrong_settings(
     assert not names_of(engine, "container", variant)
 
 
+def test_no_scheduler_starts_for_a_task_that_lacks_a_setting(tree: Tree, engine: Engine) -> None:
+    tree.ok("down", "ENV=prod")
+    with edited(tree.folder / "config.yaml", "    file_save_path: data/task_2/events\n", ""):
+        error = tree.refused("up", "ENV=prod")
+    assert "file_save_path is missing for task 2" in error
+    assert "Error 2" in error
+    assert not names_of(engine, "container", "prod")
+
+
 # --- clean ----------------------------------------------------------------------------------
 
 

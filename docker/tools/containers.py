@@ -25,8 +25,8 @@ ENDING_SECONDS = 8.0
 CHECK_SETTINGS = """
 import sys
 from tasks.__main__ import main
-for task in sys.argv[1:]:
-    code = main(["config", task])
+for words in (*(["config", task] for task in sys.argv[1:]), ["schedule", "--dry-run"]):
+    code = main(words)
     if code:
         sys.exit(code)
 """
@@ -262,9 +262,12 @@ def up(project: Project, variant: Variant, engine: Engine) -> int:
 
 
 def _check_settings(project: Project, variant: Variant, engine: Engine) -> int:
-    """Have the services' own image check the settings of every task; returns the exit code.
+    """Have the services' own image check the settings of every task and the schedules.
 
     A service with wrong settings would be started again for ever.
+
+    Returns:
+        The exit code.
     """
     tasks = sorted(path.stem[len("task_") :] for path in project.root.glob("tasks/task_*.py"))
     command, env = _compose(
