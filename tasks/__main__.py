@@ -366,7 +366,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _unexpected(error: Exception) -> tuple[str, str]:
-    """Say whose fault an exception is that nobody foresaw, a task's or ours, and where it is."""
+    """Return the kind and text of an unexpected exception: raised by a task or by our own code."""
     root = Path(tasks.__file__).parents[1]
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):

@@ -8,7 +8,7 @@ verified by the apt of this machine, with state and settings of its own: nothing
 apt changes, and root is not needed. They come from the mirror that apt uses here, or DEBIAN_MIRROR.
 They are unpacked, never installed, so no script of a package runs; the few files that such scripts
 would have made are written here. The archive that comes out is for `docker load` and `podman load`.
-Equal packages make equal bytes, wherever and by whomever.
+Equal packages make equal bytes on every machine.
 
 Which versions is written down in debian.*.lock, by `lock`. Those that the archive has no more are
 told, and the current ones taken; with --locked that is an error.

@@ -76,13 +76,13 @@ class Errors:
                     _write(self._held + line)
                     self._held = b""
                 line, partly_written = b"", False
-            if not block and not self._hold_all:  # no more of this line for a while
+            if not block and not self._hold_all:  # the rest of this line is delayed
                 _write(self._held + line)
                 self._held, line, partly_written = b"", b"", True
         self._held += line
 
     def _read(self, *, wait: bool) -> bytes | None:
-        """Read what there is; nothing when no more of a line came in time, None at the end."""
+        """Return what is there; b"" when the rest of a line is delayed, None at the end."""
         with contextlib.suppress(OSError, ValueError):
             if wait and not select.select([self._stream], [], [], PART_SECONDS)[0]:
                 return b""

@@ -19,8 +19,11 @@ from engine import Engine, NoEngine
 from project import Failure, Project, say
 from variants import Variant
 
-# Servers that the tests fetch from, and the Debian package of each.
-SERVERS = {"dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto"}
+# What the tests run, and the Debian package of each: servers, shells of accounts, and tools.
+TESTED_WITH = {
+    "dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto", "fish": "fish", "tcsh": "tcsh",
+    "strace": "strace", "zip": "zip",
+}  # fmt: skip
 # How many schedules of faults they try.
 FAULTS = "LIGHTERAGE_FAULTS"
 # Programs that the benchmark runs beside the project.
@@ -270,7 +273,7 @@ def load(project: Project) -> int:
 def test(project: Project) -> int:
     """Set up what the tests need, and run them; ARGS go to pytest."""
     python = host.environment(project)
-    _have({**PEERS, **SERVERS}, "tests that need it are skipped")
+    _have({**PEERS, **TESTED_WITH}, "tests that need it are skipped")
     env = {**_untold(), "LIGHTERAGE_TEST_ENGINE": project.engine}
     return host.foreground(project, [str(python), "-m", "pytest", *project.args], env)
 

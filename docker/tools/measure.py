@@ -435,7 +435,7 @@ def _of_the_image(variant: Variant, image: Mapping[str, Any]) -> Facts:
 
 
 def _seconds(value: int) -> str:
-    """Nanoseconds as compose writes them; a count as it is."""
+    """Nanoseconds as compose writes them; a count unchanged."""
     return f"{value / 1e9:g}s" if value >= 1_000_000 else str(value)
 
 

@@ -212,7 +212,7 @@ class Fetch:
         """
         settings, place = self.settings, self._place
         before = run.comparable(place.manifest())
-        plan = compare(items, before, place.verify, run.told, force=settings.force)
+        plan = compare(items, before, place.verify, run.remote_checksums, force=settings.force)
         plan.hide(failed.path for failed in run.failed)
         run.explain_plan(plan)
         log.debug(
@@ -331,7 +331,7 @@ class _Run:
         return before if before and before.same_way(self.manifest()) else None
 
     @property
-    def told(self) -> Callable[[list[RemoteFile]], Mapping[str, str]] | None:
+    def remote_checksums(self) -> Callable[[list[RemoteFile]], Mapping[str, str]] | None:
         """Asks for the sha256 of remote files, where contents decide what has changed."""
         if not self._settings.checksum:
             return None
@@ -534,14 +534,14 @@ class _Run:
             IntegrityError: Something else came.
         """
         landed = {file.source: file.sha256 for file in self._place.written()}
-        told = sums.result(seconds)
+        checksums = sums.result(seconds)
         for item in plan.fetched:
             path = item.source.path
             source = self._sources.get(path)
             if source is None or path in {failed.path for failed in self.failed}:
                 continue
             sha256 = source.sha256 or landed[path]
-            expected = told.get(path)
+            expected = checksums.get(path)
             if expected and expected != sha256:
                 where = "beside it" if path in sums.beside else "that the host tells"
                 error = IntegrityError(
@@ -554,12 +554,12 @@ class _Run:
                 continue
             verified = "sha256" if expected else "size"
             self._sources[path] = replace(source, sha256=sha256, verified=verified)
-        self._ways.append(_of_checksums(plan, sums, told))
+        self._ways.append(_of_checksums(plan, sums, checksums))
 
     # --- explaining -----------------------------------------------------------------------------
 
     def explain_plan(self, plan: Plan) -> None:
-        """Note how it was told what to fetch."""
+        """Note how the plan was made."""
         if plan.unchanged:
             how = "sha256" if self._settings.checksum else "size and time"
             self._ways.append(
@@ -709,13 +709,13 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
         return tries(run, fetch)
 
 
-def _of_checksums(plan: Plan, sums: Sums, told: Mapping[str, str]) -> str:
+def _of_checksums(plan: Plan, sums: Sums, checksums: Mapping[str, str]) -> str:
     """Say what contents were compared with, and why no better."""
     paths = [item.source.path for item in plan.fetched]
     ways = {
         "a checksum beside the data": sum(path in sums.beside for path in paths),
         "a checksum that the host tells": sum(path in sums.asked for path in paths),
-        "size only, as the host tells no checksum": sum(path not in told for path in paths),
+        "size only, as the host tells no checksum": sum(path not in checksums for path in paths),
     }
     return "verified by " + ", ".join(f"{way} ({n})" for way, n in ways.items() if n)
 

@@ -43,7 +43,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Leave signals to another handler: the watchdog ends the process no more."""
+    """Leave signals to another handler: the watchdog no longer ends the process."""
     signal.set_wakeup_fd(-1)
 
 

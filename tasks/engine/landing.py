@@ -44,7 +44,7 @@ class Landing:
         self._lock = Lock(target)
         self._names = Names()
         self._files: list[File] = []
-        self._paths: dict[str, list[str]] = {}  # what came from each remote file
+        self._paths: dict[str, list[str]] = {}  # paths written, by remote file
         self._archives: list[File] = []
         self._in_parts: dict[PurePosixPath, str] = {}  # identities of archives not in staging yet
         self._old_paths: set[str] = set()  # of what was kept

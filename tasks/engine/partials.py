@@ -39,7 +39,7 @@ class Partials:
         return (self._folder / identity).stat().st_mtime_ns
 
     def keep_only(self, sizes: Mapping[str, int]) -> None:
-        """Remove those that nobody wants any more, or that have more bytes than the whole."""
+        """Remove those not in `sizes`, and those with more bytes than the complete file."""
         for part in self._folder.iterdir() if self._folder.is_dir() else []:
             if part.stat().st_size > sizes.get(part.name, -1):
                 part.unlink()

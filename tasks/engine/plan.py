@@ -81,7 +81,7 @@ def compare(
     items: Iterable[Item],
     before: Manifest | None,
     verify: Verify,
-    told: Callable[[list[RemoteFile]], Mapping[str, str]] | None,
+    remote_checksums: Callable[[list[RemoteFile]], Mapping[str, str]] | None,
     *,
     force: bool,
 ) -> Plan:
@@ -92,7 +92,8 @@ def compare(
         before: Of what landed before, if it still counts.
         verify: Says whether a published file is as it was; a source of which one is not has
             changed.
-        told: Gives the sha256 of remote files, where contents decide; None: size and time do.
+        remote_checksums: Returns the SHA-256 of remote files, where contents decide; None where
+            size and time do.
         force: Whether all counts as changed.
     """
     plan = Plan()
@@ -104,8 +105,10 @@ def compare(
             plan.added.append(item)
             continue
         source = kept.source
-        equal = source.size == item.source.size and (told or source.mtime == item.source.mtime)
-        found = _unchanged(verify, kept, content=bool(told))
+        equal = source.size == item.source.size and (
+            remote_checksums or source.mtime == item.source.mtime
+        )
+        found = _unchanged(verify, kept, content=bool(remote_checksums))
         whole = found == kept
         if whole:
             plan.stale[source.path] = found
@@ -113,7 +116,9 @@ def compare(
             same.append((item, found))
         else:
             plan.changed.append(item)
-    sums = told([item.source for item, _ in same]) if told and same else None
+    sums = (
+        remote_checksums([item.source for item, _ in same]) if remote_checksums and same else None
+    )
     for item, kept in same:
         if sums is not None and sums.get(item.source.path) != kept.source.sha256:
             plan.changed.append(item)
@@ -123,7 +128,7 @@ def compare(
                 kept = replace(kept, source=now)  # noqa: PLW2901
             plan.unchanged.append(kept)
     plan.removed = list(old.values())
-    plan.left = [_unchanged(verify, kept, content=bool(told)) for kept in plan.removed]
+    plan.left = [_unchanged(verify, kept, content=bool(remote_checksums)) for kept in plan.removed]
     return plan
 
 
