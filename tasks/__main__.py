@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import tasks
-from tasks.engine import interrupt
-from tasks.engine.errors import ConfigError, Interrupted, LighterageError, nearest, printable
+from tasks.fetch import interrupt
+from tasks.fetch.errors import ConfigError, Interrupted, LighterageError, nearest, printable
 from tasks.settings import (
     FIELDS,
     TYPES,
@@ -214,7 +214,7 @@ def _run(task: str, parsed: argparse.Namespace) -> int:
     settings = resolved.settings.require()
     import importlib
 
-    from tasks.engine.fetch import Report, execute
+    from tasks.fetch.api import Report, execute
 
     module = importlib.import_module(f"tasks.{_known_tasks()[task]}")
     if not hasattr(module, "run"):
@@ -307,7 +307,7 @@ def _health() -> int:
 def _scan(address: str, parsed: argparse.Namespace) -> int:
     parsed.remote_host_address = address
     settings = _settings_of(next(iter(_known_tasks())), parsed).settings
-    from tasks.engine.ssh.key_scan import scan
+    from tasks.fetch.ssh.key_scan import scan
 
     for name, key in scan(settings):
         print(f"{name} {key.get_name()} {key.get_base64()}")
@@ -378,7 +378,7 @@ def _unexpected(error: Exception) -> tuple[str, str]:
         if Path(name).is_relative_to(root) and "site-packages" not in name
     ]
     file, line = below[-1] if below else (Path("tasks"), 0)
-    ours = file.parts[:2] == ("tasks", "engine") or str(file) in OURS
+    ours = file.parts[:2] == ("tasks", "fetch") or str(file) in OURS
     text = f"{file}:{line}: {type(error).__name__}: {error}"
     if isinstance(error, ModuleNotFoundError) and not ours:
         return TASK, (

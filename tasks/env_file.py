@@ -11,7 +11,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from tasks.engine.errors import ConfigError, nearest
+from tasks.fetch.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, cast
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
-from tasks.engine import interrupt
-from tasks.engine.errors import ConfigError
+from tasks.fetch import interrupt
+from tasks.fetch.errors import ConfigError
 
 if TYPE_CHECKING:
     from tasks.settings import Config

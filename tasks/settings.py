@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks import env_file
-from tasks.engine.errors import ConfigError, nearest
+from tasks.fetch.errors import ConfigError, nearest
 
 if typing.TYPE_CHECKING:
     from collections.abc import Collection, Mapping

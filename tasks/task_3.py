@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tasks.engine.fetch import Fetch, Report
+    from tasks.fetch import Fetch, Report
 
 
 def run(fetch: Fetch) -> Report:

@@ -25,12 +25,14 @@ def commands(project: Project) -> dict[str, list[str]]:
     """Each check by its name, as a command in the project's folder."""
     compose = [str(v.compose_file.relative_to(project.root)) for v in Variant.all(project)]
     # Each folder of docker/ is a place of its own to import from: mypy takes them one by one.
-    python = [name for name in ("tasks", "tests") if _sources(project, f"{name}/**/*.py")]
+    python = [
+        name for name in ("tasks", "tests", "benchmarks") if _sources(project, f"{name}/**/*.py")
+    ]
     folders = sorted({str(Path(name).parent) for name in _sources(project, "docker/*/*.py")})
     checks = {
         "format": ["ruff", "format", "--check", "."],
         "lint": ["ruff", "check", "."],
-        "types (tasks, tests)": ["mypy", *python],
+        "types (tasks, tests, benchmarks)": ["mypy", *python],
     }
     for folder in folders:
         checks[f"types ({folder})"] = ["mypy", folder]

@@ -18,7 +18,7 @@ from variants import Variant
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from tasks import env_file as reader
-from tasks.engine.errors import ConfigError
+from tasks.fetch.errors import ConfigError
 
 SECRETS = ("password", "ssh_key", "ssh_key_passphrase", "gateway_password")
 SAMPLE_COMMENT = "lighterage-sample-host"

@@ -282,16 +282,21 @@ def bench(project: Project) -> int:
     """Time the project beside its peers, which are installed where that is allowed."""
     python = host.environment(project)
     _have(PEERS, "it is left out")
-    script = str(project.root / "tests" / "benchmarks" / "fetch.py")
-    return host.foreground(project, [str(python), script, *project.args], _untold())
+    command = [str(python), "-m", "benchmarks.fetch", *project.args]
+    return host.foreground(project, command, _for_benchmarks(project))
 
 
 def bench_build(project: Project) -> int:
     """Time building and starting the prod image beside the one that the project grew out of."""
     engine_for(project, "bench-build")
-    script = str(project.root / "tests" / "benchmarks" / "build.py")
-    command = [str(host.environment(project)), script, *project.args]
-    return host.foreground(project, command, _untold())
+    command = [str(host.environment(project)), "-m", "benchmarks.build", *project.args]
+    return host.foreground(project, command, _for_benchmarks(project))
+
+
+def _for_benchmarks(project: Project) -> dict[str, str]:
+    """Return an environment in which the benchmarks find the tests' servers and these tools."""
+    folders = ["tests/support", "docker/tools"]
+    return {**_untold(), "PYTHONPATH": os.pathsep.join(str(project.root / f) for f in folders)}
 
 
 def _untold() -> dict[str, str]:

@@ -1,0 +1,141 @@
+"""The sides: the project and each of its peers, as the command that a person would type.
+
+Every command runs in an empty folder with an empty folder `out` in it, where the data must be
+at its end. It finds in its environment: HOST and PORT of the server, LOGIN, KEY, SOURCE (the
+remote path), and SSH_CONFIG, a file with all of that for the host name `bench` and, on the gcm
+sides, the one line `Ciphers aes128-gcm@openssh.com`. All else is each tool's own default.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+Kind = Literal["tar", "zip", "file", "tree"]
+Cipher = Literal["default", "gcm"]
+OURS = "Lighterage"
+REPOSITORY = Path(__file__).parents[1]
+_TASKS: dict[Kind, str] = {"zip": "1", "tar": "2", "file": "3", "tree": "3"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to fetch.
+
+    Attributes:
+        name: As the table has it.
+        command: What is run.
+        needs: Programs that must be there.
+        cipher: Which ssh_config it is given.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    cipher: Cipher = "default"
+
+    @property
+    def missing(self) -> list[str]:
+        """Programs that are not there."""
+        return [program for program in self.needs if shutil.which(program) is None]
+
+
+def ours(kind: Kind) -> Side:
+    """Give the project's own way: the task as the prod image runs it, logging warnings only.
+
+    A single file is fetched as a folder that holds one: that is what task 3 is for.
+    """
+    words = [sys.executable, "-m", "tasks", _TASKS[kind], "--log-level=WARNING"]
+    # The address and the rest come by a shell too, as at a peer: its start is 2 ms.
+    options = (
+        '--remote-host-address="$HOST:$PORT" --username="$LOGIN" --ssh-key-file="$KEY" '
+        '--known-hosts-file="$KNOWN_HOSTS" --remote-file-path="${SOURCE%/big.csv}" '
+        "--file-save-path=out"
+    )
+    return Side(OURS, ("bash", "-c", f'exec "$0" "$@" {options}', *words))
+
+
+def _shell(name: str, script: str, *needs: str) -> Side:
+    return Side(name, ("bash", "-euo", "pipefail", "-c", script), ("bash", *needs))
+
+
+def _both(name: str, script: str, *needs: str) -> list[Side]:
+    """Give a side of OpenSSH with its default cipher and with the fastest one."""
+    side = _shell(name, script, "ssh", *needs)
+    return [side, replace(side, name=f"{name}, gcm", cipher="gcm")]
+
+
+def _python(name: str, script: str, kind: Kind) -> Side:
+    path = str(Path(__file__).parent / "peers" / script)
+    line = f'exec "$0" "$1" {kind} "$PORT" "$LOGIN" "$KEY" "$SOURCE"'
+    return Side(name, ("bash", "-c", line, sys.executable, path))
+
+
+SCP = 'scp -q -F "$SSH_CONFIG" bench:"$SOURCE"'
+SFTP = 'sftp -q -F "$SSH_CONFIG" bench:"$SOURCE"'
+RSYNC = 'rsync -e "ssh -F $SSH_CONFIG"'
+CAT = """ssh -F "$SSH_CONFIG" bench "cat '$SOURCE'" """
+LFTP = (
+    'lftp -c "set cmd:fail-exit true; set net:max-retries 2; '
+    "set sftp:connect-program 'ssh -a -x -F $SSH_CONFIG'; open -u $LOGIN, sftp://bench:$PORT; "
+)
+_UNPACK: dict[Kind, tuple[str, str]] = {
+    "tar": ("tar xzf", "tar xzf archive -C out"),
+    "zip": ("unzip", "unzip -q archive -d out"),
+}
+
+
+def of_archive(kind: Literal["tar", "zip"]) -> list[Side]:
+    """Give the peers that fetch an archive and unpack it."""
+    tool, unpack = _UNPACK[kind]
+    program = tool.split()[0]
+    sides = [
+        *_both(f"scp + {tool}", f"{SCP} archive; {unpack}", "scp", program),
+        *_both(f"sftp + {tool}", f"{SFTP} archive; {unpack}", "sftp", program),
+        *_both(f"rsync + {tool}", f'{RSYNC} bench:"$SOURCE" archive; {unpack}', "rsync", program),
+        _lftp(f"lftp pget + {tool}", "pget -n 4 $SOURCE -o archive", program, then=unpack),
+    ]
+    if kind == "tar":
+        sides += _both("ssh cat | tar xz", f"{CAT} | tar xz -C out", "tar")
+        sides += _both("ssh cat | igzip | tar x", f"{CAT} | igzip -dc | tar x -C out", "igzip")
+    module = "tarfile" if kind == "tar" else "zipfile"
+    return [
+        *sides,
+        _python(f"Connection.get + {module}", "connection_get.py", kind),
+        _python("three scripts (paramiko)", "three_scripts.py", kind),
+    ]
+
+
+def of_file() -> list[Side]:
+    """Give the peers that fetch one file as it is."""
+    return [
+        *_both("scp", f"{SCP} out/", "scp"),
+        *_both("sftp", f"{SFTP} out/", "sftp"),
+        *_both("rsync", f'{RSYNC} bench:"$SOURCE" out/', "rsync"),
+        _lftp("lftp pget", "pget -n 4 $SOURCE -o out/"),
+        *_both("ssh cat", f'{CAT} > "out/${{SOURCE##*/}}"'),
+        _python("Connection.get", "connection_get.py", "file"),
+        _python("three scripts (paramiko)", "three_scripts.py", "file"),
+    ]
+
+
+def of_tree() -> list[Side]:
+    """Give the peers that fetch a folder of many files."""
+    stream = """ssh -F "$SSH_CONFIG" bench "tar c -C '$SOURCE' ." | tar x -C out"""
+    return [
+        *_both("rsync -r", f'{RSYNC} -r bench:"$SOURCE/" out/', "rsync"),
+        *_both("scp -r", 'rmdir out; scp -q -r -F "$SSH_CONFIG" bench:"$SOURCE" out', "scp"),
+        *_both("sftp -r", 'rmdir out; sftp -q -r -F "$SSH_CONFIG" bench:"$SOURCE" out', "sftp"),
+        *_both("ssh tar | tar x", stream, "tar"),
+        _lftp("lftp mirror", "mirror $SOURCE out"),
+        _lftp("lftp mirror -P 4", "mirror --parallel=4 $SOURCE out"),
+        _python("Connection.get", "connection_get.py", "tree"),
+        _python("three scripts (paramiko)", "three_scripts.py", "tree"),
+    ]
+
+
+def _lftp(name: str, command: str, *needs: str, then: str = "") -> Side:
+    return _shell(name, f'{LFTP} {command}"; {then}', "lftp", "ssh", *needs)

@@ -1,0 +1,1 @@
+"""Archive formats: detect, read and bound them."""

@@ -1,0 +1,165 @@
+"""Connections: a Fabric connection of which each hop is verified."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fabric
+import paramiko
+
+from tasks.fetch.errors import (
+    ConfigError,
+)
+from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
+from tasks.fetch.ssh.errors import translated
+from tasks.fetch.ssh.host_keys import verify_hop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.settings import Settings
+
+
+log = logging.getLogger(__name__)
+
+
+def split_address(address: str) -> tuple[str, int | None]:
+    """Split `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
+
+    Raises:
+        ConfigError: It is none of these.
+    """
+    match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\s\[\]@]+))(?::(\d{1,5}))?", address)
+    if match:
+        port = int(match[3]) if match[3] else None
+        if port is None or 0 < port < 65536:
+            return match[1] or match[2], port
+    elif re.fullmatch(r"[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*", address):
+        return address, None
+    raise ConfigError(
+        f"remote_host_address is {address!r}: expected host or host:port ([address]:port for IPv6);"
+        " the account goes into USERNAME"
+    )
+
+
+@contextlib.contextmanager
+def connect(settings: Settings) -> Iterator[fabric.Connection]:
+    """Open a connection to the host of `settings`; each hop verified, closed at the end.
+
+    Raises:
+        ConfigError: A key or secret file is missing or cannot be read.
+        AuthError: Login denied, host key unknown or changed.
+        NetworkError: Not reachable.
+    """
+    connection = opened(settings)
+    try:
+        yield connection
+    finally:
+        close_hops(connection)
+
+
+def opened(settings: Settings, *, compress: bool = False, prompt: bool = True) -> fabric.Connection:
+    """Return a new connection to the host of `settings`, open; see `connect`.
+
+    Args:
+        settings: Name the host and the account.
+        compress: Whether to use SSH compression.
+        prompt: Whether a person at the terminal may be asked for a second factor.
+    """
+    connection = prepare(settings, prompt=prompt)
+    if not connection.user:
+        raise ConfigError(
+            f"USERNAME is missing: set it in envs/{settings.variant}.env, or pass --username"
+        )
+    connection.connect_kwargs["compress"] = compress
+    address = f"{connection.host} port {connection.port}"
+    log.info("connecting to %s as %s", address, connection.user)
+    try:
+        with translated(f"{connection.user}@{address}"), _local_commands():
+            connection.open()
+    except BaseException:
+        close_hops(connection)
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _local_commands() -> Iterator[None]:
+    """Report a ProxyCommand that cannot be started as a fault of ssh_config."""
+    try:
+        yield
+    except OSError as error:
+        if not error.filename:  # of a socket
+            raise
+        raise ConfigError(
+            f"ProxyCommand of ssh_config: {error.filename}: {error.strerror}: install the program, "
+            "or correct the line"
+        ) from error
+
+
+def prepare(settings: Settings, *, prompt: bool = True) -> fabric.Connection:
+    """Make a connection, not open yet, with every hop's policy and credentials set."""
+    host, port = split_address(settings.remote_host_address)
+    # Lazy, with an ssh_config of our own: no file of this machine's home has a say.
+    config = fabric.Config(
+        lazy=True, ssh_config=_ssh_config(settings.ssh_config_file),
+        overrides={"user": settings.username},
+    )  # fmt: skip
+    connection = fabric.Connection(host, user=settings.username or None, port=port, config=config)
+    key = private_key(settings)
+    password = read_secret(settings.password_file, "password_file") or settings.password or None
+    via = read_secret(settings.gateway_password_file, "gateway_password_file")
+    hop: Any = connection
+    while isinstance(hop, fabric.Connection):
+        target = hop is connection
+        hop.connect_kwargs = login_arguments(
+            settings, hop, key, password if target else via, explicit=target, prompt=prompt
+        )
+        verify_hop(hop, settings)
+        hop = hop.gateway
+    if isinstance(hop, str):
+        _check_command(hop)
+    return connection
+
+
+def _check_command(line: str) -> None:
+    """Raise `ConfigError` where a ProxyCommand cannot be split into words."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(f"ProxyCommand of ssh_config: {line!r}: {error}") from error
+    if not words:
+        raise ConfigError("ProxyCommand of ssh_config: is empty")
+
+
+def replace_by(connection: fabric.Connection, other: fabric.Connection) -> None:
+    """Let `connection`, which a task holds, be what `other` is; its own hops are not closed."""
+    connection.gateway, connection.client = other.gateway, other.client
+    connection.transport = other.transport
+
+
+def _ssh_config(file: Path) -> paramiko.SSHConfig:
+    config = paramiko.SSHConfig()
+    if file.is_file():
+        try:
+            with file.open(encoding="utf-8") as text:
+                config.parse(text)
+        except (OSError, UnicodeDecodeError, paramiko.ConfigParseError) as error:
+            raise ConfigError(f"{file}: cannot be read as an ssh_config: {error}") from error
+    return config
+
+
+def close_hops(connection: Any) -> None:
+    """Close every hop, the target first; a lost connection has nothing more to say."""
+    while isinstance(connection, fabric.Connection):
+        with contextlib.suppress(Exception):
+            connection.close()
+        # After a failed login Fabric holds no transport yet, but the client does.
+        with contextlib.suppress(Exception):
+            connection.client.close()
+        connection = connection.gateway

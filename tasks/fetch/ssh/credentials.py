@@ -1,0 +1,127 @@
+"""Credentials: passwords, private keys and their passphrases, for each hop of a connection."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fabric
+import paramiko
+
+from tasks.fetch.errors import (
+    AuthError,
+    ConfigError,
+)
+from tasks.fetch.ssh.login import Login
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tasks.settings import Settings
+
+
+log = logging.getLogger(__name__)
+
+KEY_TYPES = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+
+
+def login_arguments(
+    settings: Settings,
+    hop: fabric.Connection,
+    key: paramiko.PKey | None,
+    password: str | None,
+    *,
+    explicit: bool,
+    prompt: bool,
+) -> dict[str, Any]:
+    """Give the arguments of paramiko's `connect` for one hop.
+
+    What was named is what is tried: keys of the agent and of ~/.ssh come in only where neither
+    a password nor a key was, since a host counts each wrong key as a failed login.
+    """
+    named = password is not None or (key is not None and explicit)
+    files = hop.connect_kwargs.get("key_filename") or []  # IdentityFile of ssh_config
+
+    def keys() -> Iterator[paramiko.PKey]:
+        if key is not None:
+            yield key
+        yield from _loadable(files, settings)
+        if not named:
+            yield from paramiko.Agent().get_keys()
+            if not files:
+                yield from _loadable(filter(_exists, DEFAULT_KEYS), settings)
+
+    return {
+        "auth_strategy": Login(hop.user, hop.host, keys, password, prompt=prompt),
+        "timeout": settings.timeout,
+        "banner_timeout": settings.timeout,
+        "auth_timeout": settings.timeout,
+        "channel_timeout": settings.timeout,
+    }
+
+
+def _exists(file: str) -> bool:
+    return Path(file).expanduser().exists()
+
+
+def _loadable(files: Iterable[str], settings: Settings) -> Iterator[paramiko.PKey]:
+    """Yield the keys of some files, and warn of those that cannot be used."""
+    for file in files:
+        phrase = read_secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
+        try:
+            yield _load(Path(file).expanduser(), "IdentityFile", phrase)
+        except (AuthError, ConfigError) as error:
+            log.warning("%s", error)
+
+
+def read_secret(file: Path | None, setting: str) -> str | None:
+    """Read a secret that is a file; its last line ending is not part of it."""
+    if file is None:
+        return None
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{setting} is {file}: there is no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{setting} is {file}: cannot be read: {error}") from error
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ConfigError(f"{setting} is {file}: the file is empty: put the secret into it")
+    return text
+
+
+def private_key(settings: Settings) -> paramiko.PKey | None:
+    """Return the key of `ssh_key_file`, with its certificate; None where none is set."""
+    file = settings.ssh_key_file
+    if file is None:
+        return None
+    phrase = read_secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
+    return _load(file, "ssh_key_file", phrase)
+
+
+def _load(file: Path, setting: str, phrase: str | None) -> paramiko.PKey:
+    reason = "it is no private key that can be used"
+    for kind in KEY_TYPES:
+        try:
+            key: paramiko.PKey = kind.from_private_key_file(str(file), password=phrase)
+            certificate = Path(f"{file}-cert.pub")
+            if certificate.exists():
+                key.load_certificate(str(certificate))
+        except FileNotFoundError as error:
+            raise ConfigError(f"{setting} is {file}: there is no such file") from error
+        except OSError as error:
+            why = error.strerror or error
+            raise ConfigError(f"{setting} is {file}: cannot be read: {why}") from error
+        except paramiko.PasswordRequiredException as error:
+            raise AuthError(
+                f"{setting} is {file}: the key has a passphrase: set SSH_KEY_PASSPHRASE_FILE"
+            ) from error
+        except Exception as error:  # noqa: BLE001 (paramiko and cryptography raise a dozen kinds)
+            log.debug("%s is no %s: %r", file, kind.__name__, error)
+            if phrase:
+                reason = "the passphrase is wrong, or it is no private key that can be used"
+        else:
+            return key
+    raise AuthError(f"{setting} is {file}: {reason}")

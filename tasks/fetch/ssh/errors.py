@@ -1,0 +1,148 @@
+"""Map what Paramiko, Fabric and sockets raise to the errors of this project."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import re
+import socket
+import traceback
+from typing import TYPE_CHECKING, cast
+
+import paramiko
+from paramiko.ssh_exception import NoValidConnectionsError
+
+from tasks.fetch.errors import (
+    AuthError,
+    LighterageError,
+    NetworkError,
+    RemotePathError,
+    printable,
+)
+from tasks.fetch.ssh import sftp
+from tasks.fetch.ssh.login import NO_CREDENTIALS
+from tasks.fetch.ssh.transport import AlgorithmError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+log = logging.getLogger(__name__)
+
+_EXPIRED = re.compile(
+    r"password.{0,20}expired|password change required|change your password", re.IGNORECASE
+)
+"""What OpenSSH and PAM write in place of a session where a password has expired."""
+
+
+_EXPECTED = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError)
+
+
+@contextlib.contextmanager
+def translated(where: str) -> Iterator[None]:
+    """Turn what paramiko, Fabric and the socket raise into the project's errors.
+
+    Args:
+        where: The path or address, for the error's text.
+    """
+    try:
+        yield
+    except LighterageError:
+        raise
+    except Exception as error:
+        if not isinstance(error, _EXPECTED) and not _raised_by_paramiko(error):
+            raise  # a bug, not a fault of the network: it is not retried
+        log.debug("%s: %r", where, error, exc_info=True)
+        raise _translated(where, error) from error
+
+
+def _raised_by_paramiko(error: Exception) -> bool:
+    """Return whether an exception is the host's fault rather than a bug of ours.
+
+    What a host sends can make paramiko's and cryptography's parsers raise any exception, as
+    struct.error or IndexError. Our own code raises its protocol errors explicitly, so of the
+    frames that an exception passed through, the innermost one of either side decides.
+    """
+    owner = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        owner = package if package in {"tasks", "paramiko", "cryptography"} else owner
+    return owner in {"paramiko", "cryptography"}
+
+
+def _translated(where: str, error: Exception) -> LighterageError:
+    reason = printable(str(error)) or type(error).__name__
+    if isinstance(error, paramiko.SSHException):
+        return _of_ssh(where, error, reason)
+    if isinstance(error, NoValidConnectionsError):
+        first = cast("OSError", next(iter(error.errors.values())))
+        return NetworkError(f"{where}: {first.strerror or first}", transient=True)
+    if isinstance(error, socket.gaierror):
+        again = error.errno == socket.EAI_AGAIN
+        return NetworkError(f"{where}: the name is not known: {error.strerror}", transient=again)
+    if isinstance(error, TimeoutError):
+        return NetworkError(f"{where}: timed out: no byte came in time", transient=True)
+    if isinstance(error, EOFError):
+        return NetworkError(f"{where}: the host closed the connection", transient=True)
+    if not isinstance(error, OSError):
+        return NetworkError(
+            f"{where}: unexpected response from the server: {reason}", transient=True
+        )
+    if isinstance(error, FileNotFoundError) or error.errno == errno.ENOENT:
+        return RemotePathError(f"{where}: no such file or directory on the host")
+    if error.errno in {errno.EACCES, errno.EPERM} and error.filename:  # not of a socket
+        return RemotePathError(f"{where}: this account has no permission to read it")
+    if isinstance(error, ConnectionError) or error.errno is not None:
+        return NetworkError(f"{where}: {error.strerror or reason}", transient=True)
+    if reason == "Socket is closed":
+        return NetworkError(f"{where}: the connection was lost", transient=True)
+    return RemotePathError(f"{where}: the host cannot read it: {reason}")
+
+
+def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> LighterageError:
+    if isinstance(error, sftp.NoSftpError):
+        return _of_session(where, error)
+    if isinstance(error, sftp.SessionRefusedError):
+        return NetworkError(
+            f"{where}: the server refuses a session for SFTP: {reason}; it must allow one on each "
+            "connection (MaxSessions in sshd_config)"
+        )
+    if isinstance(error, paramiko.AuthenticationException):
+        if reason.startswith("Authentication timeout"):
+            return NetworkError(f"{where}: timed out while logging in", transient=True)
+        if reason.startswith(
+            "Authentication failed: transport"
+        ):  # a cut, or a host that has seen too many wrong keys
+            return NetworkError(f"{where}: closed while logging in", transient=True)
+        return AuthError(f"{where}: login denied: {reason}")
+    if reason == "No existing session":  # paramiko goes on without one when its time is up
+        return NetworkError(f"{where}: timed out while agreeing on keys", transient=True)
+    if reason == NO_CREDENTIALS:
+        return AuthError(
+            f"{where}: nothing to log in with: set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE"
+        )
+    if isinstance(error, paramiko.ChannelException):
+        refused = error.code == 2  # the gateway could not connect onwards (RFC 4254, 5.1)
+        return NetworkError(f"{where}: refused by the host: {reason}", transient=refused)
+    if isinstance(error, AlgorithmError | paramiko.ssh_exception.IncompatiblePeer):
+        return NetworkError(f"{where}: {reason}")
+    return NetworkError(f"{where}: {reason}", transient=True)
+
+
+def _of_session(where: str, error: sftp.NoSftpError) -> LighterageError:
+    """Say why a session is not one of SFTP, with the first line that the server wrote."""
+    line = error.first_line
+    if not line:
+        return NetworkError(
+            f"{where}: the server does not offer the SFTP subsystem to this account, and it is "
+            "required: have it enabled (Subsystem sftp in sshd_config)"
+        )
+    if _EXPIRED.search(error.text):
+        return AuthError(
+            f"{where}: the account must change its password first; the server wrote: {line!r}"
+        )
+    return NetworkError(
+        f"{where}: the server wrote {line!r} instead of SFTP packets: a forced command without "
+        "SFTP, or a start-up file of the account's shell that writes text; have that changed"
+    )

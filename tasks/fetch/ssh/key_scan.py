@@ -1,0 +1,70 @@
+"""Key scan: ask a host for its keys without logging in."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+
+from tasks.fetch.errors import (
+    NetworkError,
+)
+from tasks.fetch.ssh.connection import close_hops, prepare
+from tasks.fetch.ssh.errors import translated
+from tasks.fetch.ssh.transport import HOST_KEY_TYPES, AlgorithmError, Transport, known
+
+if TYPE_CHECKING:
+    from tasks.settings import Settings
+
+
+log = logging.getLogger(__name__)
+
+
+def scan(settings: Settings) -> list[tuple[str, paramiko.PKey]]:
+    """Ask a host for its keys, one of each type, without logging in; gateways are verified.
+
+    Returns:
+        The name for known_hosts, and the key, of each.
+
+    Raises:
+        NetworkError: The host does not answer, or shows no key of a type that is in use.
+    """
+    found: dict[str, tuple[str, paramiko.PKey]] = {}
+    for kinds in (HOST_KEY_TYPES[:1], HOST_KEY_TYPES[1:4], HOST_KEY_TYPES[4:]):
+        connection = prepare(settings)
+        host, port = connection.host, connection.port
+        name = host if port == 22 else f"[{host}]:{port}"
+        try:
+            with translated(f"{host} port {port}"):
+                sock = (
+                    connection.open_gateway()
+                    if connection.gateway
+                    else socket.create_connection((host, port), settings.timeout)
+                )
+                key = _shown_key(sock, kinds, settings.timeout)
+        finally:
+            close_hops(connection)
+        if key is not None:
+            found[key.get_name()] = (name, key)
+    if not found:
+        raise NetworkError(f"{settings.remote_host_address}: shows no host key of a type in use")
+    return list(found.values())
+
+
+def _shown_key(sock: Any, kinds: tuple[str, ...], timeout: float) -> paramiko.PKey | None:
+    """Return the key that a host shows when only `kinds` are offered; None when it has none."""
+    with contextlib.closing(Transport(sock)) as transport:
+        transport.banner_timeout = timeout
+        transport.get_security_options().key_types = known(
+            kinds, transport.get_security_options().key_types
+        )
+        try:
+            transport.start_client(timeout=timeout)
+        except AlgorithmError as error:
+            if list(error.kinds) != ["host key type"]:
+                raise
+            return None
+        return transport.get_remote_server_key()

@@ -1,0 +1,222 @@
+"""Login: with each of the credentials that the server still asks for, as OpenSSH does it.
+
+Paramiko's own way takes a partial success (RFC 4252, 5.1) for a login, and asks for a second
+factor on standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import sys
+import termios
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import paramiko
+from paramiko.ssh_exception import AuthenticationException, BadAuthenticationType
+
+from tasks.fetch.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+PUBLICKEY: Final = "publickey"
+PASSWORD: Final = "password"  # noqa: S105 (the name of a method)
+INTERACTIVE: Final = "keyboard-interactive"
+NO_CREDENTIALS: Final = "no credentials"
+PROMPT_TIMEOUT_S: Final = 120.0
+"""For an answer at the terminal: as long as sshd waits for a login (LoginGraceTime)."""
+SHOWN_CHARACTERS: Final = 200
+"""Of what a server writes, in an error."""
+
+
+class Login:
+    """The credentials of one account, and the way to log in with them.
+
+    Args:
+        user: The account.
+        host: Whose; shown where a person is asked.
+        keys: Gives the private keys, in the order in which to try them.
+        password: Also the answer where the server asks one hidden question (PAM's password).
+        prompt: Whether a person at the terminal may be asked.
+    """
+
+    def __init__(
+        self,
+        user: str,
+        host: str,
+        keys: Callable[[], Iterable[paramiko.PKey]],
+        password: str | None,
+        *,
+        prompt: bool,
+    ) -> None:
+        self._name = f"{user}@{host}"
+        self._user = user
+        self._keys = keys
+        self._password = password
+        self._prompt = prompt
+
+    def authenticate(self, transport: paramiko.Transport) -> None:
+        """Log in; paramiko calls this once the host key is verified.
+
+        Raises:
+            AuthenticationException: Denied, or the server asks for more than there is.
+        """
+        attempt = _Attempt(transport, self._name, self._password, prompt=self._prompt)
+        login: Callable[[], Sequence[str]]
+        for key in self._keys():
+            login = partial(transport.auth_publickey, self._user, key)
+            attempt.untried.append((PUBLICKEY, login))
+        if self._password is not None:
+            login = partial(transport.auth_password, self._user, self._password, fallback=False)
+            attempt.untried.append((PASSWORD, login))
+        if not attempt.untried:
+            raise paramiko.SSHException(NO_CREDENTIALS)
+        interactive = partial(transport.auth_interactive, self._user, attempt.answer)
+        attempt.untried.append((INTERACTIVE, interactive))
+        attempt.carry_out()
+
+
+class _Attempt:
+    """One login under way.
+
+    Attributes:
+        untried: Methods and the calls for them, in the order of preference. A call returns the
+            methods with which the server wants the login to continue, none once it succeeded.
+    """
+
+    def __init__(
+        self, transport: paramiko.Transport, name: str, password: str | None, *, prompt: bool
+    ) -> None:
+        self.untried: list[tuple[str, Callable[[], Sequence[str]]]] = []
+        self._transport = transport
+        self._name = name
+        self._password = password
+        self._terminal = prompt and _terminal() is not None
+        self._accepted: list[str] = []
+        self._denied: list[str] = []
+        self._wanted: Sequence[str] | None = None  # the server's methods, once it names them
+        self._question = ""  # that nobody could answer
+
+    def carry_out(self) -> None:
+        """Try one method after the other until the server lets the account in."""
+        not_permitted = []
+        while step := next(filter(self._may_help, self.untried), None):
+            self.untried.remove(step)
+            method, login = step
+            try:
+                wanted = self._try(method, login)
+            except BadAuthenticationType as error:
+                self._wanted = error.allowed_types
+                not_permitted.append(step)  # perhaps after another one
+            except AuthenticationException as error:
+                if not self._transport.is_active() or str(error).endswith("timeout."):
+                    raise
+                self._denied.append(method)
+            else:
+                if not wanted:
+                    return
+                self._accepted.append(method)
+                self._wanted = wanted
+                self.untried = [*not_permitted, *self.untried]
+                not_permitted = []
+        raise AuthenticationException(self._failure())
+
+    def _may_help(self, step: tuple[str, object]) -> bool:
+        method, _ = step
+        if self._wanted is not None and method not in self._wanted:
+            return False
+        if method != INTERACTIVE:
+            return True
+        if PASSWORD in self._denied:  # not sent again in another form: a host counts failures
+            return False
+        may_ask = self._terminal and not self._denied
+        return bool(self._accepted) or self._password is not None or may_ask
+
+    def _try(self, method: str, login: Callable[[], Sequence[str]]) -> Sequence[str]:
+        if method == INTERACTIVE and self._terminal:
+            self._transport.auth_timeout = PROMPT_TIMEOUT_S
+            with _restored_terminal():
+                return login()
+        try:
+            return login()
+        except paramiko.SSHException as error:
+            # SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252, 8), which paramiko takes for another.
+            if method == PASSWORD and "info request" in str(error):
+                raise AuthenticationException(
+                    "the password has expired: the server asks for a new one"
+                ) from error
+            raise
+
+    def _failure(self) -> str:
+        wanted = ", ".join(self._wanted or ())[:SHOWN_CHARACTERS]
+        if self._accepted:
+            text = f"{', '.join(self._accepted)} accepted, but the server also requires {wanted}"
+        elif self._denied:
+            text = f"{', '.join(dict.fromkeys(self._denied))} denied"
+        else:
+            text = f"the server accepts only {wanted}"
+        if self._question:
+            text += f"; it asks {self._question[:SHOWN_CHARACTERS]!r}, which needs a terminal"
+        return text
+
+    def answer(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+        """Answer the questions of keyboard-interactive (RFC 4256, 3.2), in paramiko's thread."""
+        one_hidden = len(prompts) == 1 and not prompts[0][1]
+        # Behind an accepted password the question is another factor: a person knows it better.
+        if one_hidden and self._password is not None and not (self._accepted and self._terminal):
+            password, self._password = self._password, None  # the same question again: it is wrong
+            return [password]
+        if not self._terminal:
+            if prompts:
+                self._question = " ".join([instructions, *(text for text, _ in prompts)]).strip()
+            return ["" for _ in prompts]
+        return _ask(self._name, [title, instructions], prompts)
+
+
+def _terminal() -> str | None:
+    """Return the terminal where a person can answer now; None where there is none."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stdin.isatty():
+            fd = os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY)
+            try:
+                # To read in the background would stop the process.
+                return os.ctermid() if os.tcgetpgrp(fd) == os.getpgrp() else None
+            finally:
+                os.close(fd)
+    return None
+
+
+def _ask(name: str, heading: list[str], prompts: list[tuple[str, bool]]) -> list[str]:
+    """Ask a person at the terminal; standard output is for the result alone."""
+    answers = []
+    fd = os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY)
+    try:
+        for line in filter(None, heading):
+            os.write(fd, f"({name}) {printable(line)}\n".encode())
+        for text, echo in prompts:
+            question = f"({name}) {printable(text)}"
+            if echo:
+                os.write(fd, question.encode())
+                answers.append(os.read(fd, 1024).decode(errors="replace").rstrip("\r\n"))
+            else:
+                answers.append(getpass.getpass(question))  # writes to the terminal as well
+    finally:
+        os.close(fd)
+    return answers
+
+
+@contextlib.contextmanager
+def _restored_terminal() -> Iterator[None]:
+    """Put the terminal's settings back, also where a signal ends a question without echo."""
+    fd = os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY)
+    try:
+        before = termios.tcgetattr(fd)
+        try:
+            yield
+        finally:
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+    finally:
+        os.close(fd)

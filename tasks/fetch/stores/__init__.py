@@ -1,0 +1,1 @@
+"""Destinations: where a run writes and publishes."""

@@ -1,0 +1,1 @@
+"""The local store: a folder, published by an atomic exchange."""

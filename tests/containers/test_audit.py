@@ -1,0 +1,106 @@
+"""`make audit`: found, none and no answer are three things; against a service of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tree import REPOSITORY, Tree
+
+ADVISORY = {
+    "id": "PYSEC-1",
+    "aliases": ["CVE-1"],
+    "summary": "bad",
+    "affected": [
+        {
+            "package": {"name": "pygments", "ecosystem": "PyPI"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "9.9"}]}],
+        }
+    ],
+}
+
+
+class Advisories(BaseHTTPRequestHandler):
+    """Answers as OSV does: below /bad with an advisory for pygments, else with none."""
+
+    def do_POST(self) -> None:
+        """Answer one query."""
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        bad = self.path == "/bad" and asked["package"]["name"] == "pygments"
+        self.send_response(200 if self.path in ("/bad", "/good") else 503)
+        self.end_headers()
+        self.wfile.write(json.dumps({"vulns": [ADVISORY]} if bad else {}).encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[str]:
+    """Give the address of an advisory service."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Advisories) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Give a tree."""
+    return Tree(tmp_path_factory.mktemp("audit") / "clone")
+
+
+def test_an_advisory_is_named_with_its_fix(tree: Tree, service: str) -> None:
+    done = tree.make("audit", f"ARGS=--osv-url {service}/bad")
+    assert re.search(
+        r"^pygments [0-9.]+: PYSEC-1, CVE-1; fixed in 9\.9$", done.stdout, re.MULTILINE
+    )
+    assert re.search(r"1 known vulnerabilities in \d+ pinned packages", done.stderr)
+    assert "Error 1" in done.stderr
+
+
+def test_none_is_said_of_every_package_that_is_pinned(tree: Tree, service: str) -> None:
+    done = tree.make("audit", f"ARGS=--osv-url {service}/good")
+    assert done.returncode == 0, done.stderr
+    (number,) = re.findall(r"no known vulnerabilities in (\d+) pinned packages", done.stderr)
+    pins = (REPOSITORY / "requirements/dev.txt").read_text()
+    everywhere = re.findall(r"^([A-Za-z0-9._-]+)==[^;\n]+\\$", pins, re.MULTILINE)
+    assert int(number) >= len(everywhere)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "{service}/down"])
+def test_no_answer_is_not_none_found(tree: Tree, service: str, address: str) -> None:
+    done = tree.make("audit", f"ARGS=--osv-url {address.format(service=service)}")
+    assert "the advisory service did not answer: nothing is known, good or bad" in done.stderr
+    assert "Error 5" in done.stderr
+    assert done.stderr.count("\n") == 2, done.stderr
+
+
+def test_a_package_that_the_service_does_not_know_is_not_a_good_one(tmp_path: Path) -> None:
+    """As behind a mirror that serves packages and no advisories: pip-audit exits with 0 there."""
+    tree = Tree(tmp_path / "clone")
+    place = tree.folder / ".venv"
+    place.unlink()
+    (place / "bin").mkdir(parents=True)
+    pins = (tree.folder / "requirements/dev.txt").read_bytes()
+    (place / ".lighterage").write_text(hashlib.sha256(pins).hexdigest())
+    answers = {"dependencies": [{"name": "a", "skip_reason": "404"}]}
+    for name in ("python", "pip-audit"):
+        (place / "bin" / name).write_text(f"#!/bin/sh\necho '{json.dumps(answers)}'\n")
+        (place / "bin" / name).chmod(0o755)
+    error = tree.refused("audit")
+    assert "the advisory service does not know 1 of 1 packages (a, ...)" in error
+    assert "Error 5" in error
+
+
+def test_a_wrong_option_is_usage(tree: Tree) -> None:
+    error = tree.refused("audit", "ARGS=--nonsense")
+    assert "unrecognized arguments: --nonsense" in error
+    assert "Error 2" in error

@@ -1,0 +1,350 @@
+"""The base images that are made from Debian packages."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "base" / "build.py"
+KINDS = ("runtime", "build")
+
+needs_apt = pytest.mark.skipif(
+    shutil.which("apt-get") is None, reason="NOT TESTED: base images are made on Debian only"
+)
+
+
+def run(*args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, SCRIPT, *args],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def make(kind: str, folder: Path, cache: Path) -> Path:
+    output = folder / f"{kind}.tar"
+    tag = f"lighterage-test-base:{kind}-{os.getpid()}"
+    done = run(kind, "--tag", tag, "--output", output, "--cache", cache)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def image(
+    request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return make(request.param, tmp_path_factory.mktemp("image"), cache)
+
+
+def only(kind: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("image", [kind], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def layer(image: Path) -> dict[str, tarfile.TarInfo]:
+    with tarfile.open(image) as outer, tarfile.open(fileobj=outer.extractfile("layer.tar")) as tar:
+        return {member.name: member for member in tar}
+
+
+@pytest.fixture(scope="session")
+def in_container(image: Path) -> Iterator[Callable[[str], str]]:
+    """Runs a shell command in a container of the image; gives what it printed."""
+    docker = shutil.which("docker")
+    if (
+        docker is None
+        or subprocess.run([docker, "info"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("NOT TESTED: no container engine answers")
+    loaded = subprocess.run(
+        [docker, "load", "--input", image], capture_output=True, text=True, check=True
+    )
+    tag = loaded.stdout.split()[-1]
+
+    def inside(command: str) -> str:
+        done = subprocess.run(
+            [docker, "run", "--rm", "--network=none", "--user=10001", tag, "sh", "-ec", command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    yield inside
+    subprocess.run([docker, "image", "rm", "--force", tag], capture_output=True, check=True)
+
+
+@needs_apt
+def test_equal_packages_make_equal_bytes(image: Path, tmp_path: Path) -> None:
+    again = make(image.stem, tmp_path, tmp_path / "another cache")
+    assert again.read_bytes() == image.read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@needs_apt
+@only("runtime")
+def test_a_damaged_package_in_the_cache_is_fetched_again(
+    image: Path, cache: Path, tmp_path: Path
+) -> None:
+    packages = sorted((cache / "archives").glob("*.deb"))
+    packages[0].write_bytes(packages[0].read_bytes()[::-1])
+    packages[1].write_bytes(packages[1].read_bytes()[:-1])
+    assert make("runtime", tmp_path, cache).read_bytes() == image.read_bytes()
+
+
+@needs_apt
+def test_python_is_there_compiled_and_open_to_pip(
+    layer: dict[str, tarfile.TarInfo],
+) -> None:
+    assert layer["usr/bin/python3.11"].isreg()
+    assert layer["usr/local/bin/python"].linkname == "python3.11"
+    assert layer["usr/lib/python3.11/__pycache__/ssl.cpython-311.pyc"].isreg()
+    assert layer["etc/ssl/certs/ca-certificates.crt"].size > 100_000
+    assert not [name for name in layer if name.endswith("EXTERNALLY-MANAGED")]
+
+
+@needs_apt
+def test_nothing_is_set_uid_or_belongs_to_a_user(layer: dict[str, tarfile.TarInfo]) -> None:
+    assert not [name for name, member in layer.items() if member.mode & 0o6000]
+    assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in layer.values()} == {
+        (0, 0, "", "", 0)
+    }
+    assert layer["tmp"].mode == 0o1777
+
+
+@needs_apt
+@only("runtime")
+def test_the_runtime_has_no_installers_and_is_small(
+    image: Path, layer: dict[str, tarfile.TarInfo]
+) -> None:
+    installers = re.compile(r"usr/(local/)?s?bin/(pip.*|apt.*|dpkg.*|perl.*)|.*/(pip|ensurepip)")
+    assert not [name for name in layer if installers.fullmatch(name)]
+    assert image.stat().st_size < 75_000_000
+
+
+@needs_apt
+def test_the_image_says_how_to_run_it(image: Path, tmp_path: Path) -> None:
+    with tarfile.open(image) as tar:
+        tar.extractall(tmp_path, [m for m in tar if m.name.endswith(".json")], filter="data")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    config = json.loads((tmp_path / manifest[0]["Config"]).read_text())
+    assert manifest[0]["RepoTags"] == [f"lighterage-test-base:{image.stem}-{os.getpid()}"]
+    assert config["created"] == "1970-01-01T00:00:00Z"
+    assert "LANG=C.UTF-8" in config["config"]["Env"]
+
+
+@needs_apt
+@pytest.mark.container
+def test_python_works_in_a_container(in_container: Callable[[str], str]) -> None:
+    code = (
+        "import bz2, ctypes, curses, lzma, sqlite3, ssl, sys, uuid, zlib, zoneinfo;"
+        "zoneinfo.ZoneInfo('Europe/Berlin');"
+        "print(sys.version_info[:2], len(ssl.create_default_context().get_ca_certs()) > 100)"
+    )
+    assert in_container(f'python -c "{code}"') == "(3, 11) True\n"
+    assert in_container("bash -c 'locale charmap; rm -rf /tmp/none' 2>&1") == "UTF-8\n"
+
+
+@needs_apt
+@pytest.mark.container
+@only("build")
+def test_build_makes_environments(in_container: Callable[[str], str]) -> None:
+    made = in_container("python3 -m venv /tmp/v; /tmp/v/bin/pip --version; strip --version")
+    assert made.startswith("pip ")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["wrong", "--tag", "a:b", "--output", "x"], "'wrong'"),
+        (["runtime", "--tag", "A", "--output", "x"], "--tag A"),
+        (["runtime", "--tag", "a:b"], "--output"),
+        (["runtime", "--tag", "a:b", "--output", "/proc/none/x"], "/proc/none"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(args: list[str], said: str) -> None:
+    done = run(*args)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert said in done.stderr
+
+
+def test_a_machine_without_apt_is_told_in_one_line(tmp_path: Path) -> None:
+    done = run("runtime", "--tag", "a:b", "--output", tmp_path / "x", PATH=str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "is missing" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_apt
+def test_a_network_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> None:
+    output = tmp_path / "x"
+    done = run("runtime", "--tag", "a:b", "--output", output, http_proxy="http://127.0.0.1:9")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "check the network" in done.stderr
+
+
+@needs_apt
+def test_without_a_debian_source_the_variable_to_set_is_named(tmp_path: Path) -> None:
+    (tmp_path / "apt.conf").write_text(
+        'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "/dev/null";'
+    )
+    config = {"APT_CONFIG": str(tmp_path / "apt.conf")}
+    done = run("runtime", "--tag", "a:b", "--output", tmp_path / "x", **config)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "DEBIAN_MIRROR" in done.stderr
+
+
+@needs_apt
+def test_a_mirror_that_was_named_is_the_one_that_is_asked(tmp_path: Path) -> None:
+    mirror = "http://127.0.0.1:9/debian"
+    done = run("runtime", "--tag", "a:b", "--output", tmp_path / "x", DEBIAN_MIRROR=mirror)
+    assert done.returncode == 2
+    assert "127.0.0.1" in done.stderr
+
+
+# --- the lock -----------------------------------------------------------------------------------
+
+
+class Locked:
+    """The scripts in a folder of their own, with a lock that may be changed.
+
+    Attributes:
+        lock: The lock of this machine's architecture.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder / "base"
+        self.cache = cache
+        shutil.copytree(SCRIPT.parent, self.folder)
+        self.lock = self.folder / build.lock_file().name
+        if not self.lock.exists():
+            pytest.skip(f"NOT TESTED: no package is locked for {build.architecture()}")
+
+    def run(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, self.folder / "build.py", *args, "--cache", self.cache],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    def make(self, *args: str) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
+        """Make the runtime; returns how that ended, and the versions and labels of the image."""
+        output = self.folder / "runtime.tar"
+        output.unlink(missing_ok=True)
+        done = self.run("runtime", "--tag", "a:b", "--output", output, *args)
+        facts: dict[str, str] = {}
+        if done.returncode == 0:
+            with tarfile.open(output) as tar:
+                (name,) = (n for n in tar.getnames() if re.fullmatch(r"\w{64}\.json", n))
+                config = json.load(tar.extractfile(name) or io.BytesIO())
+                facts |= config["config"]["Labels"]
+                with tarfile.open(fileobj=tar.extractfile("layer.tar")) as layer:
+                    status = (layer.extractfile("var/lib/dpkg/status") or io.BytesIO()).read()
+            pairs = re.findall(
+                r"^Package: (.*)(?:\n.+)*?\nVersion: (.*)$", status.decode(), re.MULTILINE
+            )
+            facts |= dict(pairs)
+        return done, facts
+
+    def renewed(self) -> dict[str, str]:
+        """Lock what the archive has today; returns the versions."""
+        assert self.run("lock").returncode == 0
+        lines = self.lock.read_text().splitlines()[1:]
+        return {name: version for name, version, _ in map(str.split, lines)}
+
+    def set(self, name: str, version: str, sha256: str) -> None:
+        """Lock another version of a package."""
+        text, count = re.subn(
+            rf"^{name} .*$", f"{name} {version} {sha256}", self.lock.read_text(), flags=re.MULTILINE
+        )
+        assert count == 1
+        self.lock.write_text(text)
+
+
+@pytest.fixture
+def locked(tmp_path: Path, cache: Path) -> Locked:
+    return Locked(tmp_path, cache)
+
+
+@needs_apt
+def test_a_version_that_is_gone_is_told_and_the_current_one_taken_or_refused(
+    locked: Locked,
+) -> None:
+    now = locked.renewed()
+    locked.set("tzdata", "1999a-1", "0" * 64)
+    done, facts = locked.make()
+    assert done.returncode == 0, done.stderr
+    change = f"tzdata 1999a-1 -> {now['tzdata']}"
+    assert f"Debian has other packages than {locked.lock.name}: {change};" in done.stderr
+    assert facts["tzdata"] == now["tzdata"]
+    assert facts["lighterage.unlocked"] == change, "the image itself says so"
+    done, _ = locked.make("--locked")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"LOCKED=1, but Debian has other packages than {locked.lock.name}: {change}" in (
+        done.stderr
+    )
+    assert not (locked.folder / "runtime.tar").exists()
+
+
+@needs_apt
+def test_other_bytes_under_the_locked_version_are_no_locked_package(locked: Locked) -> None:
+    now = locked.renewed()
+    locked.set("netbase", now["netbase"], "0" * 64)
+    done, _ = locked.make("--locked")
+    assert done.returncode == 2
+    assert f"netbase {now['netbase']} -> {now['netbase']}" in done.stderr
+
+
+@needs_apt
+def test_the_locked_version_is_taken_though_there_is_a_newer_one(
+    locked: Locked, tmp_path: Path
+) -> None:
+    locked.renewed()
+    build.prepare("runtime", [], locked.cache, tmp_path)
+    apt = tmp_path / "apt.conf"
+    names = [package.name for package in build.plan("runtime", tmp_path)]
+    table, _ = build.run("apt-cache", "madison", *names, apt_config=apt)
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    alone = {"tzdata", "netbase", "media-types", "ca-certificates"}  # nothing needs their version
+    older = [(row[0], row[1]) for n, row in enumerate(rows) if n and rows[n - 1][0] == row[0]
+             and rows[n - 1][1] != row[1] and row[0] in alone]  # fmt: skip
+    if not older:
+        pytest.skip("NOT TESTED: Debian has one version of each package today")
+    name, version = older[0]
+    shown, _ = build.run("apt-cache", "show", f"{name}={version}", apt_config=apt)
+    locked.set(name, version, re.findall(r"^SHA256: (\w+)$", shown, re.MULTILINE)[0])
+    done, facts = locked.make("--locked")
+    assert done.returncode == 0, done.stderr
+    assert facts[name] == version
+    assert "lighterage.unlocked" not in facts
+
+
+@needs_apt
+def test_an_architecture_that_nobody_locked_is_told(locked: Locked) -> None:
+    locked.lock.unlink()
+    done, facts = locked.make()
+    assert done.returncode == 0, done.stderr
+    assert f"no package is locked for {build.architecture()}" in done.stderr
+    assert facts["lighterage.unlocked"]
+    assert locked.make("--locked")[0].returncode == 2

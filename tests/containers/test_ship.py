@@ -1,0 +1,341 @@
+"""Images on their way: saved and loaded with a checksum, pushed, and built on a registry's bases.
+
+Against a real registry on loopback: Debian's docker-registry, out of its package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+import bases
+import images
+import origin
+from engine import Engine
+from project import Project
+from tree import REPOSITORY, Tree, engine_or_skip
+
+PROJECT = f"lighterage-ship-{os.getpid()}"
+# A step that fails where there is a network.
+ALONE = 'RUN test "$(ls /sys/class/net)" = lo\n'
+
+
+# --- what an image is of --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("remote", "source"),
+    [
+        ("https://git.example/team/it.git", "https://git.example/team/it.git"),
+        ("https://me:secret@git.example:8443/it", "https://git.example:8443/it"),
+        ("git@git.example:team/it.git", "ssh://git.example/team/it.git"),
+        ("ssh://git@git.example/it", "ssh://git.example/it"),
+        ("/home/somebody/it", None),
+        ("file:///home/somebody/it", None),
+        ("../it", None),
+    ],
+)
+def test_labels_tell_the_commit_and_no_secret_and_no_path(
+    tmp_path: Path, remote: str, source: str | None
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('version = "1.2.3"\n')
+    me = ["-c", "user.name=x", "-c", "user.email=x@x.example"]
+    for words in (["init", "-q"], ["remote", "add", "origin", remote], ["add", "."],
+                  [*me, "commit", "-qm", "x"]):  # fmt: skip
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    project = replace(Project.from_environment(), root=tmp_path)
+    found = {key.rpartition(".")[2]: value for key, value in origin.labels(project).items()}
+    assert found["version"] == "1.2.3"
+    assert len(found["revision"]) == 40
+    assert found["created"][:2] == "20"
+    assert found.get("source") == source
+    assert str(tmp_path) not in str(found)
+    (tmp_path / "new").write_text("")
+    assert origin.labels(project)["org.opencontainers.image.revision"].endswith("-dirty")
+
+
+def test_without_git_there_is_the_version_at_least(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('version = "1.2.3"\n')
+    project = replace(Project.from_environment(), root=tmp_path)
+    assert set(origin.labels(project).values()) == {"1.2.3", "lighterage"}
+
+
+# --- a registry -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    """Give the engine, or skip loudly."""
+    return engine_or_skip("saving, loading and pushing go untested")
+
+
+@pytest.fixture(scope="module")
+def tree(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """Give a tree whose prod image is built."""
+    tree = Tree(tmp_path_factory.mktemp("ship") / "clone", PROJECT)
+    packages = REPOSITORY / ".lighterage/debian"
+    if packages.is_dir():
+        shutil.copytree(packages, tree.folder / ".lighterage/debian")
+    try:
+        tree.ok("prod-build", timeout=600)
+        yield tree
+    finally:
+        tree.make("clean", "ENV=prod")
+        engine.ask("volume", "rm", f"{PROJECT}-prod-data")
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give `localhost:PORT` of a registry of our own."""
+    folder = tmp_path_factory.mktemp("registry")
+    done = subprocess.run(
+        ["sh", "-c", "apt-get download -qq docker-registry && dpkg-deb -x docker-registry*.deb ."],
+        cwd=folder, capture_output=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip("NO docker-registry PACKAGE TO BE HAD: registries go untested")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    config = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    (folder / "config.yml").write_text(json.dumps(config))
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(folder / "usr/bin/docker-registry"), "serve", str(folder / "config.yml")],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        for _ in range(100):
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def labels_of(engine: Engine, image: str) -> dict[str, str]:
+    """Give the labels of an image."""
+    labels: dict[str, str] = engine.inspect("image", image)[image]["Config"]["Labels"]
+    return labels
+
+
+@pytest.mark.container
+def test_what_was_saved_comes_in_again_and_what_was_changed_does_not(
+    tree: Tree, engine: Engine
+) -> None:
+    name = tree.ok("save", "ENV=prod").strip()
+    file = tree.folder / name
+    before = engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]["Id"]
+    engine.must("image", "rm", f"{PROJECT}-prod")
+    good = file.read_bytes()
+    file.write_bytes(good[:-100] + b"x" + good[-99:])
+    error = tree.refused("load", f"FILE={name}")
+    assert "is not what" in error
+    assert not engine.inspect("image", f"{PROJECT}-prod"), "nothing was loaded"
+    file.write_bytes(good)
+    tree.ok("load", f"FILE={name}")
+    assert engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]["Id"] == before
+    other = tree.folder / "other.tar.gz"
+    other.write_bytes(good[:-9])
+    sums = hashlib.sha256(good[:-9]).hexdigest()
+    other.with_name(other.name + ".sha256").write_text(f"{sums}  {other.name}\n")
+    assert "is not what make save writes" in tree.refused("load", "FILE=other.tar.gz")
+    file.with_name(file.name + ".sha256").unlink()
+    assert "there is no such file" in tree.refused("load", f"FILE={name}")
+    assert "load needs a file" in tree.refused("load")
+    assert "is up to date" in tree.make("prod-build").stderr, "it is the image that was built"
+
+
+@pytest.mark.container
+def test_a_push_gives_a_digest_that_can_be_pulled(
+    tree: Tree, engine: Engine, registry: str
+) -> None:
+    assert "push needs a registry" in tree.refused("push", "ENV=prod")
+    pushed = tree.ok("push", "ENV=prod", f"REGISTRY={registry}/team").strip()
+    assert pushed.startswith(f"{registry}/team/{PROJECT}-prod:0.1.0@sha256:")
+    reference = pushed.replace(":0.1.0@", "@")
+    try:
+        assert engine.pull(reference, 60).returncode == 0
+        assert "org.opencontainers.image.version" in labels_of(engine, f"{PROJECT}-prod")
+    finally:
+        engine.ask("image", "rm", reference)
+    error = tree.refused("push", "ENV=prod", "REGISTRY=127.0.0.1:1/team")
+    assert "was not pushed" in error
+
+
+@pytest.fixture
+def hub(tree: Tree, engine: Engine, registry: str) -> Iterator[str]:
+    """Give a registry with base images under the hub's names, of which none is in the engine."""
+    hub = f"{registry}/library"
+    tree.ok("prod-build", "BASE=debian")  # so that there are bases to push
+    push(engine, hub, "build", "3.11-bookworm")
+    push(engine, hub, "runtime", "3.11-slim-bookworm")
+    yield hub
+    forget(engine, hub)
+
+
+def push(engine: Engine, hub: str, kind: str, tag: str) -> None:
+    """Serve a Debian-made base as a tag of the hub's python."""
+    name = f"{hub}/python:{tag}"
+    engine.must("tag", f"{PROJECT}-base:{kind}", name)
+    answer, _ = engine.push(name)
+    assert answer.returncode == 0, answer.stderr
+    forget(engine, hub)
+
+
+def forget(engine: Engine, hub: str) -> None:
+    """Have none of the hub's images in the engine."""
+    for column in ("{{.Repository}}:{{.Tag}}", "{{.Repository}}@{{.Digest}}"):
+        names = engine.ask("images", "--digests", "--format", column).stdout.split()
+        engine.ask("image", "rm", *(name for name in names if name.startswith(f"{hub}/")))
+
+
+@pytest.mark.container
+def test_bases_come_from_a_registry_that_serves_them(tree: Tree, engine: Engine, hub: str) -> None:
+    """The hub way: the same Dockerfiles on what a registry has under the hub's names."""
+    done = tree.make("prod-build", f"HUB={hub}", "BASE=hub")
+    assert done.returncode == 0, done.stderr
+    assert f"(base: hub {hub}, not as locked)" in done.stderr
+    assert "hub.lock has no digests for the base images; make lock" in done.stderr
+    assert labels_of(engine, f"{PROJECT}-prod")["lighterage.base"].startswith(f"hub {hub}")
+    assert "Task 2" in tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help", f"HUB={hub}")
+    error = tree.refused("prod-build", f"HUB={hub}", "BASE=hub", "LOCKED=1")
+    assert "LOCKED=1, but docker/base/hub.lock has no digests" in error
+    error = tree.refused("prod-build", "HUB=127.0.0.1:1/library", "BASE=hub")
+    assert "BASE=hub, but the image registry does not serve" in error
+
+
+@pytest.mark.container
+def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
+    tree: Tree, engine: Engine, hub: str
+) -> None:
+    lock = tree.folder / "docker/base/hub.lock"
+    before = lock.read_text()
+    here = replace(Project.from_environment(), root=tree.folder, hub=hub)
+    try:
+        bases.lock(here)
+        locked = dict(line.split() for line in lock.read_text().splitlines()[1:])
+        assert list(locked) == ["python:3.11-bookworm", "python:3.11-slim-bookworm"]
+        push(engine, hub, "build", "3.11-slim-bookworm")  # the tag moves on
+        hubs = [f"HUB={hub}", "BASE=hub", "LOCKED=1"]
+        tree.ok("prod-build", *hubs)
+        labels = labels_of(engine, f"{PROJECT}-prod")
+        assert labels["lighterage.base"] == f"hub {hub}"
+        digest = labels["org.opencontainers.image.base.digest"]
+        assert digest == locked["python:3.11-slim-bookworm"]
+        assert labels["org.opencontainers.image.base.name"] == f"{hub}/python"
+        lock.write_text(lock.read_text().replace(digest, f"sha256:{'0' * 64}"))
+        assert "does not serve" in tree.refused("prod-build", *hubs)
+    finally:
+        lock.write_text(before)
+
+
+# --- the same tree, the same image ------------------------------------------------------------
+
+
+def test_an_image_of_several_registries_has_the_digest_of_the_one_that_was_asked() -> None:
+    served = [f"{name}/library/python@sha256:{name}" for name in ("a.example", "b.example:5000")]
+    engine = SimpleNamespace(inspect=lambda _, name: {name: {"Id": "x", "RepoDigests": served}})
+    for base, digest in (
+        ("b.example:5000/library/python:3.11-bookworm", "sha256:b.example:5000"),
+        ("a.example/library/python@sha256:a.example", "sha256:a.example"),
+        ("python:3.11-bookworm", "x"),
+    ):
+        labels = bases.labels(cast(Engine, engine), base)
+        assert labels["org.opencontainers.image.base.digest"] == digest
+
+
+@pytest.mark.container
+def test_the_same_tree_gives_the_same_layers_and_what_does_not_is_named(
+    tree: Tree, tmp_path: Path
+) -> None:
+    """Twice without cache, from copies with other times and other modes."""
+    for variant in ("dev", "prod"):
+        done = tree.make(f"{variant}-reproduce", timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert "layers twice the same" in done.stderr
+    file = tree.folder / "docker/prod/Dockerfile"
+    text = file.read_text()
+    try:
+        copy = "COPY config.yaml"
+        moment = f"RUN mkdir -p /out/app && date +%N > /out/app/moment\n{copy}"
+        file.write_text(text.replace(copy, moment))
+        error = tree.refused("prod-reproduce", timeout=600)
+        assert "prod does not reproduce: layer" in error
+        assert "/app/moment: " in error
+    finally:
+        file.write_text(text)
+
+
+@pytest.mark.container
+def test_an_edited_task_makes_one_small_layer_and_keeps_the_others(
+    tree: Tree, engine: Engine
+) -> None:
+    def layers() -> list[str]:
+        tree.ok("prod-build")
+        found: list[str] = engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]["RootFS"][
+            "Layers"
+        ]
+        return found
+
+    before = layers()
+    with (tree.folder / "tasks/task_2.py").open("a") as task:
+        task.write("# edited\n")
+    after = layers()
+    assert after[:-1] == before[:-1]
+    assert after[-1] != before[-1]
+    rows = json.loads(tree.ok("prod-size", "ARGS=--json"))["layers"]
+    assert rows[-1]["bytes"] < 2_000_000
+    assert max(row["bytes"] for row in rows[1:-1]) > 10_000_000, "the packages are in another one"
+
+
+@pytest.mark.container
+def test_a_package_more_fetches_no_other_again(tree: Tree, engine: Engine) -> None:
+    """What uv prepares is what it had to fetch."""
+    script, lock = (tree.folder / f"requirements/{name}" for name in ("install.sh", "prod.txt"))
+    kept = {path: path.read_text() for path in (script, lock)}
+    more = re.search(r"(?ms)^iniconfig==.*?# via", lock.with_name("dev.txt").read_text())
+    assert more is not None
+    client, env = engine.builder or ("", {})
+    command = [client, "build", "--progress", "plain", "--target", "builder"]
+    command += ["--label", f"of={PROJECT}"]
+    command += ["--file", str(tree.folder / "docker/prod/Dockerfile")]
+    command += ["--build-arg", f"BASE={PROJECT}-base:build"]
+    command += [f"--secret=id={key},src={path}" for key, path in images.build_secrets().items()]
+    said = []
+    try:
+        script.write_text(kept[script].replace(" --quiet", "") + f"# {PROJECT}\n")
+        for text in (kept[lock], f"{kept[lock]}{more[0]} the test\n"):
+            lock.write_text(text)
+            done = subprocess.run(
+                [*command, str(tree.folder)], env={**os.environ, **env},
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            said.append(done.stdout + done.stderr)
+    finally:
+        engine.ask("image", "prune", "--force", "--filter", f"label=of={PROJECT}")
+        for path, text in kept.items():
+            path.write_text(text)
+    assert re.search(r"Installed \d\d packages", said[1])
+    assert re.search(r"iniconfig", said[1])
+    assert sum(int(count) for count in re.findall(r"Prepared (\d+) package", said[1])) <= 1

@@ -1,0 +1,296 @@
+"""How the variants differ: measured, declared, proved; broken copies, and a third variant."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+import pytest
+
+from tree import ENGINE, REPOSITORY, Tree, engine_or_skip
+
+PROJECT = f"lighterage-test-variants-{os.getpid()}"
+pytestmark = pytest.mark.container
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """Give a tree with both images built; in the end nothing of it is left in the engine."""
+    engine = engine_or_skip("that variants differ as declared goes unproved")
+    tree = Tree(tmp_path_factory.mktemp("variants") / "clone", PROJECT)
+    packages = REPOSITORY / ".lighterage/debian"
+    if packages.is_dir():
+        shutil.copytree(packages, tree.folder / ".lighterage/debian")
+    try:
+        for variant in ("dev", "prod"):
+            tree.ok("build", f"ENV={variant}", timeout=600)
+        yield tree
+    finally:
+        for example in tree.folder.glob("envs/*.env.example"):
+            tree.make("clean", f"ENV={example.name.partition('.')[0]}")
+        left = engine.must("volume", "ls", "--format", "{{.Name}}").split()
+        for volume in [name for name in left if name.startswith(PROJECT)]:
+            engine.ask("volume", "rm", volume)
+
+
+@pytest.fixture
+def edited(tree: Tree) -> Iterator[Tree]:
+    """Give the tree to break; its files are put back afterwards."""
+    names = ("config.yaml", "docker/prod")
+    kept = tree.folder.with_name("kept")
+    for name in names:
+        source, target = tree.folder / name, kept / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
+    yield tree
+    shutil.copytree(kept, tree.folder, dirs_exist_ok=True)
+    shutil.rmtree(kept)
+
+
+def change(tree: Tree, name: str, *changes: tuple[str, str]) -> None:
+    """Replace texts in a file, each of which must be there."""
+    path = tree.folder / name
+    text = path.read_text(encoding="utf-8")
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def test_both_variants_are_what_they_declare(tree: Tree) -> None:
+    done = tree.make("verify")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok   differences of dev and prod" in done.stdout
+
+
+def test_readme_has_the_table_as_it_is_measured(tree: Tree) -> None:
+    """Drifted? `make diff ARGS=--readme` writes it."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"<!-- make diff.*?-->\n(.*?)<!-- end -->", readme, re.DOTALL)
+    assert table is not None
+    assert table.group(1).strip() == tree.ok("diff", "ARGS=--markdown").strip()
+
+
+def test_diff_measures_each_property_on_both_sides(tree: Tree) -> None:
+    rows = json.loads(tree.ok("diff", "prod", "dev", "ARGS=--json"))
+    assert rows["setting log_level"] == {"differs": True, "prod": "WARNING", "dev": "DEBUG"}
+    assert not rows["setting timeout"]["differs"]
+    assert float(rows["image size"]["prod"].split()[0]) < float(
+        rows["image size"]["dev"].split()[0]
+    )
+    names = {line.split()[0] for line in rows["packages"]["dev"]}
+    assert {"debugpy", "pytest", "fabric"} <= names
+    shown = tree.ok("diff")
+    assert re.search(r"^restart +no +unless-stopped$", shown, re.MULTILINE)
+    assert "setting timeout" not in shown
+    assert "setting timeout" in tree.ok("diff", "ARGS=--all")
+
+
+def test_size_tells_where_each_megabyte_is(tree: Tree) -> None:
+    planted = tree.folder / "tasks/task_7.py"
+    planted.write_text("#" * 7_000_000)
+    try:
+        rows = json.loads(tree.ok("prod-size", "ARGS=--json"))
+    finally:
+        planted.unlink()
+    components = {row["name"]: row["bytes"] for row in rows["components"]}
+    assert sum(components.values()) == rows["bytes"]
+    assert sum(row["bytes"] for row in rows["layers"]) == rows["bytes"]
+    engine = engine_or_skip("what it says the size is")
+    told = engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]["Size"]
+    # podman counts the blocks of what it stores, and not the bytes of the files.
+    near = 0.001 if engine.kind == "docker" else 0.05
+    assert rows["bytes"] == pytest.approx(told, rel=near), "as the engine has it"
+    assert components["tasks"] > 7_000_000, "what was left there shows"
+    assert components["cryptography"] > components["paramiko"] > 1_000_000
+    picture = ET.parse(tree.folder / ".lighterage/size-prod.svg")
+    assert len(picture.findall(".//{*}rect")) == len(components)
+    assert "size knows no --jsn; known: --json" in tree.refused("prod-size", "ARGS=--jsn")
+
+
+@pytest.mark.parametrize("variant", ["dev", "prod"])
+def test_an_image_carries_nothing_for_nothing(tree: Tree, variant: str) -> None:
+    """No cache of what it was made from, and nothing that a later layer removes."""
+    done = tree.make("size", f"ENV={variant}")
+    assert re.search(r"MB in \d+ layers$", done.stdout, re.MULTILINE)
+    assert re.search(r"package +cryptography$", done.stdout, re.MULTILINE)
+    assert f"drawn in .lighterage/size-{variant}.svg" in done.stderr
+    assert not re.search(r"(/tmp|/root|hidden by a later layer)$", done.stdout, re.MULTILINE)
+
+
+def test_secrets_of_env_files_do_not_show(tree: Tree) -> None:
+    assert "sample-only" not in tree.ok("diff", "ARGS=--json")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("diff", "dev"), "compares two variants"),
+        (("diff", "dev", "pord"), "'pord' is not a variant"),
+        (("diff", "ARGS=--jsn"), "diff knows no --jsn"),
+        (("verify", "ENV=pord"), "ENV=pord is not known"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(tree: Tree, words: tuple[str, ...], said: str) -> None:
+    assert said in tree.refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("contract", "a: [\n", "docker/prod/contract.yaml: while parsing a flow node"),
+        ("contract", "a: 1\n", "docker/prod/contract.yaml: expected a second document, `holds:`"),
+        ("contract", "a: 1\n---\n- 3\n", "contract.yaml: expected a second document, `holds:`"),
+        (
+            "contract",
+            "a: 1\n---\nholds: {restart: {any: [a]}}\n",
+            "contract.yaml: restart: expected",
+        ),
+        ("compose", "a: [\n", "docker/prod/compose.yaml: "),
+        ("compose", "services: {tasks: {}}\n", "docker/prod/compose.yaml: "),
+    ],
+)
+def test_a_file_that_says_nothing_is_one_line(
+    edited: Tree, name: str, text: str, said: str
+) -> None:
+    (edited.folder / f"docker/prod/{name}.yaml").write_text(text)
+    lines = edited.refused("verify", "ENV=prod").splitlines()
+    told = [line for line in lines if line.startswith("lighterage: ")]
+    assert said in told[-1]
+    assert lines[-2] == told[-1], "a line, and make's own"
+
+
+def test_a_setting_that_nobody_knows_is_told_before_anything_is_compared(edited: Tree) -> None:
+    change(edited, "config.yaml", ("log_level: WARNING", "log_level: WARNING\n    nosuch: 1"))
+    error = edited.refused("diff").splitlines()[-2]
+    assert error.endswith("config.yaml: variants.prod: unknown key nosuch")
+
+
+def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
+    """Compose file and settings: what is declared and not there, and what is there undeclared."""
+    change(
+        edited,
+        "docker/prod/compose.yaml",
+        ("    cap_drop: [ALL]\n", ""),
+        ("    read_only: true\n", ""),
+        ('    security_opt: ["no-new-privileges:true"]\n', ""),
+        ("pids_limit: 128", "pids_limit: 129"),
+        ("mem_limit: 1g", "mem_limit: 2g"),
+        ("memswap_limit: 1g", "memswap_limit: 3g"),
+        ("cpus: 1.0", "cpus: 0.5"),
+        ("core: 0", "core: 1"),
+        ("{soft: 1024, hard: 1024}", "{soft: 1024, hard: 1025}"),
+        ("max-size: 10m", "max-size: 11m"),
+        ("restart: unless-stopped", 'restart: "no"'),
+        ("interval: 30s", "interval: 31s"),
+        ('tmpfs: ["/tmp:size=64m,mode=1777"]', "tmpfs: /tmp:size=63m,mode=1777"),
+        ("      - data:/app/data\n", "      - data:/app/data\n      - /scratch\n"),
+        (
+            "      HOME: /tmp\n",
+            "      HOME: /tmp\n      MORE: and more\n      A_TOKEN: not-to-be-shown\n",
+        ),
+        ("    environment:\n", "    env_file: ../../envs/prod.env\n    environment:\n"),
+        ("    stop_grace_period", "    shm_size: 128m\n    stop_grace_period"),
+        ("-prod-tasks\n", "-prod-tasks\n    labels: {a: b}\n"),
+        ("    networks: [tasks]\n", '    networks: [tasks]\n    ports: ["127.0.0.1::9999"]\n'),
+    )
+    change(
+        edited,
+        "config.yaml",
+        ("log_level: WARNING", "log_level: INFO"),
+        ("keep_archive: false", "keep_archive: true\n    timeout: 31"),
+        ("  3:\n", "  3:\n    prod: {retry_delay: 9}\n"),
+    )
+    done = edited.make("verify", "ENV=prod")
+    assert done.returncode == 2
+    lines = {line.strip().partition(": ")[0]: line for line in done.stdout.splitlines()}
+    for row in (
+        "capabilities dropped", "capabilities that can be had", "root filesystem", "NoNewPrivs",
+        "security options", "limits", "processes in force", "memory in force", "restart",
+        "cpus in force", "swap in force", "open files in force", "core dumps in force",
+        "log files", "log files in force", "restart delay",
+        "restart in force", "ports", "setting log_level", "a run logs", "setting keep_archive",
+        "a run keeps the archive", "setting timeout", "setting retry_delay (task 3)",
+        "health check timing", "variables", "compose shm_size", "options of networks",
+        "data", "tmpfs",
+    ):  # fmt: skip
+        assert row in lines, done.stdout
+    assert "INFO, where WARNING is declared" in lines["setting log_level"]
+    both = "not declared in docker/dev/contract.yaml and docker/prod/contract.yaml"
+    assert f"dev 30.0, prod 31.0; {both}" in lines["setting timeout"]
+    assert "setting retry_delay (task 1)" not in lines
+    assert "a new volume -> /scratch, where" in lines["data"]
+    assert "tmpfs: /tmp:size=63m,mode=1777, where" in lines["tmpfs"]
+    assert "MORE=and more" in lines["variables"]
+    assert "A_TOKEN=********" in lines["variables"]
+    assert "FAIL no secret in the environment of prod" in done.stdout
+    shown = {
+        line.split()[0] for line in done.stdout.splitlines() if "is shown by `inspect`" in line
+    }
+    assert shown == {"A_TOKEN", "PASSWORD"}, "an env file that the engine reads"
+    assert "sample-only" not in done.stdout + done.stderr
+    assert "env file" in lines
+    assert "compose shm_size: dev none, prod 128m; not declared" in done.stdout
+    assert "image of prod" not in done.stdout.partition("FAIL")[2]
+
+
+def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
+    """A package of dev's, a compiler, an open file and root, in prod."""
+    more = "sed -n '/^iniconfig==/,/via/p' requirements/dev.txt >> requirements/prod.txt"
+    change(
+        edited,
+        "docker/prod/Dockerfile",
+        ("uv.txt requirements/prod.txt", "uv.txt requirements/prod.txt requirements/dev.txt"),
+        ("    sh requirements/install.sh", f"    {more} && sh requirements/install.sh"),
+        (
+            "USER 10001:10001",
+            "COPY --from=builder /usr/bin/strip /usr/bin/gcc\n"
+            "ENV MORE=1\nRUN chmod 777 /opt && chmod u+s /usr/bin/gcc",
+        ),
+        ('CMD ["python", "-m", "tasks", "health"]', 'CMD ["true"]'),
+        ("    && echo 'lighterage:x:10001:10001::/tmp:/bin/bash' >> /etc/passwd \\\n", ""),
+    )
+    change(edited, "docker/prod/contract.yaml", ("  layers: ", "  layer: "))
+    done = edited.make("verify", "ENV=prod")
+    assert done.returncode == 2
+    assert "packages: has iniconfig" in done.stdout
+    assert "compilers: gcc, where none is declared" in re.sub(r"[\[\]']", "", done.stdout)
+    assert "setuid programs: /usr/bin/gcc, where none or /usr/bin/chage" in done.stdout
+    assert re.search("writable: .*/opt", done.stdout)
+    assert "image environment: has MORE=1, which is not declared" in done.stdout
+    assert "image health check: true, where python -m tasks health is declared" in done.stdout
+    assert "account: none, where lighterage, home /tmp, shell /bin/bash is" in done.stdout
+    assert "image user: root, where 10001:10001 is declared" in done.stdout
+    if ENGINE == "docker":  # container-structure-test knows no other
+        assert re.search(r"FAIL image of prod\n.*user", done.stdout, re.IGNORECASE)
+    assert "layer: prod declares it, and nothing measures it; did you mean layers?" in done.stdout
+
+
+def test_a_third_variant_is_a_folder_an_example_and_a_section(tree: Tree) -> None:
+    """As README tells it; no Makefile and no Python is touched."""
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Your own variant\n")[2].partition("\n## ")[0]
+    script = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
+    line = re.search(r"`(staging: .*?)`", section)
+    assert script is not None
+    assert line is not None
+    subprocess.run(["sh", "-euc", script.group(1)], cwd=tree.folder, check=True)
+    change(tree, "config.yaml", ("variants:\n", f"variants:\n  {line.group(1)}\n"))
+    assert "Variants: dev prod staging" in tree.ok("help")
+    tree.ok("build", "ENV=staging")
+    assert re.search(r"variant +staging", tree.ok("staging-config"))
+    landed = tree.make("run", "ENV=staging")
+    assert landed.returncode == 0, landed.stderr
+    rows = json.loads(tree.ok("diff", "dev", "staging", "ARGS=--json"))
+    assert rows["setting log_level"] == {"differs": True, "dev": "DEBUG", "staging": "INFO"}
+    done = tree.make("verify", "ENV=staging")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok   differences of prod and staging" in done.stdout

@@ -1,0 +1,168 @@
+"""The benchmarks on next to nothing: every side works, brings the same bytes, and is written down.
+
+Nothing here looks at how long anything took.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import xml.etree.ElementTree as ET
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import sshd
+from benchmarks import build, data, report, results, sides, works
+from benchmarks.arena import HERE, Sample
+
+FETCH = str(HERE / "fetch.py")
+
+
+def bench(output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, FETCH, "--size", "2", "--output", str(output), *arguments],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+
+
+@pytest.mark.sshd
+def test_every_side_brings_the_same_bytes(tmp_path: Path) -> None:
+    sshd.need_sshd()
+    names = ["tar", "zip", "big", "small", "rtt50", *(["sftp-small"] if sshd.ROOT else [])]
+    done = bench(tmp_path, "--rounds", "1", "--only", *names)
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "fetch.json").read_text())
+    assert {"schema", "mode", "machine", "versions", "rounds", "missing", "memory"} <= set(written)
+    assert {"cpu", "cores", "kernel", "file_system", "load"} <= set(written["machine"])
+    assert [work["name"] for work in written["works"]] == names
+    for work in written["works"]:
+        assert work["sides"][0]["name"] == sides.OURS
+        assert work["goals"] or written["missing"], "a goal has a peer to be measured against"
+        for side in work["sides"]:
+            assert [sample["fault"] for sample in side["samples"]] == [""], side["name"]
+            assert {"median_seconds", "min_seconds", "max_seconds", "ratio"} <= set(side)
+            assert side["name"] in done.stdout
+    assert ET.parse(tmp_path / "fetch.svg").getroot().tag.endswith("svg")
+
+
+@pytest.mark.sshd
+def test_the_growth_line_has_its_points(tmp_path: Path) -> None:
+    sshd.need_sshd()
+    done = bench(tmp_path, "--growth", "--only", "tar", "zip")
+    assert done.returncode == 0, done.stdout + done.stderr
+    written = json.loads((tmp_path / "growth.json").read_text())
+    assert [line["name"] for line in written["series"]] == ["tar", "zip"]
+    for line in written["series"]:
+        assert all(point["peak_bytes"] > 0 for point in line["points"])
+        assert {"seconds", "per_unit", "r2"} <= set(line["line"])
+    assert ET.parse(tmp_path / "growth.svg").getroot().tag.endswith("svg")
+
+
+def test_a_name_that_is_none_is_told_the_names() -> None:
+    done = subprocess.run(
+        [sys.executable, FETCH, "--only", "tarr"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "sftp-tar" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip", "repeated_tar", "repeated_zip"])
+def test_an_archive_holds_what_its_digest_says(tmp_path: Path, kind: str) -> None:
+    made: data.Dataset = getattr(data.Store(tmp_path / "store"), kind)(400_000)
+    if kind.endswith("tar"):
+        with tarfile.open(made.source) as tar:
+            tar.extractall(tmp_path / "out", filter="data")
+    else:
+        with zipfile.ZipFile(made.source) as archive:
+            assert archive.testzip() is None
+            archive.extractall(tmp_path / "out")
+    assert data.tree_digest(tmp_path / "out") == made.tree
+    assert sum(path.stat().st_size for path in tmp_path.glob("out/**/*.csv")) == made.size
+    assert 3 < made.size / made.packed < 5, "packs like a CSV that people have"
+
+
+def test_data_is_made_once_and_always_the_same(tmp_path: Path) -> None:
+    store = data.Store(tmp_path / "one")
+    first = store.small(30)
+    made = first.source.stat().st_mtime_ns
+    assert (store.small(30), first.source.stat().st_mtime_ns) == (first, made)
+    assert data.Store(tmp_path / "other").small(30).tree == first.tree
+
+
+def test_the_relay_hands_on_every_byte_and_the_end_of_each_direction() -> None:
+    sent, answer = bytes(range(256)) * 20_000, b"answer" * 100_000
+    received = []
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            received.append(b"".join(iter(lambda: connection.recv(65536), b"")))
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        port = str(listener.getsockname()[1])
+        command = [sys.executable, str(HERE / "delay.py"), port, "0.02"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
+            assert relay.stdin
+            assert relay.stdout
+            with socket.create_connection(("127.0.0.1", int(relay.stdout.readline()))) as client:
+                client.sendall(sent)
+                client.shutdown(socket.SHUT_WR)
+                got = b"".join(iter(lambda: client.recv(65536), b""))
+            relay.stdin.close()
+            assert relay.wait(10) == 0
+        thread.join(10)
+    assert (received, got) == ([sent], answer)
+
+
+def test_goals_are_held_against_the_best_of_their_peers(tmp_path: Path) -> None:
+    work = next(work for work in works.all_works() if work.name == "rtt50")
+    seconds = {sides.OURS: 1.0, "scp": 4.0, "sftp": 2.0, "rsync": 3.5}
+    standings = [
+        results.Standing(side, [Sample(seconds[side.name], 0, 0, 0)])
+        for side in work.sides
+        if side.name in seconds
+    ]
+    standings[-1].samples.append(Sample(0.1, 0, 0, 0, "other bytes than the source's"))
+    made = data.Dataset(tmp_path, tmp_path, "", 1, 1, 1)
+    result = results.Result(work, made, standings)
+    verdict = result.verdicts()[0]
+    assert (verdict.rival.side.name, verdict.ratio, verdict.met) == ("sftp", 2.0, False)
+    table = "\n".join(report.table(result))
+    assert "NOT met" in table
+    assert "FAILED: other bytes" in table
+
+
+def test_a_straight_line_is_found() -> None:
+    line = results.Line.through((x, 2 + 3 * x) for x in (1.0, 10.0, 100.0))
+    assert line
+    assert (line.base, line.slope, line.r2) == pytest.approx((2, 3, 1))
+    assert results.Line.through([(1.0, 1.0), (2.0, 2.0)]) is None
+
+
+def test_a_figure_of_a_build_is_held_against_its_goals() -> None:
+    row = build.Row("build", "s", most=1, share=0.5, ours=[0.5, 2, 0.75], peer=[1.0, 1.5, 1.25])
+    assert row.ratio == pytest.approx(0.6)
+    assert list(row.verdicts()) == ["<= 1 s met", "<= 0.5x NOT met"]
+    assert "0.75 s 0.50..2.00" in row.line()
+    assert "0.60x" in row.line()
+    assert json.loads(json.dumps(row.as_data()))["goals"] == list(row.verdicts())
+    alone = build.Row("start", "s", share=0.5, ours=[1])
+    assert (alone.ratio, list(alone.verdicts())) == (None, [])
+    assert build.Row("fetched", "packages", ours=[1], peer=[0]).ratio is None
+
+
+def test_what_a_build_fetched_is_counted_as_uv_and_pip_tell_it() -> None:
+    uv = "#9 1.2 Resolved 20 packages in 3ms\n#9 1.4 Prepared 2 packages in 100ms\n"
+    pip = "#9 Collecting a\n#9 Downloading a-1-py3-none-any.whl (1 kB)\n#9 Using cached b-1.whl\n"
+    assert build.fetched(uv) == 2
+    assert build.fetched(pip) == 1
+    assert build.fetched("#9 Resolved 20 packages in 3ms\n#9 Installed 20 packages\n") == 0

@@ -1,0 +1,273 @@
+"""Connections: when a second one replaces the first, who may do that, and what counts as a cut."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import paramiko
+import pytest
+
+import sshd
+from client import Client, tree, trusted, wait_for
+from relay import Relay
+from sshd import Sshd
+from tasks.fetch.errors import NetworkError
+from tasks.fetch.ssh import connection as connection_module
+from tasks.fetch.ssh.connection import connect
+from tasks.fetch.ssh.errors import translated
+from tasks.fetch.ssh.host import Host
+from tasks.fetch.ssh.sftp import Reader, RemoteFile
+from tasks.fetch.ssh.stream import Stream
+from tasks.fetch.threads import ReadAhead
+from tasks.settings import Settings, Words
+
+pytestmark = pytest.mark.sshd
+ROWS = {f"{n}.csv": b"2026-01-01,%d,Genova\n" % n * 200_000 for n in range(3)}
+RATE = 1_500_000
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Sshd]:
+    """Give a server with data that compresses well."""
+    sshd.need_sshd()
+    server = Sshd(tmp_path / "sshd")
+    for name, content in ROWS.items():
+        (server.home / name).write_bytes(content)
+    with server.running():
+        yield server
+
+
+@pytest.fixture
+def client(tmp_path: Path, server: Sshd) -> Client:
+    """Give a client of the server."""
+    (tmp_path / "client").mkdir()
+    return Client(tmp_path / "client", server)
+
+
+def settings_of(client: Client, address: str, retry_delay: float = 0.01) -> Settings:
+    """Give the settings of the client's task 3, for the engine in this process."""
+    return Settings(
+        task="3", remote_host_address=trusted(client, address), username=client.server.user,
+        ssh_key_file=client.server.user_key, known_hosts_file=client.known_hosts,
+        remote_file_path=Words([str(client.server.home)]), timeout=60,
+        retry_delay=retry_delay,
+    )  # fmt: skip
+
+
+def read_all(stream: Stream | ReadAhead) -> None:
+    """Read to the end."""
+    while stream.read():
+        pass
+
+
+# --- a slow link ------------------------------------------------------------------------------
+
+
+def test_a_slow_consumer_is_no_slow_link(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.fetch.ssh.stream.SLOW_RATE", 5e5)  # so that this machine is fast
+    with Relay(client.server.port).running() as relay:
+        settings = settings_of(client, relay.address)
+        digests: dict[str, str] = {}
+        with connect(settings) as connection:
+            host = Host(connection, settings)
+            files = host.listing(str(client.server.home)).files
+            for name, stream in zip(
+                files, host.files([(file, 0) for file in files.values()], lambda _: None),
+                strict=True,
+            ):  # fmt: skip
+                digest = hashlib.sha256()
+                for count, block in enumerate(stream):
+                    digest.update(block)
+                    if count < 10 and not digests:  # as a disk that takes 0.4 MB/s
+                        time.sleep(0.7)
+                digests[str(name)] = digest.hexdigest()
+        assert relay.connections == 1
+    assert digests == {name: hashlib.sha256(rows).hexdigest() for name, rows in ROWS.items()}
+
+
+@pytest.mark.parametrize("refusal", ["denied", "refused", "silent", "no SFTP"])
+def test_the_first_connection_stays_where_a_second_one_is_refused(
+    client: Client, refusal: str
+) -> None:
+    server = client.server
+    other = Sshd(client.folder / "other", ["ForceCommand echo none"], host_key=server.host_key)
+    for name in ("user_key", "user_key.pub"):
+        shutil.copy(server.folder / name, other.folder)
+
+    def refuse() -> None:
+        if refusal == "denied":
+            server.user_key.with_suffix(".pub").unlink()
+        elif refusal == "refused":
+            relay.port = 1
+        elif refusal == "silent":
+            relay.fault, relay.times = "stall", 99
+        else:
+            relay.port = other.port
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(other.running())
+        relay = stack.enter_context(Relay(server.port, times=0, rate=RATE).running())
+        client.options["remote-host-address"] = trusted(client, relay.address)
+        relay.alarm, relay.ring = 2**20, refuse
+        done = client.run("3", ".", "--explain", log_level="INFO", timeout="5")
+        assert done.code == 0, done.err
+        assert relay.connections == 2
+    assert tree(client.target) == ROWS
+    assert "SSH compression" not in done.out
+    assert "WARNING" not in done.err, "a refused second connection is no fault"
+
+
+@pytest.mark.parametrize("options", [(), ("MaxSessions 1",)])
+def test_the_second_connection_replaces_the_first_without_a_byte_lost(
+    client: Client, options: tuple[str, ...]
+) -> None:
+    client.server.stop()
+    client.server.options = [*options]
+    with client.server.running(), Relay(client.server.port, rate=RATE).running() as relay:
+        client.options["remote-host-address"] = trusted(client, relay.address)
+        done = client.run("3", ".", "--explain", timeout="60")
+        assert done.code == 0, done.err
+        assert "SSH compression" in done.out
+        assert relay.connections == 2, done.err
+    assert tree(client.target) == ROWS
+
+
+def test_a_second_connection_to_a_host_with_another_key_ends_the_run(client: Client) -> None:
+    other = Sshd(client.folder / "other")
+    with other.running(), Relay(client.server.port, rate=RATE).running() as relay:
+        client.options["remote-host-address"] = trusted(client, relay.address)
+        relay.alarm, relay.ring = 2**20, lambda: setattr(relay, "port", other.port)
+        assert client.run("3", ".").code == 4
+    assert not client.target.exists()
+
+
+# --- threads that nobody reads from any more ----------------------------------------------------
+
+
+def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = client.server.home / "big.csv"
+    file.write_bytes(os.urandom(2**23))
+    with Relay(client.server.port, "cut", 2**21).running() as relay:
+        settings = settings_of(client, relay.address, retry_delay=1)
+        with connect(settings) as connection, caplog.at_level(logging.WARNING):
+            host = Host(connection, settings)
+            stream = next(host.files([(host.facts(str(file)), 0)], lambda _: None))
+            ahead = ReadAhead(stream.read, 100)
+            wait_for(lambda: "in 1.0 s" in caplog.text)
+            host.reset()
+            host.reconnect()
+            transport = connection.transport
+            ahead._thread.join(30)
+            assert not ahead._thread.is_alive()
+            with pytest.raises(NetworkError):
+                read_all(ahead)
+            assert connection.transport is transport
+            assert transport.is_active()
+            assert host.facts(str(file)).size == 2**23
+            assert relay.connections == 2
+
+
+def test_a_thread_that_is_connecting_again_gives_way(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reset falls between the login of the thread's new connection and its use."""
+    file = client.server.home / "big.csv"
+    file.write_bytes(os.urandom(2**23))
+    opening, done = threading.Event(), threading.Event()
+
+    def opened(*arguments: object, **options: object) -> object:
+        opened_now = connection_module.opened(*arguments, **options)  # type: ignore[arg-type]
+        if threading.current_thread().name == "read ahead":
+            opening.set()
+            assert done.wait(30)
+        return opened_now
+
+    monkeypatch.setattr("tasks.fetch.ssh.host.opened", opened)
+    with Relay(client.server.port, "cut", 2**21).running() as relay:
+        settings = settings_of(client, relay.address)
+        with connect(settings) as connection:
+            host = Host(connection, settings)
+            stream = next(host.files([(host.facts(str(file)), 0)], lambda _: None))
+            ahead = ReadAhead(stream.read, 100)
+            assert opening.wait(30)
+            host.reset()
+            host.reconnect()
+            transport = connection.transport
+            done.set()
+            ahead._thread.join(30)
+            assert connection.transport is transport
+            assert host.facts(str(file)).size == 2**23
+
+
+# --- bugs -------------------------------------------------------------------------------------
+
+
+def test_an_exception_of_our_own_code_is_a_bug() -> None:
+    with pytest.raises(TypeError), translated("here"):
+        len(3)  # type: ignore[arg-type]
+
+
+def fail(data: bytes, parse: Callable[[paramiko.Message], object]) -> None:
+    """Let paramiko parse something, as what a host sent."""
+    with translated("here"):
+        parse(paramiko.Message(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "parse"),
+    [
+        (b"\0\0\0\2\xff\xff", paramiko.Message.get_text),  # UnicodeDecodeError
+        (b"", lambda message: paramiko.Ed25519Key(data=message.asbytes())),
+        (b"\0\0\0\1x", lambda message: paramiko.RSAKey(msg=message)),
+        (b"\0\0\0\x0bssh-ed25519\0\0\0\1x", lambda message: paramiko.Ed25519Key(msg=message)),
+    ],
+)
+def test_an_exception_of_paramiko_is_the_hosts_fault(
+    data: bytes, parse: Callable[[paramiko.Message], object]
+) -> None:
+    with pytest.raises(NetworkError) as caught:
+        fail(data, parse)
+    assert caught.value.transient
+
+
+def test_a_bug_in_reading_is_not_retried(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def blocks(self: Reader) -> Iterator[bytes | None]:
+        calls.append(self)
+        yield b"x"
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Reader, "blocks", blocks)
+    settings = settings_of(client, client.server.address)
+    with connect(settings) as connection:
+        host = Host(connection, settings)
+        stream = next(host.files([(RemoteFile("a", 2, 0), 0)], lambda _: None))
+        with pytest.raises(KeyError):
+            read_all(stream)
+    assert len(calls) == 1
+
+
+def test_a_bug_in_a_thread_that_asks_for_checksums_is_not_lost(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed(*_: object) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr("tasks.fetch.ssh.checksums.computed", computed)
+    settings = settings_of(client, client.server.address)
+    with connect(settings) as connection:
+        host = Host(connection, settings)
+        remote = host.sums([host.facts(str(client.server.home / "0.csv"))])
+        with pytest.raises(TypeError):
+            remote.result(20)

@@ -1,0 +1,216 @@
+"""Logins: what a server asks for besides a key or a password, and which faults are whose."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+import hosts
+import sshd
+from client import Client, Ended, write_datasets
+from sshd import Sshd
+
+PAM_PASSWORD = "auth required pam_unix.so"
+PAM_OTHERS = ["account required pam_permit.so", "session required pam_permit.so"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    """Give what starts a server, and returns a client of it that has no credentials."""
+    sshd.need_passwords()
+    started: list[Sshd] = []
+
+    def start(*options: str, pam: list[str] | None = None) -> Client:
+        server = Sshd(tmp_path / "sshd", options=[*options], pam=pam or [])
+        write_datasets(server.home)
+        server.start()
+        started.append(server)
+        client = Client(tmp_path, server)
+        client.options["ssh-key-file"] = None
+        return client
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def login(client: Client, *credentials: str) -> Ended:
+    """Run task 1 with a key, a password or both; what fails leaves only JSON on the output."""
+    if "key" in credentials:
+        client.options["ssh-key-file"] = str(client.server.user_key)
+    if "password" in credentials:
+        client.environ["PASSWORD"] = sshd.PASSWORD
+    done = client.run("1", "csv.zip", "--json")
+    assert done.data()["status" if done.code == 0 else "exit_code"] in {"landed", done.code}
+    return done
+
+
+# --- more than one factor ---------------------------------------------------------------------
+
+FACTORS = {
+    "password,keyboard-interactive": {"password": 0, "key": 4, "key password": 0},
+    "publickey,keyboard-interactive": {"key": 4, "password": 4, "key password": 0},
+    "publickey,password": {"key": 4, "password": 4, "key password": 0},
+    "password,publickey": {"key": 4, "password": 4, "key password": 0},
+    "keyboard-interactive": {"key": 4, "password": 0, "key password": 0},
+    "keyboard-interactive:pam,publickey": {"key": 4, "password": 4, "key password": 0},
+    "publickey,publickey": {"key": 4, "key password": 4},
+    "publickey password": {"key": 0, "password": 0},
+}
+CASES = [(m, c, code) for m, codes in FACTORS.items() for c, code in codes.items()]
+
+
+@pytest.mark.parametrize(("methods", "credentials", "code"), CASES)
+def test_a_login_is_one_when_the_server_says_so(
+    start: Callable[..., Client], methods: str, credentials: str, code: int
+) -> None:
+    client = start(f"AuthenticationMethods {methods}", pam=[PAM_PASSWORD, *PAM_OTHERS])
+    done = login(client, *credentials.split())
+    assert done.code == code, done.err
+    assert client.target.exists() == (code == 0)
+
+
+def test_a_partial_success_names_what_the_server_still_requires(
+    start: Callable[..., Client],
+) -> None:
+    client = start(
+        "AuthenticationMethods publickey,keyboard-interactive", pam=[PAM_PASSWORD, *PAM_OTHERS]
+    )
+    done = login(client, "key")
+    assert done.code == 4
+    assert "publickey accepted, but the server also requires keyboard-interactive" in done.err
+    assert "'Password:'" in done.err, "the question, which nobody could answer"
+
+
+def test_a_wrong_password_is_sent_once(start: Callable[..., Client]) -> None:
+    client = start(pam=[PAM_PASSWORD, *PAM_OTHERS])
+    client.environ["PASSWORD"] = "wrong"
+    assert client.run("1", "csv.zip").code == 4
+    log = (client.server.folder / "log").read_text()
+    assert log.count("Failed ") == 1
+
+
+def test_a_password_that_has_expired_denies_the_login(start: Callable[..., Client]) -> None:
+    client = start("AuthenticationMethods keyboard-interactive", pam=[
+        PAM_PASSWORD, "account required pam_unix.so", "password required pam_unix.so",
+        "session required pam_permit.so",
+    ])  # fmt: skip
+    shadow = client.server.folder / "shadow"
+    shadow.write_text(shadow.read_text().replace(":19000:", ":0:"))
+    assert login(client, "password").code == 4
+
+
+class _Expired(hosts._Server):
+    def validate_password(self, username: str, password: str) -> bool:
+        raise asyncssh.PasswordChangeRequired("change it")
+
+
+def test_a_server_that_asks_for_a_new_password_denies_the_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fake server (asyncssh): OpenSSH asks for it in the session."""
+    sshd.need_sshd()
+    client = Client(tmp_path, Sshd(tmp_path / "sshd"))
+    client.environ["PASSWORD"] = hosts.PASSWORD
+    monkeypatch.setattr(hosts, "_Server", _Expired)
+    with hosts.host(None, client.known_hosts) as address:
+        done = client.run("1", "x.zip", ssh_key_file=None, remote_host_address=address)
+    assert done.code == 4, done.err
+    assert "expired" in done.err
+
+
+# --- at a terminal ----------------------------------------------------------------------------
+
+
+def at_terminal(client: Client, answer: bytes) -> tuple[int, str, str]:
+    """Run task 1 at a terminal, and answer its question; code, output, what the terminal shows."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-m", "tasks",
+         *client.arguments("1", "csv.zip", "--json")],
+        cwd=client.folder, env=client.env(), stdin=slave, stdout=subprocess.PIPE, stderr=slave,
+    )  # fmt: skip
+    echoes = termios.tcgetattr(slave)[3]
+    shown = b""
+    while b"Password: " not in shown and process.poll() is None:
+        if select.select([master], [], [], 0.1)[0]:
+            shown += os.read(master, 1024)
+    os.write(master, answer)
+    out, _ = process.communicate(timeout=60)
+    assert termios.tcgetattr(slave)[3] == echoes, "the terminal is as it was"
+    os.close(slave)
+    try:
+        while block := os.read(master, 1024):
+            shown += block
+    except OSError:  # the end
+        pass
+    os.close(master)
+    return process.returncode, out.decode(), shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [(sshd.PASSWORD.encode() + b"\n", 0), (b"x\n", 4), (b"\x03", 130)]
+)
+def test_a_second_factor_is_asked_for_at_the_terminal(
+    start: Callable[..., Client], answer: bytes, code: int
+) -> None:
+    client = start(
+        "AuthenticationMethods publickey,keyboard-interactive", pam=[PAM_PASSWORD, *PAM_OTHERS]
+    )
+    client.options["ssh-key-file"] = str(client.server.user_key)
+    returncode, out, shown = at_terminal(client, answer)
+    assert returncode == code, shown
+    assert out.startswith("{\n"), "standard output is for the result alone"
+    assert "Password" not in out
+    assert answer.decode().strip() not in shown or code == 130
+
+
+# --- what is no fault of the network ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("no-such-program %h %p", 2), ("/etc/passwd %h", 2), ("nc 'x", 2)]
+)
+def test_a_proxy_command_that_cannot_run_is_a_fault_of_the_configuration(
+    start: Callable[..., Client], command: str, code: int
+) -> None:
+    client = start()
+    (client.folder / "envs/ssh_config").write_text(f"Host *\n  ProxyCommand {command}\n")
+    done = login(client, "key")
+    assert done.code == code, done.err
+    assert command.split(maxsplit=1)[0] in done.err
+    assert "ssh_config" in done.err
+
+
+@pytest.mark.parametrize(
+    ("option", "theirs", "ours"),
+    [
+        ("Ciphers chacha20-poly1305@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"),
+        ("MACs hmac-sha1", "hmac-sha1", "hmac-sha2-256"),
+        ("KexAlgorithms sntrup761x25519-sha512@openssh.com", "sntrup761x25519-sha512@openssh.com",
+         "ecdh-sha2-nistp256"),
+        ("HostKeyAlgorithms ssh-rsa", "ssh-rsa", "ssh-ed25519"),
+    ],
+)  # fmt: skip
+def test_a_server_without_common_algorithms_is_answered_with_both_lists(
+    start: Callable[..., Client], tmp_path: Path, option: str, theirs: str, ours: str
+) -> None:
+    rsa = sshd.make_key(tmp_path / "rsa", "rsa")
+    client = start(option, f"HostKey {rsa}")
+    done = login(client, "key")
+    assert done.code == 5, done.err
+    kind, _, lists = done.err.rpartition(" in common: ")
+    host, _, client_has = lists.partition("; this client has ")
+    assert theirs in host.split()[-1]
+    assert ours in client_has
+    assert kind
+    assert "try 1" not in done.err, "the next try would not be another one"

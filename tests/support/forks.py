@@ -1,0 +1,169 @@
+"""Tasks run as forks of a process that has loaded everything: real processes, and soon there.
+
+A fork does what `python -m tasks` does, with a folder, an environment, output and signals of its
+own; only the half second of imports is spared.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import gc
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+REPOSITORY = Path(__file__).parents[2]
+MESSAGE_BYTES = 2**17
+
+
+@dataclass
+class Fork:
+    """A task that runs, with the face of a `subprocess.Popen` of text."""
+
+    pid: int
+    _out: IO[str]
+    _err: IO[str]
+    _told: socket.socket
+    returncode: int | None = None
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal, while it has not been waited for."""
+        if self.returncode is None:
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+    def said(self) -> str:
+        """Return what it wrote to standard error so far."""
+        return os.pread(self._err.fileno(), 2**20, 0).decode()
+
+    def poll(self) -> int | None:
+        """Return the code of its end; None while it runs."""
+        if self.returncode is None:
+            self._told.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                self._end()
+        return self.returncode
+
+    def communicate(self, timeout: float = 120) -> tuple[str, str]:
+        """Wait for its end; returns what it wrote to standard output and standard error."""
+        if self.returncode is None:
+            self._told.settimeout(timeout)
+            try:
+                self._end()
+            except TimeoutError:
+                self.kill()
+                raise
+        return self._out.read(), self._err.read()
+
+    def _end(self) -> None:
+        status = int(self._told.recv(64))
+        self.returncode = os.waitstatus_to_exitcode(status)
+        self._told.close()
+        for file in (self._out, self._err):
+            file.seek(0)
+
+
+class Forks:
+    """The process that forks."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                env={"PATH": os.defpath, "PYTHONPATH": str(REPOSITORY)},
+            )  # fmt: skip
+
+    def start(self, arguments: Sequence[str], folder: Path, env: Mapping[str, str]) -> Fork:
+        """Run `python -m tasks` with these arguments."""
+        out = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the fork's, and closed with it)
+        err = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        asked = json.dumps([[*arguments], str(folder), dict(env)]).encode()
+        with theirs:
+            fds = [out.fileno(), err.fileno(), theirs.fileno()]
+            socket.send_fds(self._socket, [asked], fds)
+        told.settimeout(60)
+        return Fork(int(told.recv(64)), out, err, told)
+
+    def close(self) -> None:
+        """End the process; its forks go on to their own ends."""
+        self._socket.close()
+        self._process.wait(10)
+
+
+@functools.cache
+def forks() -> Forks:
+    """Return the one process that forks, for all tests."""
+    made = Forks()
+    atexit.register(made.close)
+    return made
+
+
+# --- in that process ------------------------------------------------------------------------
+
+
+def _serve(asked: socket.socket) -> None:
+    """Fork for each message, until the other side closes."""
+    import tasks.__main__
+    import tasks.fetch.api
+    import tasks.task_1
+    import tasks.task_2
+    import tasks.task_3  # noqa: F401
+
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, fds, _, _ = socket.recv_fds(asked, MESSAGE_BYTES, 3)
+        if not message:
+            return
+        if os.fork() == 0:
+            asked.close()
+            _watch(message, *fds)
+        for fd in fds:
+            os.close(fd)
+
+
+def _watch(message: bytes, out: int, err: int, told: int) -> None:
+    """Fork once more, and tell its process id, and then how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        _run(message, out, err)
+    os.write(told, str(pid).encode())
+    _, status = os.waitpid(pid, 0)
+    os.write(told, str(status).encode())
+    os._exit(0)
+
+
+def _run(message: bytes, out: int, err: int) -> None:
+    from tasks.__main__ import _exit, main
+
+    arguments, folder, env = json.loads(message)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    _exit(main(arguments))
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,429 @@
+"""The command line, as a user runs it: `python -m tasks ...`, without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clone import Clone
+from tasks import __main__ as command_line
+from tasks import settings
+from tasks.fetch import errors
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    """Give a copy of the tasks in an empty folder: no config file, no env file."""
+    return Clone(tmp_path)
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """Require one line on standard error, no traceback, nothing on standard output."""
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("lighterage: ")
+    return done.stderr
+
+
+# --- help ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["1", "2", "3", "9"])
+def test_help_of_a_task_says_what_it_does_and_names_every_setting(clone: Clone, task: str) -> None:
+    done = clone.run(task, "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert f"Task {task}: " in done.stdout
+    named = {
+        name for name, item in settings.FIELDS.items() if item.metadata.get("cli") is not False
+    }
+    assert named >= {
+        "remote_file_path", "file_save_path", "task", "keep_archive", "max_tries", "retry_delay",
+        "log_level", "overwrite",
+    }  # fmt: skip
+    for name in [*named, "config_file", "json"]:
+        assert f"--{name.replace('_', '-')}" in done.stdout, name
+
+
+def test_general_help_names_every_task_and_verb_and_exit_code(clone: Clone) -> None:
+    text = clone.run("--help").stdout
+    for word in ("config", "schedule", "health", "scan", "--json", "one zip archive", "a stand-in"):
+        assert word in text
+    for error in errors.LighterageError.__subclasses__():
+        assert f"{error.exit_code} {error.kind.split()[0]}" in text
+    assert "130, 143" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["2", "--help"], ["--help", "2"], ["--task", "2", "-h"], ["--max-tries", "5", "2", "--help"]],
+    ids=" ".join,
+)
+def test_help_may_come_anywhere(clone: Clone, arguments: list[str]) -> None:
+    assert "Task 2: " in clone.run(*arguments).stdout
+
+
+def test_help_works_where_nothing_else_does(clone: Clone) -> None:
+    """A broken config file, a broken task module, a misspelled variant."""
+    (clone.folder / "config.yaml").write_text("[")
+    (clone.folder / "tasks/task_4.py").write_text("def run(:\n")
+    (clone.folder / "tasks/task_5.py").write_bytes(b"\xff\0")
+    for arguments in (["--help"], ["2", "--help"]):
+        assert clone.run(*arguments, env={"LIGHTERAGE_VARIANT": "x"}).returncode == 0
+
+
+def test_help_gives_no_secret_of_the_environment(clone: Clone) -> None:
+    assert "hunter2" not in clone.run("2", "--help", env={"PASSWORD": "hunter2"}).stdout
+
+
+HEAVY = {"fabric", "paramiko", "invoke", "cryptography", "apscheduler", "tenacity", "tqdm", "yaml"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [(["--help"], set()), (["2", "--help"], set()), (["config", "2"], {"yaml"}), (["22"], set())],
+    ids=" ".join,
+)
+def test_nothing_is_loaded_before_it_is_needed(
+    clone: Clone, arguments: list[str], allowed: set[str]
+) -> None:
+    (clone.folder / "config.yaml").write_text("common: {}")
+    done = clone.run(*arguments, python=["-X", "importtime"])
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
+    }
+    assert "argparse" in loaded, "the list of imports could be read"
+    assert loaded & HEAVY == allowed
+
+
+# --- arguments ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no task given: name one of 1, 2, 3, 9"),
+        (["config"], "no task given"),
+        (["22"], "'22' is not a task (did you mean 2?): known are 1, 2, 3, 9"),
+        ([""], "'' is not a task"),
+        (["confg", "2"], "'confg' is not a task (did you mean config?)"),
+        (["1", "2"], "one task at a time: 1 2"),
+        (["1", "--task", "2"], "one task at a time"),
+        (["2", "--max_trys", "3"], "unknown option --max-trys (did you mean --max-tries?)"),
+        (["2", "--frce"], "did you mean --force?"),
+        (["2", "--max"], "unknown option --max"),
+        (["2", "--password", "x"], "unknown option --password "),
+        (["2", "-x"], "unknown option -x"),
+        (["2", "--max-tries"], "expected one argument"),
+        (["2", "--overwrite=false"], "--overwrite/--no-overwrite: takes no value, not 'false'"),
+        (["2", "--overwrite", "false"], "'false' is not a task"),
+        (["2", "--max-tries", "x"], "command line: max_tries is 'x': expected a whole number"),
+        (["2", "--max-tries", "0"], "expected at least 1"),
+        (["2", "--retry-delay", "-1"], "expected at least 0"),
+        (["2", "--log-level", "LOUD"], "expected one of DEBUG, INFO"),
+        (["2", "--config-file", "gone.yaml"], "gone.yaml: there is no such config file"),
+        (["2"], "remote_file_path is missing for task 2"),
+        (["2", "--remote-file-path", "x"], "file_save_path is missing for task 2"),
+        (
+            ["2", "--remote-file-path", "x", "--file-save-path", "y"],
+            "REMOTE_HOST_ADDRESS is missing",
+        ),
+        (["health", "now"], "health takes no 'now'"),
+        (["schedule", "2"], "schedule takes no '2'"),
+        (["scan"], "scan takes one host"),
+        (["scan", "a", "b"], "scan takes one host"),
+        (["2\n3"], "is not a task"),
+        (["\x1b[2J"], "is not a task"),
+    ],
+    ids=lambda value: ascii(" ".join(value)) if isinstance(value, list) else None,
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    clone: Clone, arguments: list[str], says: str
+) -> None:
+    error = refused(clone.run(*arguments))
+    assert error.startswith("lighterage: usage or configuration: ")
+    assert says in error
+    assert "\x1b" not in error
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_failure_gives_json_where_that_was_asked(clone: Clone, as_json: bool) -> None:
+    done = clone.run("22", *(["--json"] if as_json else []))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    if as_json:
+        assert json.loads(done.stdout) == {
+            "status": "failed", "exit_code": 2, "kind": "usage or configuration",
+            "error": "'22' is not a task (did you mean 2?): known are 1, 2, 3, 9 (tasks/task_N.py)",
+        }  # fmt: skip
+    else:
+        assert done.stdout == ""
+
+
+def test_options_that_are_written_again_are_the_same() -> None:
+    """As `schedule` hands them on: each option there is."""
+    given = ["schedule", "--json", "--config-file=a b"]
+    for name, item in settings.FIELDS.items():
+        option = f"--{name.replace('_', '-')}"
+        if item.metadata.get("cli") is False:
+            continue
+        if settings.TYPES[name] is bool:
+            given.append(option if len(given) % 2 else f"--no-{option[2:]}")
+        else:
+            given += [f"{option}=-x é_{name}"] * (
+                2 if settings.TYPES[name] is settings.Words else 1
+            )
+    words, parsed = command_line._parse(given)
+    assert words == ["schedule"]
+    again = command_line._parse(["schedule", *command_line._given(parsed)])[1]
+    assert again == parsed
+    assert len(command_line._given(parsed)) == len(given) - 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["9", "--file-save-path", "x", "--max-tries", "7", "--no-overwrite"],
+        ["9", "--file_save_path", "x", "--max_tries", "7", "--no_overwrite"],
+        ["9", "--file_save_path=x", "--max_tries=7", "--no-overwrite"],
+        ["--file-save-path", "x", "--max-tries", "7", "--no-overwrite", "9"],
+        ["--task", "9", "--file-save-path", "x", "--max-tries", "7", "--no-overwrite"],
+    ],
+    ids=" ".join,
+)
+def test_options_take_dashes_and_underscores_in_any_order(
+    clone: Clone, arguments: list[str]
+) -> None:
+    rows = json.loads(clone.run("config", *arguments, "--json").stdout)
+    assert rows["file_save_path"] == {"value": "x", "origin": "command line"}
+    assert rows["max_tries"]["value"] == "7"
+    assert rows["overwrite"]["value"] == "False"
+    assert rows["task"]["value"] == "9"
+
+
+def test_underscores_in_a_value_stay(clone: Clone) -> None:
+    done = clone.run(
+        "config", "2", "--file_save_path=data/my_task", "--username", "my_name", "--json"
+    )
+    rows = json.loads(done.stdout)
+    assert rows["file_save_path"]["value"] == "data/my_task"
+    assert rows["username"]["value"] == "my_name"
+
+
+# --- config -------------------------------------------------------------------------------
+
+
+def test_config_shows_values_with_their_origins_and_no_secret(clone: Clone) -> None:
+    (clone.folder / "config.yaml").write_text(
+        "common: {max_tries: 5}\nvariants: {prod: {log_level: ERROR}}\n"
+        "tasks: {2: {remote_file_path: é.zip, prod: {retry_delay: 9}}}\n",
+        encoding="utf-8",
+    )
+    (clone.folder / "envs").mkdir()
+    (clone.folder / "envs/prod.env").write_text("USERNAME=account\nPASSWORD=hunter2\n")
+    env = {"LIGHTERAGE_VARIANT": "prod", "USERNAME": "desktop"}
+    done = clone.run("config", "2", "--timeout", "4", env=env)
+    assert done.returncode == 0
+    lines = {tuple(line.split(maxsplit=2)) for line in done.stdout.splitlines()}
+    assert lines >= {
+        ("variant", "prod", "LIGHTERAGE_VARIANT"),
+        ("max_tries", "5", "config.yaml: common"),
+        ("log_level", "ERROR", "config.yaml: variants.prod"),
+        ("remote_file_path", "é.zip", "config.yaml: tasks.2"),
+        ("retry_delay", "9.0", "config.yaml: tasks.2.prod"),
+        ("username", "account", "environment (envs/prod.env)"),
+        ("timeout", "4.0", "command line"),
+        ("overwrite", "True", "default"),
+    }
+    assert "hunter2" not in done.stdout + done.stderr
+    done = clone.run("config", "2", "--json", env=env)
+    assert json.loads(done.stdout)["password"] == {
+        "value": "********", "origin": "environment (envs/prod.env)",
+    }  # fmt: skip
+    assert "hunter2" not in done.stdout
+
+
+def test_config_file_with_a_fault_is_one_line(clone: Clone) -> None:
+    (clone.folder / "config.yaml").write_text("common:\n  max_tries: [\n")
+    assert "config.yaml:3: not valid YAML" in refused(clone.run("config", "2"))
+    (clone.folder / "config.yaml").write_text("common: {max_trys: 1}\n")
+    assert "did you mean max_tries?" in refused(clone.run("2"))
+
+
+def test_unknown_variant_is_one_line(clone: Clone) -> None:
+    error = refused(clone.run("config", "2", env={"LIGHTERAGE_VARIANT": "prd"}))
+    assert "LIGHTERAGE_VARIANT is prd (did you mean prod?)" in error
+
+
+# --- running a task -----------------------------------------------------------------------
+
+
+def test_task_of_the_users_own_runs_on_arguments_alone(clone: Clone) -> None:
+    done = clone.stand_in("a.zip")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "task 9 (dev): landed 1 file, 12 bytes, in data/out",
+        "  source: me@host:22:a.zip, 5 bytes, in 1.0 s; checked: size only, archive CRC",
+    ]
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "CRITICAL"])
+def test_result_is_on_standard_output_as_json_at_any_log_level(clone: Clone, level: str) -> None:
+    done = clone.stand_in("a.zip", "--json", "--log-level", level)
+    report = json.loads(done.stdout)
+    assert (report["status"], report["task"], report["files"]) == ("landed", "9", 1)
+
+
+KINDS = sorted(errors.LighterageError.__subclasses__(), key=lambda kind: kind.exit_code)
+
+
+def test_exit_codes_are_distinct_and_documented() -> None:
+    assert [kind.exit_code for kind in KINDS] == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_each_kind_of_failure_has_its_exit_code(
+    clone: Clone, kind: type[errors.LighterageError]
+) -> None:
+    done = clone.stand_in(kind.__name__, "--json")
+    assert done.returncode == kind.exit_code
+    assert done.stderr == f"lighterage: {kind.kind}: as it was asked\n"
+    assert json.loads(done.stdout) == {
+        "status": "failed", "exit_code": kind.exit_code, "kind": kind.kind,
+        "error": "as it was asked",
+    }  # fmt: skip
+    assert not (clone.folder / "data").exists()
+
+
+def line_of(clone: Clone, text: str, file: str = "tasks/task_9.py") -> str:
+    """Give `FILE:LINE` of the first line with a text."""
+    lines = (clone.folder / file).read_text().splitlines()
+    return f"{file}:{1 + next(n for n, line in enumerate(lines) if text in line)}: "
+
+
+@pytest.mark.parametrize("level", ["INFO", "WARNING", "CRITICAL"])
+def test_exception_of_a_task_names_file_and_line_at_any_log_level(clone: Clone, level: str) -> None:
+    error = refused(clone.stand_in("bug", "--log-level", level), code=1)
+    assert error.startswith("lighterage: task: " + line_of(clone, "raise KeyError") + "KeyError")
+    assert "first line" in error
+    assert "--log-level DEBUG shows where" in error
+    failed = json.loads(clone.stand_in("bug", "--json", "--log-level", level).stdout)
+    assert (failed["exit_code"], failed["kind"]) == (1, "task")
+
+
+def test_exception_of_a_task_shows_its_traceback_in_debug(clone: Clone) -> None:
+    done = clone.stand_in("bug", "--log-level", "DEBUG")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert line_of(clone, "raise KeyError") in done.stderr
+
+
+def write_task(clone: Clone, body: str, top: str = "") -> None:
+    """Make task 9 do this."""
+    text = f'"""Task 9."""\n{top}\n\ndef run(fetch):\n    {body}\n'
+    (clone.folder / "tasks/task_9.py").write_text(text)
+
+
+def test_exception_of_a_library_names_the_line_of_the_task_that_called_it(clone: Clone) -> None:
+    write_task(clone, "json.loads('{')", "import json")
+    error = refused(clone.stand_in("x"), code=1)
+    assert "lighterage: task: " + line_of(clone, "json.loads") + "JSONDecodeError" in error
+
+
+def test_exception_of_a_tasks_helper_names_the_line_of_the_helper(clone: Clone) -> None:
+    (clone.folder / "tasks/helper.py").write_text("def help():\n    return 1 / 0\n")
+    write_task(clone, "helper.help()", "from tasks import helper")
+    error = refused(clone.stand_in("x"), code=1)
+    assert "lighterage: task: tasks/helper.py:2: ZeroDivisionError" in error
+
+
+def test_exception_of_the_engine_is_called_a_bug_and_names_its_line(clone: Clone) -> None:
+    write_task(clone, "limits.Limits.of(None)", "from tasks.fetch.archives import limits")
+    error = refused(clone.stand_in("x"), code=1)
+    where = line_of(clone, "settings.max_members,", "tasks/fetch/archives/limits.py")
+    assert f"lighterage: internal error: {where}AttributeError" in error
+    assert "(a bug: " in error
+
+
+@pytest.mark.parametrize("at_the_top", [True, False])
+def test_missing_module_names_the_file_that_lists_packages(clone: Clone, at_the_top: bool) -> None:
+    text = "import no_such_package.part"
+    write_task(clone, "pass" if at_the_top else text, text if at_the_top else "")
+    error = refused(clone.stand_in("x", "--log-level", "CRITICAL"), code=1)
+    assert "lighterage: task: " + line_of(clone, text) in error
+    assert "'no_such_package'" in error
+    assert "requirements/prod.in" in error
+    assert "make lock" in error
+
+
+def test_exit_of_a_task_is_no_traceback(clone: Clone) -> None:
+    for code, expected in (("4", 4), ("", 0), ("'stop: no data'", 1)):
+        write_task(clone, f"raise SystemExit({code})")
+        done = clone.stand_in("x")
+        assert done.returncode == expected
+        assert "Traceback" not in done.stderr
+        assert ("task: stop: no data" in done.stderr) is (expected == 1)
+
+
+def test_task_module_with_a_fault_is_one_line(clone: Clone) -> None:
+    assert "must return the report" in refused(clone.stand_in("nothing"))
+    (clone.folder / "tasks/task_9.py").write_text('"""Task 9: nothing yet."""\n')
+    assert "tasks/task_9.py: has no function run" in refused(clone.stand_in("x"))
+    (clone.folder / "tasks/task_9.py").write_text("def run(:\n")
+    error = refused(clone.stand_in("x"), code=1)
+    assert "SyntaxError" in error
+    assert "task_9.py" in error
+
+
+# --- odd terminals ------------------------------------------------------------------------
+
+
+def test_names_that_are_no_text_or_that_the_terminal_cannot_show_are_escaped(clone: Clone) -> None:
+    raw: list[str | bytes] = [
+        "config",
+        "2",
+        "--username",
+        "é\x1b[2J",
+        "--remote-file-path",
+        b"\xff.zip",
+    ]
+    for env in ({}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "utf-8:strict"}):
+        done = clone.run(*raw, env=env)
+        assert done.returncode == 0, done.stderr
+        assert "\\udcff.zip" in done.stdout
+        assert "\x1b" not in done.stdout
+        rows = json.loads(clone.run(*raw, "--json", env=env).stdout)
+        assert rows["username"]["value"] == "é\x1b[2J"
+
+
+def test_output_that_nobody_reads_is_no_error(clone: Clone) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    for arguments in (["--help"], ["config", "2"]):
+        done = clone.run(*arguments, stdout=writing, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (0, "")
+    os.close(writing)
+
+
+def test_output_onto_a_full_disk_is_told(clone: Clone) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = clone.run("config", "2", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    assert done.stderr == "lighterage: the output is lost: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+def test_closed_streams_are_no_traceback(clone: Clone, closed: str) -> None:
+    command = f'"$0" -m tasks config 2 {closed}; echo code $? >&3'
+    done = subprocess.run(
+        ["sh", "-c", f"exec 3>&1; {{ {command}; }} 2>errors", sys.executable],
+        cwd=clone.folder, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.endswith("code 0\n")
+    assert (clone.folder / "errors").read_text() == ""

@@ -1,0 +1,415 @@
+"""The prod service: cron forms as cron means them, never two runs at once, a quick end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clone import Clone
+from tasks import schedule
+from tasks.fetch.errors import ConfigError
+
+SOON = 20.0
+"""Seconds for what takes one or two."""
+
+
+# --- cron forms ---------------------------------------------------------------------------
+
+
+def days(cron: str) -> str:
+    """Name the days on which a cron form fires within two weeks, from a Sunday on."""
+    trigger = schedule.trigger("1", cron)
+    now = datetime(2026, 1, 4, tzinfo=trigger.timezone)
+    end = now + timedelta(days=7)
+    found = []
+    while (fires := trigger.get_next_fire_time(None, now)) and fires < end:
+        found.append(f"{fires:%a}")
+        now = fires + timedelta(minutes=1)
+    return " ".join(found)
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        ("0", "Sun"),
+        ("7", "Sun"),
+        ("1", "Mon"),
+        ("6", "Sat"),
+        ("1-5", "Mon Tue Wed Thu Fri"),
+        ("5-7", "Sun Fri Sat"),
+        ("0-7", "Sun Mon Tue Wed Thu Fri Sat"),
+        ("0,6", "Sun Sat"),
+        ("1,3-4,7", "Sun Mon Wed Thu"),
+        ("*/2", "Sun Tue Thu Sat"),
+        ("1-5/2", "Mon Wed Fri"),
+        ("2/2", "Tue Thu Sat"),
+        ("*", "Sun Mon Tue Wed Thu Fri Sat"),
+        ("sun", "Sun"),
+        ("MON", "Mon"),
+        ("mon-fri", "Mon Tue Wed Thu Fri"),
+        ("sun-tue", "Sun Mon Tue"),
+        ("fri-7", "Sun Fri Sat"),
+        ("mon-fri/2", "Mon Wed Fri"),
+        ("sat,sun", "Sun Sat"),
+    ],
+)
+def test_weekday_is_what_cron_means_by_it(field: str, expected: str) -> None:
+    """0 and 7 are Sunday, which the scheduler's own library counts from Monday."""
+    assert set(days(f"0 3 * * {field}").split()) == set(expected.split())
+
+
+@pytest.mark.parametrize(
+    ("cron", "after", "expected"),
+    [
+        ("0 3 * * *", "2026-01-04 02:59", "2026-01-04 03:00"),
+        ("0 3 * * *", "2026-01-04 03:01", "2026-01-05 03:00"),
+        ("*/15 * * * *", "2026-01-04 03:01", "2026-01-04 03:15"),
+        ("5,35 9-17 * * *", "2026-01-04 17:36", "2026-01-05 09:05"),
+        ("0 0 1 * *", "2026-01-04 00:00", "2026-02-01 00:00"),
+        ("0 0 1 jan,jul *", "2026-01-04 00:00", "2026-07-01 00:00"),
+        ("0 0 29 2 *", "2026-01-04 00:00", "2028-02-29 00:00"),
+        ("  0  3 *  * * ", "2026-01-04 02:59", "2026-01-04 03:00"),
+    ],
+)
+def test_next_run_is_at_crons_time(cron: str, after: str, expected: str) -> None:
+    trigger = schedule.trigger("1", cron)
+    now = datetime.fromisoformat(after).replace(tzinfo=trigger.timezone)
+    fires = trigger.get_next_fire_time(None, now)
+    assert f"{fires:%Y-%m-%d %H:%M}" == expected
+
+
+@pytest.mark.parametrize(
+    "cron",
+    ["", "daily", "@daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 24 * * *", "0 3 0 * *",
+     "0 3 32 * *", "0 3 * 13 *", "0 3 * * 8", "0 3 * * 1-", "0 3 * * -1", "0 3 * * 1/",
+     "0 3 * * /2", "0 3 * * 5-3", "0 3 * * 1/0", "0 3 * * */0", "0 3 * * 1--2", "0 3 * * day",
+     "0 3 * * ,", "0 3 * * ?", "0 3 * * \u00b2", "a b c d e", "0 3 31 2 *"],
+)  # fmt: skip
+def test_what_is_no_cron_form_is_refused_with_its_task(cron: str) -> None:
+    with pytest.raises(ConfigError, match=r"^schedule of task 2 is ") as caught:
+        schedule.trigger("2", cron)
+    assert repr(cron) in str(caught.value)
+
+
+@pytest.mark.parametrize("cron", ["0 3 1 * 1", "0 3 1-7 * mon", "0 3 1,15 * 5"])
+def test_both_days_at_once_are_refused(cron: str) -> None:
+    """Cron would take either day, the scheduler's library only both."""
+    with pytest.raises(ConfigError, match="not both"):
+        schedule.trigger("2", cron)
+
+
+# --- the service --------------------------------------------------------------------------
+
+EVERY_MOMENT = """
+import sys
+from apscheduler.triggers.interval import IntervalTrigger
+import tasks.schedule
+from tasks.__main__ import _exit, main
+
+tasks.schedule.BEAT_SECONDS = 0.1
+tasks.schedule.trigger = lambda task, cron: IntervalTrigger(seconds=1)
+_exit(main(["schedule", *sys.argv[1:]]))
+"""
+CONFIG = """
+common: {{remote_host_address: host, file_save_path: data/out, log_level: INFO}}
+tasks:
+  9: {{remote_file_path: {wanted}, schedule: "0 3 * * *"}}
+"""
+
+
+class Service:
+    """The service, its task due each second."""
+
+    def __init__(self, folder: Path, wanted: str, *options: str) -> None:
+        self.clone = Clone(folder)
+        (folder / "config.yaml").write_text(CONFIG.format(wanted=wanted))
+        (folder / "every_moment.py").write_text(EVERY_MOMENT)
+        self.process = self.start(*options, program=["every_moment.py"])
+
+    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+        """Start a command line in a process group of its own, for `kill`."""
+        return self.clone.start(*arguments, start_new_session=True, **more)
+
+    def wait_for(self, name: str, text: str = "") -> str:
+        """Wait until a file holds a text; gives what it holds."""
+        path, deadline = self.clone.folder / name, time.monotonic() + SOON
+        while not path.exists() or text not in path.read_text():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return path.read_text()
+
+    def healthy(self) -> bool:
+        """Ask it for its health, as a container engine does."""
+        return self.clone.run("health").returncode == 0
+
+    def end(self, signum: signal.Signals = signal.SIGTERM) -> str:
+        """Require that it ends soon on a signal, with 0; gives its log."""
+        self.process.send_signal(signum)
+        log = self.process.communicate(timeout=SOON)[1]
+        assert self.process.returncode == 0, log
+        return log
+
+    def kill(self) -> None:
+        """End it with its tasks, if nothing else did: they hold its standard error open."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+
+
+@pytest.fixture
+def services() -> Iterator[list[Service]]:
+    """Keep the services that a test started, and end them after it."""
+    started: list[Service] = []
+    yield started
+    for service in started:
+        service.kill()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Give a folder for one service."""
+    return tmp_path
+
+
+def test_task_runs_again_and_again_and_never_twice_at_once(
+    folder: Path, services: list[Service]
+) -> None:
+    """Due each second, it takes longer: the next run waits for the end of the one before."""
+    services.append(service := Service(folder, "log 1.3"))
+    runs = service.wait_for("runs", "begin\nend\nbegin\nend\n").split()
+    assert service.healthy()
+    log = service.end()
+    runs = (folder / "runs").read_text().split()
+    assert runs[:4] == ["begin", "end", "begin", "end"]
+    assert all(one != other for one, other in pairwise(runs)), runs
+    assert "task 9 started" in log
+    assert "task 9 ended with exit code 0" in log
+    assert not service.healthy(), "an ended service is not healthy"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_signal_reaches_the_task_and_ends_both(
+    folder: Path, services: list[Service], signum: signal.Signals
+) -> None:
+    services.append(service := Service(folder, "sleep"))
+    task = int(service.wait_for("ready", "\n"))
+    log = service.end(signum)
+    assert "interrupted" in log
+    assert not alive(task)
+    assert not (folder / "data").exists(), "the task has cleaned up"
+
+
+STOPPED_ANYWHERE = """
+import signal, sys
+from pathlib import Path
+import tasks.schedule
+from tasks.settings import Config
+
+tasks.schedule.BEAT_SECONDS = 0.01
+
+def run(lines):
+    left = lines
+
+    def trace(frame, event, arg):
+        nonlocal left
+        if event == "line" and tasks.schedule.HEARTBEAT.exists():
+            left -= 1
+            if left == 0:
+                print(lines, frame.f_code.co_filename, frame.f_lineno, flush=True)
+                signal.raise_signal(signal.SIGTERM)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        assert tasks.schedule.serve(Config(Path("x"), {}, {}, {}), "dev", []) == 0
+    finally:
+        sys.settrace(None)
+
+for lines in range(1, 120):
+    run(lines)
+"""
+
+
+def test_signal_ends_the_service_at_whatever_line_it_arrives(folder: Path) -> None:
+    """A handler that waits for a lock which the interrupted thread holds would wait for ever."""
+    (folder / "stopped_anywhere.py").write_text(STOPPED_ANYWHERE)
+    process = Clone(folder).start(program=["stopped_anywhere.py"])
+    try:
+        lines, errors = process.communicate(timeout=3 * SOON)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    assert lines.count("\n") == 119
+
+
+def test_task_that_takes_its_time_to_end_is_waited_for(
+    folder: Path, services: list[Service]
+) -> None:
+    """Its last resort comes after 1.5 seconds: the service must not be gone by then."""
+    services.append(service := Service(folder, "block"))
+    task = int(service.wait_for("ready", "\n"))
+    service.end()
+    assert not alive(task)
+    assert not (folder / "data/.out.staging").exists(), "the task has cleaned up"
+
+
+def test_failing_task_is_told_and_runs_again(folder: Path, services: list[Service]) -> None:
+    services.append(service := Service(folder, "NetworkError"))
+    service.wait_for("raised", 3 * "NetworkError\n")  # the second has been logged by then
+    assert service.healthy()
+    log = service.end()
+    assert log.count("WARNING tasks.schedule: task 9 ended with exit code 5") >= 2
+    assert "lighterage: network: as it was asked" in log
+
+
+def test_each_run_gets_every_option_of_the_service(folder: Path, services: list[Service]) -> None:
+    """Also those that YAML or an environment could not give, and another config file."""
+    other = folder / "other.yaml"
+    options = [
+        f"--config-file={other}", "--max-tries", "7", "--no-overwrite", "--include", "*.tsv",
+        "--include=-x", "--force", "--username=é_x y", "--timeout=4", "--file_save_path",
+        "data/elsewhere", "--explain", "--json",
+    ]  # fmt: skip
+    other.write_text(CONFIG.format(wanted="settings"))
+    services.append(service := Service(folder, "not this one", *options))
+    service.wait_for("settings", "}")
+    service.end()
+    found = json.loads((folder / "settings").read_text())
+    assert found.items() >= {
+        "max_tries": "7", "overwrite": "False", "include": "*.tsv, -x", "force": "True",
+        "username": "é_x y", "timeout": "4.0", "file_save_path": "data/elsewhere",
+        "explain": "True", "progress": "none",
+    }.items()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options"),
+    [
+        ("{9: {schedule: 0 3 * * *}}", ["--task", "9"]),
+        ("{9: {schedule: 0 3 * * *}, 1: {schedule: 0 3 * * *}}", ["--file-save-path", "y"]),
+        ("{9: {schedule: 0 3 * * *}, 1: {schedule: 0 3 * * *}}", ["--remote-file-path", "y"]),
+    ],
+)
+def test_option_that_makes_no_sense_for_the_service_is_refused(
+    folder: Path, tasks: str, options: list[str]
+) -> None:
+    common = "common: {remote_host_address: h, remote_file_path: x, file_save_path: x}"
+    (folder / "config.yaml").write_text(f"{common}\ntasks: {tasks}\n")
+    done = Clone(folder).run("schedule", *options, timeout=3 * SOON)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"schedule takes no {options[0]}" in done.stderr
+
+
+def test_dry_run_of_the_service_checks_it_and_starts_nothing(folder: Path) -> None:
+    clone = Clone(folder)
+    (folder / "config.yaml").write_text(CONFIG.format(wanted="settings"))
+    done = clone.run("schedule", "--dry-run", timeout=3 * SOON)
+    assert done.returncode == 0
+    assert "task 9: next run 20" in done.stdout
+    assert not (folder / "lighterage.heartbeat").exists()
+    assert clone.run("schedule", "--dry-run", "--remote-host-address=").returncode == 2
+
+
+@pytest.mark.parametrize("words", [["config", "9"], ["config", "1"], ["schedule", "--dry-run"]])
+@pytest.mark.parametrize("section", ["", "dev: "])
+def test_bad_schedule_is_refused_where_settings_are_shown(
+    folder: Path, words: list[str], section: str
+) -> None:
+    clone = Clone(folder)
+    config = CONFIG.format(wanted="x").replace("0 3 * * *", "0 25 * * *")
+    if section:
+        config = config.replace("schedule: ", "dev: {schedule: ").replace('"}', '"}}')
+    (folder / "config.yaml").write_text(config)
+    done = clone.run(*words, timeout=3 * SOON)
+    assert done.returncode == 2
+    assert "schedule of task 9 is '0 25 * * *'" in done.stderr
+
+
+def test_service_without_a_schedule_says_so_and_lives(
+    folder: Path, services: list[Service]
+) -> None:
+    services.append(service := Service(folder, "x"))
+    service.kill()
+    (folder / "config.yaml").write_text("common: {}")
+    service.process = service.start("schedule")
+    deadline = time.monotonic() + SOON
+    while not service.healthy():
+        assert time.monotonic() < deadline
+    assert "no task has a schedule for dev" in service.end()
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("tasks: {9: {schedule: 0 3 * * *}}", "remote_file_path is missing for task 9"),
+        ("tasks: {44: {schedule: 0 3 * * *}}", "tasks.44 has a schedule, but there is no such"),
+        (CONFIG.format(wanted="x").replace("0 3 * * *", "daily"), "schedule of task 9 is 'daily'"),
+    ],
+)
+def test_service_that_could_never_run_a_task_does_not_start(
+    folder: Path, config: str, says: str
+) -> None:
+    clone = Clone(folder)
+    (folder / "config.yaml").write_text(config)
+    done = clone.run("schedule")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def alive(process: int) -> bool:
+    """Whether a process still runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+# --- health -------------------------------------------------------------------------------
+
+
+def test_service_is_ill_without_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat = tmp_path / "beat"
+    monkeypatch.setattr(schedule, "HEARTBEAT", beat)
+    assert not schedule.healthy(), "it never lived"
+    beat.touch()
+    assert schedule.healthy()
+    old = time.time() - schedule.DEAD_SECONDS - 1
+    os.utime(beat, (old, old))
+    assert not schedule.healthy(), "it was killed, or hangs"
+
+
+def test_health_of_no_service_is_one_line(folder: Path) -> None:
+    done = Clone(folder).run("health")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "lighterage: the scheduler gave no sign of life\n"
+
+
+def test_runs_that_come_after_the_end_do_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler's thread may be about to start one when the signal comes."""
+    runs = schedule._Runs()
+    runs.end()
+
+    def refuse(*_: object, **__: object) -> subprocess.Popen[bytes]:
+        raise AssertionError(f"{sys.executable} was started")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    runs.run("9", [])
