@@ -21,8 +21,8 @@ from typing import IO, TYPE_CHECKING
 import tenacity
 
 from tasks.fetch import memory, names
-from tasks.fetch.archives import limits, unpack
-from tasks.fetch.archives import zip as unzip
+from tasks.fetch.archives import registry, unpack
+from tasks.fetch.archives.format import BLOCK_BYTES, Member
 from tasks.fetch.errors import (
     ArchiveError,
     ConfigError,
@@ -195,7 +195,7 @@ class Fetch:
         own = {}
         for file in found:
             name = _name(file.path)
-            own[file.path] = names.stem(name) if not file.folder and packed(name) else name
+            own[file.path] = registry.stem(name) if not file.folder and packed(name) else name
         distinct = names.distinct(own)
         for file in found:
             name = distinct[file.path]
@@ -484,7 +484,7 @@ class _Run:
             ending = partial(self.host.ending, source)
             tee = _Tee(stream, copy, begun=begun, size=source.size, end=end, ending=ending)
             wanted = self._wanted_in(item.path.parent)
-            members = unpack.members(tee, limits.Limits.of(self._settings), source.path, wanted)
+            members = unpack.members(tee, self._settings, source.path, wanted)
             try:
                 self._members(members, item.path.parent, source.path)
                 tee.drain()  # what comes behind the archive's own end is part of its checksum
@@ -498,7 +498,7 @@ class _Run:
             self._place.archived(File(item.place, source.size, sha256, source.path))
 
     def _members(
-        self, members: Iterator[limits.Member | None], folder: PurePosixPath, origin: str
+        self, members: Iterator[Member | None], folder: PurePosixPath, origin: str
     ) -> None:
         for member in members:
             if member is None:
@@ -639,7 +639,7 @@ class _Tee:
     def _next(self, size: int) -> bytes:
         if self._copy is not None and self.count < self._begun:
             left = self._begun - self.count
-            block = self._copy.read(min(size if size >= 0 else limits.BLOCK, left))
+            block = self._copy.read(min(size if size >= 0 else BLOCK_BYTES, left))
             if not block:
                 raise LocalError(f"{self._stream.path}: what came of it before is gone")
         else:
@@ -674,9 +674,10 @@ class _Tee:
 def _end_first(item: Item) -> list[int]:
     """Say from which byte on to read an archive's end before its beginning, if at all."""
     size = item.source.size
-    if not item.packed or size <= AT_ONCE or not unpack.may_be_zip(item.source.path):
+    if not item.packed or size <= AT_ONCE:
         return []
-    return [size - unzip.end_size(size)]
+    tail = registry.tail_bytes(item.source.path, size)
+    return [size - tail] if tail else []
 
 
 def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:

@@ -20,7 +20,6 @@ MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4000
 """What a whole path may take, with room for the destination's own part (PATH_MAX is 4096)."""
 
-_PACKED = re.compile(r"(?:\.tar)?\.(?:zip|tar|tgz|tbz2?|txz|tzst|gz|bz2|xz|zst)$", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -97,11 +96,6 @@ def distinct(own: Mapping[str, str]) -> dict[str, str]:
 
 def _digits(path: str) -> str:
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-def stem(name: str) -> str:
-    """Return an archive's name without its endings: `events` of `events.tar.gz`."""
-    return _PACKED.sub("", name) or name
 
 
 class Names:

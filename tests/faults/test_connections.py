@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import threading
+from concurrent import futures
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,8 +168,7 @@ def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
             host.reset()
             host.reconnect()
             transport = connection.transport
-            ahead._thread.join(30)
-            assert not ahead._thread.is_alive()
+            futures.wait(ahead._blocks)
             with pytest.raises(NetworkError):
                 read_all(ahead)
             assert connection.transport is transport
@@ -187,7 +187,7 @@ def test_a_thread_that_is_connecting_again_gives_way(
 
     def opened(*arguments: object, **options: object) -> object:
         opened_now = connection_module.opened(*arguments, **options)  # type: ignore[arg-type]
-        if threading.current_thread().name == "read ahead":
+        if threading.current_thread().name.startswith("read ahead"):
             opening.set()
             assert done.wait(30)
         return opened_now
@@ -204,7 +204,7 @@ def test_a_thread_that_is_connecting_again_gives_way(
             host.reconnect()
             transport = connection.transport
             done.set()
-            ahead._thread.join(30)
+            futures.wait(ahead._blocks)
             assert connection.transport is transport
             assert host.facts(str(file)).size == 2**23
 

@@ -535,7 +535,7 @@ def bad_zips() -> dict[str, Bad]:
         "a web page": Bad(
             b"<!DOCTYPE html><title>404</title>" * 100, "not an archive: .* a web page.*supported"
         ),
-        "text": Bad(b"id,name\n1,2\n" * 100, "not an archive: its content is of no known kind"),
+        "text": Bad(b"id,name\n1,2\n" * 100, "not an archive: its content is of no known format"),
         "a RAR archive": Bad(b"Rar!\x1a\x07\x01\x00" + bytes(600), "a RAR archive; supported: zip"),
         "nothing": Bad(b"", "empty"),
         "an offset as zip64 gives it": Bad(_far_zip64(), "not where|broken"),

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.fetch.errors import ArchiveError
-from tasks.fetch.names import Names, matches, safe, stem
+from tasks.fetch.archives.registry import stem
+from tasks.fetch.names import Names, matches, safe
 
 HOSTILE = {
     "/etc/passwd": "absolute",

@@ -22,12 +22,20 @@ from hypothesis import strategies as st
 import archives
 from tasks.fetch import names
 from tasks.fetch.archives import unpack
-from tasks.fetch.archives.limits import BLOCK, RATIO_FROM, Limits, Member
+from tasks.fetch.archives.extraction import RATIO_FLOOR_BYTES
+from tasks.fetch.archives.format import BLOCK_BYTES, Member
 from tasks.fetch.errors import ArchiveError
 from tasks.fetch.stores.local.landing import landing
-from tasks.settings import Settings
+from tasks.settings import Settings, Size
 
-LIMITS = Limits(members=1000, size=10**9, ratio=Settings().max_ratio)
+
+
+def limits(members: int = 1000, size: int = 10**9, ratio: float = 200) -> Settings:
+    """Give the limits of an archive, as the settings have them."""
+    return Settings(max_members=members, max_unpacked_size=Size(size), max_ratio=ratio)
+
+
+LIMITS = limits()
 SMALL = {"a.csv": b"date,id\n" * 30, "d/b.csv": bytes(range(256)) * 3, "e.csv": b""}
 bounded = settings(derandomize=True, max_examples=300, deadline=None)
 
@@ -76,12 +84,12 @@ def is_csv(path: PurePosixPath) -> bool:
 def members(
     kind: str,
     data: bytes,
-    limits: Limits = LIMITS,
+    most: Settings = LIMITS,
     wanted: Callable[[PurePosixPath], bool] = is_csv,
 ) -> Iterator[Member | None]:
     """Yield the members of an archive, and read what is behind them, as a run does."""
     source = Source(data)
-    yield from unpack.members(source, limits, f"x.{kind}", wanted)
+    yield from unpack.members(source, most, f"x.{kind}", wanted)
     while source.read():
         pass
 
@@ -89,12 +97,12 @@ def members(
 def unpacked(
     kind: str,
     data: bytes,
-    limits: Limits = LIMITS,
+    most: Settings = LIMITS,
     wanted: Callable[[PurePosixPath], bool] = is_csv,
 ) -> dict[str, bytes]:
     """Unpack into memory."""
     found = {}
-    for member in members(kind, data, limits, wanted):
+    for member in members(kind, data, most, wanted):
         if member is not None:
             found[str(member.path)] = b"".join(member.blocks)
     return found
@@ -156,7 +164,7 @@ def test_member_is_given_in_blocks_of_bounded_size() -> None:
     ):
         for member in members(kind, archive):
             assert member is not None
-            assert max(map(len, member.blocks)) <= BLOCK
+            assert max(map(len, member.blocks)) <= BLOCK_BYTES
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
@@ -375,7 +383,7 @@ def test_lz4_is_called_so_whatever_the_name(name: str, magic: bytes) -> None:
 
 
 def test_name_that_says_an_unknown_packing_of_a_tar_makes_no_broken_tar() -> None:
-    assert "no known kind" in refusal("x.tar.br", archives.noise(600))
+    assert "no known format" in refusal("x.tar.br", archives.noise(600))
 
 
 # --- members that are not selected ----------------------------------------------------------
@@ -438,9 +446,9 @@ def test_as_many_members_as_the_limit_pass_and_one_more_does_not(
 ) -> None:
     files = {f"{n}.csv": b"1" for n in range(4)}
     data = archives.tar_gz(files) if kind == "tar" else pack(files)
-    assert len(unpacked(kind, data, Limits(4, 10**9, 200))) == 4
+    assert len(unpacked(kind, data, limits(4, 10**9, 200))) == 4
     with pytest.raises(ArchiveError, match="more than 3 members"):
-        unpacked(kind, data, Limits(3, 10**9, 200))
+        unpacked(kind, data, limits(3, 10**9, 200))
 
 
 @pytest.mark.parametrize("declared", [1_400_000, 1_400_000 % 2**16, 3])
@@ -450,7 +458,7 @@ def test_huge_table_of_contents_takes_little_memory(declared: int) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ArchiveError, match="max_members") as caught:
-            list(unpack.members(source, Limits(100_000, 10**9, 200), "x.zip", is_csv))
+            list(unpack.members(source, limits(100_000, 10**9, 200), "x.zip", is_csv))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -464,7 +472,7 @@ def test_entries_that_no_end_record_declares_are_not_parsed() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ArchiveError, match="more than the 3 members declared"):
-            list(unpack.members(source, Limits(100_000, 10**9, 200), "x.zip", is_csv))
+            list(unpack.members(source, limits(100_000, 10**9, 200), "x.zip", is_csv))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -475,14 +483,14 @@ def test_as_many_members_as_max_members_allows_come_out_of_a_large_table() -> No
     """Beyond the 65535 of the old end record, with a table that is not in the end read first."""
     files = {f"{number:0100}.csv": b"" for number in range(70_000)}
     data = archives.zipped(files, zipfile.ZIP_STORED)
-    found = members("zip", data, Limits(70_000, 10**9, 200))
+    found = members("zip", data, limits(70_000, 10**9, 200))
     assert sum(member is not None for member in found) == 70_000
 
 
 def test_folders_and_members_that_are_not_wanted_count_as_members() -> None:
     entries = [archives.entry(f"d{n}", type=tarfile.DIRTYPE) for n in range(10)]
     with pytest.raises(ArchiveError, match="max_members"):
-        unpacked("tar", archives.tar_of(entries), Limits(9, 10**9, 200))
+        unpacked("tar", archives.tar_of(entries), limits(9, 10**9, 200))
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
@@ -497,21 +505,21 @@ def test_more_bytes_than_the_limit_are_refused_before_they_are_all_given(kind: s
         given += len(block)
 
     with pytest.raises(ArchiveError, match="max_unpacked_size"):
-        read_all(members(kind, data, Limits(10, 10**6, 200)), count)
+        read_all(members(kind, data, limits(10, 10**6, 200)), count)
     assert given <= 10**6
 
 
 def test_zip_counts_the_members_together() -> None:
     files = {f"{n}.csv": b"-" * 400_000 for n in range(3)}
     with pytest.raises(ArchiveError, match="max_unpacked_size"):
-        unpacked("zip", archives.zipped(files), Limits(10, 10**6, 10**6))
+        unpacked("zip", archives.zipped(files), limits(10, 10**6, 10**6))
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_small_file_whose_rows_are_all_alike_is_no_bomb(kind: str) -> None:
-    files = {"a.csv": b"2026-01-01,0,0,0\n" * (RATIO_FROM // 17 - 1000)}
+    files = {"a.csv": b"2026-01-01,0,0,0\n" * (RATIO_FLOOR_BYTES // 17 - 1000)}
     data = archives.tar_gz(files) if kind == "tar" else archives.zipped(files)
-    assert len(data) * LIMITS.ratio < len(files["a.csv"])
+    assert len(data) * LIMITS.max_ratio < len(files["a.csv"])
     assert unpacked(kind, data) == files
 
 
@@ -528,14 +536,14 @@ def test_bomb_is_stopped_long_before_its_end(kind: str) -> None:
 
     with pytest.raises(ArchiveError, match="max_ratio"):
         read_all(members(kind, data), count)
-    assert given <= RATIO_FROM + BLOCK
+    assert given <= RATIO_FLOOR_BYTES + BLOCK_BYTES
 
 
 def test_ratio_of_a_tar_is_of_the_bytes_that_came_so_far() -> None:
     """What comes later in the stream is no excuse: by then the disk is full."""
     bomb = archives.tarred({"a.csv": bytes(80 * 2**20), "b.csv": archives.noise(2**20)})
     with pytest.raises(ArchiveError, match="max_ratio"):
-        unpacked("tar", gzip.compress(bomb, 9), Limits(10, 10**9, 70))
+        unpacked("tar", gzip.compress(bomb, 9), limits(10, 10**9, 70))
 
 
 def test_quadratic_header_takes_no_hour() -> None:
