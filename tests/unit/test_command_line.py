@@ -82,7 +82,7 @@ def test_help_gives_no_secret_of_the_environment(clone: Clone) -> None:
     assert "hunter2" not in clone.run("2", "--help", env={"PASSWORD": "hunter2"}).stdout
 
 
-HEAVY = {"fabric", "paramiko", "invoke", "cryptography", "apscheduler", "tenacity", "tqdm", "yaml"}
+HEAVY = {"fabric", "paramiko", "invoke", "cryptography", "cronsim", "tenacity", "tqdm", "yaml"}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.fetch.errors import ArchiveError
 from tasks.fetch.archives.registry import stem
+from tasks.fetch.errors import ArchiveError
 from tasks.fetch.names import Names, matches, safe
 
 HOSTILE = {

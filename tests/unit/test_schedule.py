@@ -120,7 +120,7 @@ def test_schedule_is_in_the_time_zone_of_tz(
 @pytest.mark.parametrize("zone", ["Europe/Zurch", "/nowhere", "../x", "/etc/passwd"])
 def test_unknown_time_zone_is_refused(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", zone)
-    with pytest.raises(ConfigError, match="TZ is .*there is no such time zone"):
+    with pytest.raises(ConfigError, match="no such time zone"):
         schedule.next_run("1", "0 3 * * *")
 
 
