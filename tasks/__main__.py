@@ -22,22 +22,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import tasks
+from tasks.config_file import load_config
 from tasks.fetch import interrupt
-from tasks.fetch.errors import ConfigError, Interrupted, LighterageError, nearest, printable
-from tasks.settings import (
-    FIELDS,
-    TYPES,
-    VARIANTS,
-    Config,
-    Resolved,
-    Words,
-    choices,
-    load_config,
-    resolve,
-)
+from tasks.fetch.errors import ConfigError, Interrupted, LighterageError, did_you_mean, printable
+from tasks.resolve import resolve
+from tasks.settings import FIELDS, TYPES, VARIANTS, StringList, choices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from tasks.config_file import Config
+    from tasks.resolve import Resolved
 
 log = logging.getLogger("tasks")
 
@@ -110,7 +105,7 @@ def _parser(description: str, usage: str) -> _Parser:
             )
         else:
             hint = choices(name) or name.upper()
-            action = "append" if TYPES[name] is Words else "store"
+            action = "append" if TYPES[name] is StringList else "store"
             settings.add_argument(option, dest=name, help=text, metavar=hint, action=action)
     parser.add_argument("--config-file", type=Path, help="instead of config.yaml of this folder")
     parser.add_argument("--json", action="store_true", default=None, help="the result as JSON")
@@ -141,7 +136,7 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], argparse.Namespace]:
     if unknown:
         options = [option for action in parser._actions for option in action.option_strings]
         name = unknown[0].partition("=")[0]
-        raise ConfigError(f"unknown option {name}{nearest(name, options)}; --help lists them")
+        raise ConfigError(f"unknown option {name}{did_you_mean(name, options)}; --help lists them")
     return list(parsed.words), parsed
 
 
@@ -163,7 +158,7 @@ def _task_of(words: list[str], parsed: argparse.Namespace) -> str:
         )
     for task in named:
         if task not in known:
-            hint = nearest(task, [*known, *VERBS])
+            hint = did_you_mean(task, [*known, *VERBS])
             raise ConfigError(
                 f"{task!r} is not a task{hint}: known are {', '.join(known)} (tasks/task_N.py)"
             )

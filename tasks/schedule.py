@@ -1,12 +1,12 @@
 """The prod service: runs each task at its scheduled times, one process per run.
 
-Times are in the time zone that TZ names, else that of /etc/localtime: in the container UTC, unless
-the env file sets TZ. At a change to summer time, a run whose time is skipped starts right after the
-gap; at the change back, a run whose time occurs twice starts at the first one. Schedules that repeat
+Times are in the time zone that TZ names, else in that of /etc/localtime: in the container UTC,
+unless the env file sets TZ. When summer time begins, a run in the skipped hour starts right after
+it; when it ends, a run in the repeated hour starts in the first of the two. Schedules that repeat
 within the hour (`*/15 * * * *`) go by elapsed time.
 
-A task never runs twice at once. Times that pass while it runs, or while the machine sleeps, are made
-up for by one run afterwards.
+A task never runs twice at once. Times that pass while it runs, or while the machine sleeps, are
+made up for by one run afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tasks.fetch import interrupt
 from tasks.fetch.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tasks.settings import Config
+    from tasks.config_file import Config
 
 log = logging.getLogger(__name__)
 

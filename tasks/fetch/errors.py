@@ -122,7 +122,7 @@ def printable(text: str) -> str:
     )
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean X?)` for the known word nearest to `word`, or nothing."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean X?)` for the known word most similar to `word`, or nothing."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""

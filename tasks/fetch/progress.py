@@ -6,14 +6,14 @@ import contextlib
 import sys
 import time
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tasks.fetch.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.settings import ProgressMode
+ProgressMode = Literal["auto", "bar", "lines", "none"]
 
 LINE_SECONDS = 5.0
 """Between two lines; a shorter run prints none."""

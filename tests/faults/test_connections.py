@@ -28,7 +28,7 @@ from tasks.fetch.ssh.host import Host
 from tasks.fetch.ssh.sftp import Reader, RemoteFile
 from tasks.fetch.ssh.stream import Stream
 from tasks.fetch.threads import ReadAhead
-from tasks.settings import Settings, Words
+from tasks.settings import Settings, StringList
 
 pytestmark = pytest.mark.sshd
 ROWS = {f"{n}.csv": b"2026-01-01,%d,Genova\n" % n * 200_000 for n in range(3)}
@@ -58,7 +58,7 @@ def settings_of(client: Client, address: str, retry_delay: float = 0.01) -> Sett
     return Settings(
         task="3", remote_host_address=trusted(client, address), username=client.server.user,
         ssh_key_file=client.server.user_key, known_hosts_file=client.known_hosts,
-        remote_file_path=Words([str(client.server.home)]), timeout=60,
+        remote_file_path=StringList([str(client.server.home)]), timeout=60,
         retry_delay=retry_delay,
     )  # fmt: skip
 

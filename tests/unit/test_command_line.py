@@ -124,8 +124,8 @@ def test_nothing_is_loaded_before_it_is_needed(
         (["2", "--overwrite=false"], "--overwrite/--no-overwrite: takes no value, not 'false'"),
         (["2", "--overwrite", "false"], "'false' is not a task"),
         (["2", "--max-tries", "x"], "command line: max_tries is 'x': expected a whole number"),
-        (["2", "--max-tries", "0"], "expected at least 1"),
-        (["2", "--retry-delay", "-1"], "expected at least 0"),
+        (["2", "--max-tries", "0"], "of at least 1"),
+        (["2", "--retry-delay", "-1"], "of at least 0"),
         (["2", "--log-level", "LOUD"], "expected one of DEBUG, INFO"),
         (["2", "--config-file", "gone.yaml"], "gone.yaml: there is no such config file"),
         (["2"], "remote_file_path is missing for task 2"),
@@ -177,7 +177,7 @@ def test_options_that_are_written_again_are_the_same() -> None:
             given.append(option if len(given) % 2 else f"--no-{option[2:]}")
         else:
             given += [f"{option}=-x é_{name}"] * (
-                2 if settings.TYPES[name] is settings.Words else 1
+                2 if settings.TYPES[name] is settings.StringList else 1
             )
     words, parsed = command_line._parse(given)
     assert words == ["schedule"]

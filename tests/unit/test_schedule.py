@@ -250,7 +250,7 @@ STOPPED_ANYWHERE = """
 import signal, sys
 from pathlib import Path
 import tasks.schedule
-from tasks.settings import Config
+from tasks.config_file import Config
 
 tasks.schedule.HEARTBEAT_INTERVAL_S = 0.01
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tasks.config_file import load_config
 from tasks.fetch.errors import ConfigError
-from tasks.settings import FIELDS, MASK, Resolved, Settings, load_config, resolve
+from tasks.resolve import Resolved, resolve
+from tasks.settings import FIELDS, MASK, Settings
 
 LAYERS = [
     "default",
@@ -287,7 +289,7 @@ def test_key_given_twice_is_refused_with_its_line(text: str, line: int) -> None:
     """YAML would keep the last, in silence."""
     error = refusal(text)
     assert error.startswith(f"config.yaml:{line}: ")
-    assert "given twice" in error
+    assert "set twice" in error
 
 
 @pytest.mark.parametrize(
@@ -429,12 +431,12 @@ def test_value_becomes_its_type(name: str, text: str, wanted: object) -> None:
         ("max_tries", "true", "expected a whole number"),
         ("max_tries", "[1]", "expected a whole number"),
         ("max_tries", "", "expected a whole number"),
-        ("max_tries", "0", "expected at least 1"),
-        ("retry_delay", "-1", "expected at least 0"),
+        ("max_tries", "0", "of at least 1"),
+        ("retry_delay", "-1", "a number of at least 0"),
         ("retry_delay", ".inf", "expected a number"),
         ("retry_delay", ".nan", "expected a number"),
         ("retry_delay", "soon", "expected a number"),
-        ("timeout", "0", "expected at least 0.1"),
+        ("timeout", "0", "of at least 0.1"),
         ("overwrite", "maybe", "expected true or false"),
         ("overwrite", "1", "expected true or false"),
         ("overwrite", "2", "expected true or false"),
@@ -443,7 +445,7 @@ def test_value_becomes_its_type(name: str, text: str, wanted: object) -> None:
         ("max_unpacked_size", "big", "a size such as 500MB"),
         ("max_unpacked_size", "-1", "a size such as 500MB"),
         ("max_unpacked_size", "1 PB", "a size such as 500MB"),
-        ("max_unpacked_size", "0", "expected at least 1"),
+        ("max_unpacked_size", "0", "of at least 1"),
         ("file_save_path", "[a]", "expected a path"),
         ("file_save_path", "5", "expected a path"),
         ("file_save_path", "~nobody-of-this-name/x", "expected a path"),
@@ -471,7 +473,7 @@ def test_wrong_value_is_refused_with_its_place_and_what_was_expected(
 
 def test_wrong_value_of_the_environment_or_an_argument_names_where_it_is() -> None:
     assert refusal(env={"MAX_TRIES": "x"}) == (
-        "environment: max_tries is 'x': expected a whole number"
+        "environment: max_tries is 'x': expected a whole number of at least 1"
     )
     Path("envs/dev.env").write_text("MAX_TRIES=x\n")
     assert refusal().startswith("environment (envs/dev.env): max_tries is 'x'")
