@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from clone import Clone
-from tasks import __main__ as command_line
-from tasks import settings
+from tasks import options, settings
 from tasks.fetch import errors
 
 
@@ -57,7 +56,7 @@ def test_general_help_names_every_task_and_verb_and_exit_code(clone: Clone) -> N
         assert word in text
     for error in errors.LighterageError.__subclasses__():
         assert f"{error.exit_code} {error.kind.split()[0]}" in text
-    assert "130, 143" in text
+    assert "129, 130, 143" in text
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_nothing_is_loaded_before_it_is_needed(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "no task given: name one of 1, 2, 3, 9"),
+        ([], "no task given: expected one of 1, 2, 3, 9"),
         (["config"], "no task given"),
         (["22"], "'22' is not a task (did you mean 2?): known are 1, 2, 3, 9"),
         ([""], "'' is not a task"),
@@ -179,11 +178,11 @@ def test_options_that_are_written_again_are_the_same() -> None:
             given += [f"{option}=-x é_{name}"] * (
                 2 if settings.TYPES[name] is settings.StringList else 1
             )
-    words, parsed = command_line._parse(given)
+    words, parsed = options.parse(given)
     assert words == ["schedule"]
-    again = command_line._parse(["schedule", *command_line._given(parsed)])[1]
+    again = options.parse(["schedule", *options.given(parsed)])[1]
     assert again == parsed
-    assert len(command_line._given(parsed)) == len(given) - 1
+    assert len(options.given(parsed)) == len(given) - 1
 
 
 @pytest.mark.parametrize(
@@ -343,10 +342,14 @@ def test_exception_of_a_tasks_helper_names_the_line_of_the_helper(clone: Clone) 
     assert "lighterage: task: tasks/helper.py:2: ZeroDivisionError" in error
 
 
-def test_exception_of_the_engine_is_called_a_bug_and_names_its_line(clone: Clone) -> None:
-    write_task(clone, "limits.Limits.of(None)", "from tasks.fetch.archives import limits")
+def test_unexpected_exception_of_the_library_is_called_a_bug_and_names_its_line(
+    clone: Clone,
+) -> None:
+    write_task(clone, "names.stem_of(0)", "from tasks.fetch import names")
+    with (clone.folder / "tasks/fetch/names.py").open("a") as file:
+        file.write("def stem_of(text):\n    return text.upper()\n")
     error = refused(clone.stand_in("x"), code=1)
-    where = line_of(clone, "settings.max_members,", "tasks/fetch/archives/limits.py")
+    where = line_of(clone, "return text.upper()", "tasks/fetch/names.py")
     assert f"lighterage: internal error: {where}AttributeError" in error
     assert "(a bug: " in error
 
@@ -415,7 +418,7 @@ def test_output_onto_a_full_disk_is_told(clone: Clone) -> None:
     with Path("/dev/full").open("w") as full:
         done = clone.run("config", "2", stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 1
-    assert done.stderr == "lighterage: the output is lost: No space left on device\n"
+    assert done.stderr == "lighterage: cannot write the output: No space left on device\n"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])

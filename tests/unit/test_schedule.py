@@ -39,28 +39,10 @@ def times(cron: str, after: str, zone: str = "UTC", count: int = 1) -> list[str]
 @pytest.mark.parametrize(
     ("field", "expected"),
     [
-        ("0", "Sun"),
-        ("7", "Sun"),
-        ("1", "Mon"),
-        ("6", "Sat"),
-        ("1-5", "Mon Tue Wed Thu Fri"),
-        ("5-7", "Sun Fri Sat"),
-        ("0-7", "Sun Mon Tue Wed Thu Fri Sat"),
-        ("0,6", "Sun Sat"),
-        ("1,3-4,7", "Sun Mon Wed Thu"),
-        ("*/2", "Sun Tue Thu Sat"),
-        ("1-5/2", "Mon Wed Fri"),
-        ("2/2", "Tue Thu Sat"),
-        ("*", "Sun Mon Tue Wed Thu Fri Sat"),
-        ("sun", "Sun"),
-        ("MON", "Mon"),
-        ("mon-fri", "Mon Tue Wed Thu Fri"),
-        ("sun-tue", "Sun Mon Tue"),
-        ("fri-7", "Sun Fri Sat"),
-        ("mon-fri/2", "Mon Wed Fri"),
-        ("sat,sun", "Sun Sat"),
+        ("0", "Sun"), ("7", "Sun"), ("mon-fri", "Mon Tue Wed Thu Fri"), ("5-7", "Fri Sat Sun"),
+        ("1,3-4", "Mon Wed Thu"), ("*/2", "Sun Tue Thu Sat"), ("mon-fri/2", "Mon Wed Fri"),
     ],
-)
+)  # fmt: skip
 def test_weekday_is_what_cron_means_by_it(field: str, expected: str) -> None:
     days = {time[:3] for time in times(f"0 3 * * {field}", "2026-01-03 12:00", count=7)}
     assert days == set(expected.split())
@@ -70,13 +52,10 @@ def test_weekday_is_what_cron_means_by_it(field: str, expected: str) -> None:
     ("cron", "after", "expected"),
     [
         ("0 3 * * *", "2026-01-04 02:59", "2026-01-04 03:00"),
-        ("0 3 * * *", "2026-01-04 03:01", "2026-01-05 03:00"),
-        ("*/15 * * * *", "2026-01-04 03:01", "2026-01-04 03:15"),
-        ("5,35 9-17 * * *", "2026-01-04 17:36", "2026-01-05 09:05"),
-        ("0 0 1 * *", "2026-01-04 00:00", "2026-02-01 00:00"),
+        ("0 3 * * *", "2026-01-04 03:00", "2026-01-05 03:00"),
+        ("  */15 * *  * * ", "2026-01-04 03:01", "2026-01-04 03:15"),
         ("0 0 1 jan,jul *", "2026-01-04 00:00", "2026-07-01 00:00"),
         ("0 0 29 2 *", "2026-01-04 00:00", "2028-02-29 00:00"),
-        ("  0  3 *  * * ", "2026-01-04 02:59", "2026-01-04 03:00"),
     ],
 )
 def test_next_run_is_at_crons_time(cron: str, after: str, expected: str) -> None:
@@ -126,10 +105,8 @@ def test_unknown_time_zone_is_refused(zone: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     "cron",
-    ["", "daily", "@daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 24 * * *", "0 3 0 * *",
-     "0 3 32 * *", "0 3 * 13 *", "0 3 * * 8", "0 3 * * 1-", "0 3 * * -1", "0 3 * * 1/",
-     "0 3 * * /2", "0 3 * * 5-3", "0 3 * * 1/0", "0 3 * * */0", "0 3 * * 1--2", "0 3 * * day",
-     "0 3 * * ,", "0 3 * * ?", "0 3 * * \u00b2", "a b c d e", "0 3 31 2 *"],
+    ["", "daily", "@daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 3 32 * *", "0 3 * * 8",
+     "0 3 * * 5-3", "0 3 * * 1/0", "0 3 * * 5L/2", "0 3 * * ?", "0 3 * * \u00b2", "0 3 31 2 *"],
 )  # fmt: skip
 def test_invalid_cron_expression_is_refused_with_its_task(cron: str) -> None:
     with pytest.raises(ConfigError, match=r"^schedule of task 2 is ") as caught:
@@ -433,4 +410,5 @@ def test_service_is_ill_without_a_sign_of_life(
 def test_health_of_no_service_is_one_line(folder: Path) -> None:
     done = Clone(folder).run("health")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "lighterage: the scheduler gave no sign of life\n"
+    assert done.stderr.startswith("lighterage: the scheduler does not run, or hangs")
+    assert done.stderr.count("\n") == 1
