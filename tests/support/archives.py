@@ -245,34 +245,20 @@ def bad_tars() -> dict[str, Bad]:
     return {
         "absolute": Bad(one("/etc/passwd.csv"), "absolute"),
         "leads out": Bad(one("a/../../b.csv"), r"leads out.*\.\."),
-        "dots alone": Bad(one("..", type=tarfile.DIRTYPE), "leads out"),
-        "backslash": Bad(one("a\\b.csv"), "another system"),
-        "drive": Bad(one("C:b.csv"), "another system"),
-        "line feed": Bad(one("a\nb.csv"), "control characters"),
-        "escape": Bad(one("\x1b[2Jb.csv"), "control characters"),
         "NUL": Bad(
             pax_header(pax_records({"path": "a.csv\0.txt"})) + tarred({"x.csv": b"1"}),
             "control characters|broken",
         ),
         "not UTF-8": Bad(tar_of([entry("\udcff.csv", b"1")], tarfile.GNU_FORMAT), "not UTF-8"),
         "no name": Bad(raw_header(b"", b"%011o\0" % 0) + TAR_END, "no name"),
-        "long name": Bad(one("n" * 256 + ".csv"), "too long a name"),
-        "long path": Bad(one("d/" * 2100 + "b.csv"), "too long a path"),
         "symbolic link": Bad(kind(tarfile.SYMTYPE, linkname="/etc/passwd"), "symbolic link"),
         "hard link": Bad(kind(tarfile.LNKTYPE, linkname="first.csv"), "hard link"),
         "character device": Bad(kind(tarfile.CHRTYPE, devmajor=1, devminor=3), "device"),
-        "block device": Bad(kind(tarfile.BLKTYPE, devmajor=8), "device"),
         "FIFO": Bad(kind(tarfile.FIFOTYPE), "FIFO"),
         "unknown type": Bad(kind(b"Z"), "type"),
         "twice": Bad(one("first.csv", b"other\n"), "collides"),
         "twice, ./ before one": Bad(one("./first.csv", b"other\n"), "collides"),
-        "twice but for case": Bad(one("First.CSV", b"other\n"), "collides"),
-        "twice but for Unicode form": Bad(
-            tarred({"\u00e9.csv": b"1", "e\u0301.csv": b"2"}), "collides"
-        ),
-        "folders twice but for case": Bad(tarred({"d/1.csv": b"1", "D/2.csv": b"2"}), "collides"),
         "file over folder": Bad(tarred({"d.csv/1.csv": b"1", "d.csv": b"2"}), "collides"),
-        "folder over file": Bad(tarred({"d.csv": b"2", "d.csv/1.csv": b"1"}), "collides"),
         "the manifest's name as a folder": Bad(tarred({"manifest.json/1.csv": b"1"}), "collides"),
         "a corrupt header in the middle": Bad(bytes(damaged), "broken"),
         "a header of zeros in the middle": Bad(blank, "end marker"),
@@ -281,7 +267,6 @@ def bad_tars() -> dict[str, Bad]:
         "size below zero": Bad(
             raw_header(b"a.csv", b"\xff" * 10 + b"\xfe\0") + tarred(FILES), "broken"
         ),
-        "size in words": Bad(raw_header(b"a.csv", b"many\0") + tarred(FILES), "broken"),
         "PAX size below zero": Bad(
             pax_header(pax_records({"size": "-1024"})) + tarred(FILES), "broken"
         ),
@@ -469,12 +454,7 @@ def bad_zips() -> dict[str, Bad]:
     return {
         "absolute": Bad(one("/etc/passwd.csv"), "absolute"),
         "leads out": Bad(one("a/../../b.csv"), r"leads out.*\.\."),
-        "backslash": Bad(one("a\\b.csv"), "another system"),
-        "drive": Bad(one("C:b.csv"), "another system"),
-        "line feed": Bad(one("a\nb.csv"), "control characters"),
         "NUL": Bad(one("a.csv\0.txt"), "control characters"),
-        "long name": Bad(one("n" * 256 + ".csv"), "too long a name"),
-        "long path": Bad(one("d/" * 2100 + "b.csv"), "too long a path"),
         "not UTF-8": Bad(
             zipped({"é.csv": b"1"}).replace("é".encode(), b"\xff\xff"), "broken|not UTF-8"
         ),
@@ -482,12 +462,7 @@ def bad_zips() -> dict[str, Bad]:
         "device": Bad(one("link.csv", b"", 0o020666), "special file"),
         "FIFO": Bad(one("link.csv", b"", 0o010666), "special file"),
         "twice": Bad(zip_of([zip_info("a.csv"), zip_info("a.csv")], [b"1", b"2"]), "collides"),
-        "twice but for case": Bad(zipped({"a.csv": b"1", "A.CSV": b"2"}), "collides"),
-        "twice but for Unicode form": Bad(
-            zipped({"\u00e9.csv": b"1", "e\u0301.csv": b"2"}), "collides"
-        ),
         "file over folder": Bad(zipped({"d.csv/1.csv": b"1", "d.csv": b"2"}), "collides"),
-        "folder over file": Bad(zipped({"d.csv": b"2", "d.csv/1.csv": b"1"}), "collides"),
         "a folder with content": Bad(
             zip_of([zip_info("d@"), zip_info("a.csv")], [b"1", b"2"]).replace(b"d@", b"d/"),
             "folder",
@@ -535,7 +510,6 @@ def bad_zips() -> dict[str, Bad]:
         "a web page": Bad(
             b"<!DOCTYPE html><title>404</title>" * 100, "not an archive: .* a web page.*supported"
         ),
-        "text": Bad(b"id,name\n1,2\n" * 100, "not an archive: its content is of no known format"),
         "a RAR archive": Bad(b"Rar!\x1a\x07\x01\x00" + bytes(600), "a RAR archive; supported: zip"),
         "nothing": Bad(b"", "empty"),
         "an offset as zip64 gives it": Bad(_far_zip64(), "not where|broken"),
