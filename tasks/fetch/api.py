@@ -22,7 +22,8 @@ import tenacity
 
 from tasks.fetch import memory, names
 from tasks.fetch.archives import registry, unpack
-from tasks.fetch.archives.format import BLOCK_BYTES, Member
+from tasks.fetch.archives.format import Member
+from tasks.fetch.archives.stream import BLOCK_BYTES
 from tasks.fetch.errors import (
     ArchiveError,
     ConfigError,

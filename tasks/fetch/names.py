@@ -137,15 +137,7 @@ class Names:
 
 
 def _collision(path: str, part: str, origin: str, other: str, other_origin: str) -> str:
-    """Name two paths that collide, and their sources.
-
-    Args:
-        path: The new file.
-        part: The part of its path that collides: all of it, or a folder.
-        origin: The new file's source.
-        other: The path that was added before.
-        other_origin: Its source.
-    """
+    """Name the part of a path that collides (all of it, or a folder) and the other path."""
     mine, theirs = _described(part, other), _described(other, part)
     subject = mine if path == part else f"{path!r}: its folder {mine}"
     where = "of the same source" if origin == other_origin else f"of {other_origin}"

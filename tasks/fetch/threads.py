@@ -22,7 +22,6 @@ class ReadAhead:
     def __init__(self, read: Callable[[], bytes], depth: int) -> None:
         self._read = read
         self._ended = False
-        self._block = b""
         self._thread = ThreadPoolExecutor(1, "read ahead")
         self._blocks = deque(self._thread.submit(self._next) for _ in range(depth))
 
@@ -34,19 +33,12 @@ class ReadAhead:
         self._ended = not block
         return block
 
-    def read(self, size: int = -1) -> bytes:
-        """Return at most `size` bytes (at least one before the end), or b"" at the end."""
-        if not self._block:
-            block = self._blocks[0].result()  # the last one stays, should it be asked for again
-            if not block:
-                return b""
+    def read(self) -> bytes:
+        """Return the next block, b"" at the end."""
+        block = self._blocks[0].result()  # the end, or an exception, stays for the next call
+        if block:
             self._blocks.popleft()
             self._blocks.append(self._thread.submit(self._next))
-            self._block = block
-        if not 0 <= size < len(self._block):
-            block, self._block = self._block, b""
-            return block
-        block, self._block = self._block[:size], self._block[size:]
         return block
 
     def close(self) -> None:

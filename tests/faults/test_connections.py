@@ -8,9 +8,9 @@ import logging
 import os
 import shutil
 import threading
-from concurrent import futures
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 
 import paramiko

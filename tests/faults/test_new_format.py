@@ -18,44 +18,31 @@ from client import Client, tree
 from clone import Clone
 from sshd import Sshd
 
-PARCEL = '''"""The parcel format: `PARCEL`, then for each member a line `SIZE NAME` and its bytes."""
+PARCEL = '''"""Parcels: `PARCEL`, then for each member a line `SIZE NAME` and its bytes."""
 
-from tasks.fetch.archives.format import BLOCK_BYTES, Format, Member
+from tasks.fetch.archives.format import Format, Member
 
 
 def members(stream, extraction):
-    data = b""
-
-    def fill(wanted):
-        nonlocal data
-        while len(data) < wanted and (block := stream.read(BLOCK_BYTES)):
-            data += block
-
-    def blocks(size, name):
-        nonlocal data
-        while size:
-            fill(1)
-            block, data = data[:size], data[size:]
-            if not block:
-                raise extraction.broken("it ends early", name)
-            size -= len(block)
-            extraction.add_bytes(len(block))
-            yield block
-
-    fill(7)
-    data = data[7:]
-    while fill(1) or data:
-        fill(300)
-        header, _, data = data.partition(b"\\n")
-        size, name = header.decode().split(" ", 1)
+    stream.exactly(7)
+    while b"\\n" in (line := stream.peek(300)):
+        line = stream.exactly(line.index(b"\\n") + 1)
+        size, name = line.decode().rstrip("\\n").split(" ", 1)
         path = extraction.path(name)
-        content = blocks(int(size), name)
-        if extraction.wants(path):
-            yield Member(path, content)
-        else:
-            yield None
-        for _ in content:
+        blocks = _blocks(stream, int(size), name, extraction)
+        yield Member(path, blocks) if extraction.wants(path) else None
+        for _ in blocks:
             pass
+
+
+def _blocks(stream, size, name, extraction):
+    while size:
+        block = stream.read(min(size, 2**18))
+        if not block:
+            raise extraction.broken("it ends early", name)
+        size -= len(block)
+        extraction.add_bytes(len(block))
+        yield block
 
 
 FORMAT = Format("parcel", (".parcel",), lambda head: head.startswith(b"PARCEL\\n"), members)

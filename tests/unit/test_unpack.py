@@ -23,7 +23,8 @@ import archives
 from tasks.fetch import names
 from tasks.fetch.archives import unpack
 from tasks.fetch.archives.extraction import RATIO_FLOOR_BYTES
-from tasks.fetch.archives.format import BLOCK_BYTES, Member
+from tasks.fetch.archives.format import Member
+from tasks.fetch.archives.stream import BLOCK_BYTES
 from tasks.fetch.errors import ArchiveError
 from tasks.fetch.stores.local.landing import landing
 from tasks.settings import Settings, Size
@@ -393,7 +394,7 @@ def not_selected() -> Iterator[tuple[str, bytes]]:
         yield "tar", archives.tar_of([other, archives.entry("a.csv", b"1")])
 
 
-@pytest.mark.parametrize(("kind", "data"), not_selected(), ids=lambda _: "")
+@pytest.mark.parametrize(("kind", "data"), list(not_selected()), ids=lambda _: "")
 def test_unsupported_member_that_is_not_selected_does_no_harm(kind: str, data: bytes) -> None:
     assert unpacked(kind, data) == {"a.csv": b"1"}
     assert "'other'" in refusal(kind, data, wanted=everything)

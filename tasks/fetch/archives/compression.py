@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from backports import zstd
 from isal import igzip_lib
 
-from tasks.fetch.archives.format import BLOCK_BYTES, Compression, Stream
+from tasks.fetch.archives.format import Compression
+from tasks.fetch.archives.stream import BLOCK_BYTES, Stream
 
 if TYPE_CHECKING:
     from tasks.fetch.archives.extraction import Extraction
@@ -54,11 +55,6 @@ class Decompressed:
     """The content of compressed streams that follow each other, with zeros between them allowed.
 
     The standard library's own files ignore anything after the last stream.
-
-    Args:
-        stream: The compressed bytes.
-        compression: Their format.
-        extraction: Of the archive.
     """
 
     def __init__(self, stream: Stream, compression: Compression, extraction: Extraction) -> None:

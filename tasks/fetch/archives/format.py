@@ -11,22 +11,14 @@ if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
     from tasks.fetch.archives.extraction import Extraction
+    from tasks.fetch.archives.stream import Stream
 
-BLOCK_BYTES = 2**18
-"""Size of the blocks in which content is passed on."""
 HEAD_BYTES = 512
 """How much of a stream's beginning a format is detected by: a tar's first header."""
 
 
-class Stream(Protocol):
-    """Bytes that are read once, from the first to the last."""
-
-    def read(self, size: int = ..., /) -> bytes:
-        """Return at most `size` bytes, b"" at the end."""
-
-
-class Input(Stream, Protocol):
-    """An archive's bytes: a stream that counts what was read, and random access to its end."""
+class Input(Protocol):
+    """An archive's bytes: read once and counted, with random access to its end."""
 
     @property
     def size(self) -> int:
@@ -35,6 +27,9 @@ class Input(Stream, Protocol):
     @property
     def count(self) -> int:
         """Bytes read so far."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """Return at most `size` bytes, b"" at the end."""
 
     def end(self, start: int) -> bytes:
         """Return everything from byte `start` on, without consuming the stream."""

@@ -12,7 +12,8 @@ import tarfile
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Self, cast
 
-from tasks.fetch.archives.format import BLOCK_BYTES, Format, Member, Stream
+from tasks.fetch.archives.format import Format, Member
+from tasks.fetch.archives.stream import BLOCK_BYTES, Stream
 from tasks.fetch.threads import ReadAhead
 
 if TYPE_CHECKING:
@@ -122,13 +123,13 @@ class _StrictInfo(tarfile.TarInfo):
 class _Counted:
     """A stream whose bytes are counted by the extraction."""
 
-    def __init__(self, stream: Stream, extraction: Extraction) -> None:
+    def __init__(self, stream: ReadAhead, extraction: Extraction) -> None:
         self._stream = stream
         self._extraction = extraction
         self._header_bytes: int | None = None
 
-    def read(self, size: int) -> bytes:
-        block = self._stream.read(size)
+    def read(self, _size: int) -> bytes:  # tarfile takes blocks of any size
+        block = self._stream.read()
         self._extraction.add_bytes(len(block))
         if self._header_bytes is not None:
             self._header_bytes += len(block)

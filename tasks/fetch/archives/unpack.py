@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from tasks.fetch.archives import registry
 from tasks.fetch.archives.compression import Decompressed
 from tasks.fetch.archives.extraction import Extraction
-from tasks.fetch.archives.format import BLOCK_BYTES, HEAD_BYTES, Member
+from tasks.fetch.archives.format import HEAD_BYTES, Member
+from tasks.fetch.archives.stream import BLOCK_BYTES, Stream
 from tasks.fetch.threads import ReadAhead
 
 if TYPE_CHECKING:
@@ -46,16 +47,17 @@ def members(
         ArchiveError: It is broken, unsafe to extract, or of no known format.
     """
     extraction = Extraction(source, limits, name, wants)
-    stream = _Peeked(extraction.read)
-    if not stream.head:
+    stream = Stream(extraction.read)
+    head = stream.peek(HEAD_BYTES)
+    if not head:
         raise extraction.error("the file is empty")
     for compression in registry.COMPRESSIONS:
-        if stream.head.startswith(compression.magic):
+        if head.startswith(compression.magic):
             with extraction.library_errors():
-                content = _Peeked(Decompressed(stream, compression, extraction).read)
-            inner = registry.compressed_format(content.head, name)
+                content = Stream(Decompressed(stream, compression, extraction).read)
+                inner = registry.compressed_format(content.peek(HEAD_BYTES), name)
             return (inner.members if inner else _single_file)(content, extraction)
-    return _format_of(stream.head, extraction).members(stream, extraction)
+    return _format_of(head, extraction).members(stream, extraction)
 
 
 def _format_of(head: bytes, extraction: Extraction) -> Format:
@@ -76,7 +78,7 @@ def _format_of(head: bytes, extraction: Extraction) -> Format:
     raise extraction.error(f"not an archive: {reason}; supported: {registry.supported()}")
 
 
-def _single_file(content: _Peeked, extraction: Extraction) -> Iterator[Member | None]:
+def _single_file(content: Stream, extraction: Extraction) -> Iterator[Member | None]:
     """Yield the one file that was compressed, named as the archive without its suffix."""
     path = extraction.path(registry.stem(PurePosixPath(extraction.name).name))
     ahead = ReadAhead(partial(content.read, BLOCK_BYTES), BLOCKS_AHEAD)
@@ -94,25 +96,3 @@ def _counted(ahead: ReadAhead, extraction: Extraction) -> Iterator[bytes]:
         while block := ahead.read():
             extraction.add_bytes(len(block))
             yield block
-
-
-class _Peeked:
-    """A stream whose first bytes were looked at.
-
-    Args:
-        read: Reads from it.
-    """
-
-    def __init__(self, read: Callable[[int], bytes]) -> None:
-        self._read = read
-        self.head = b""
-        while len(self.head) < HEAD_BYTES and (block := read(HEAD_BYTES - len(self.head))):
-            self.head += block
-        self._unread = self.head
-
-    def read(self, size: int = BLOCK_BYTES) -> bytes:
-        """Return at most `size` bytes, b"" at the end."""
-        if not self._unread:
-            return self._read(size)
-        block, self._unread = self._unread[:size], self._unread[size:]
-        return block

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 from isal import isal_zlib
 
 from tasks.fetch.archives import zip_table
-from tasks.fetch.archives.format import BLOCK_BYTES, Format, Member, Stream
+from tasks.fetch.archives.format import Format, Member
+from tasks.fetch.archives.stream import BLOCK_BYTES, Stream
 from tasks.fetch.archives.zip_table import SEE_ZIP64, Entry
 
 if TYPE_CHECKING:
@@ -55,20 +56,19 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
     """
     # The table has all sizes: the ratio can refer to the whole archive from the start.
     extraction.packed_bytes = lambda: extraction.input.size
-    forward = _Forward(stream)
     with extraction.library_errors():
-        split = forward.begins(_SPLIT_MAGIC) or bool(_PART_NAME.search(extraction.name))
+        split = stream.peek(4).startswith(_SPLIT_MAGIC) or bool(_PART_NAME.search(extraction.name))
         table_start, table = zip_table.read(extraction, split=split)
         entries = []
         for entry in table:  # one by one: the first that is refused ends it
             _check(entry, extraction)
             entries.append(entry)
         entries.sort(key=lambda entry: entry.offset)
-        if entries and entries[0].offset and forward.begins(b"PK\3\4"):
+        if entries and entries[0].offset and stream.peek(4).startswith(b"PK\3\4"):
             raise extraction.broken("another archive precedes it")
         for entry, following in zip_longest(entries, entries[1:]):
             end = following.offset if following else table_start
-            packed = _packed(forward, entry, end, extraction)
+            packed = _packed(stream, entry, end, extraction)
             if entry.is_folder:
                 continue
             path = PurePosixPath(entry.name)
@@ -86,40 +86,6 @@ FORMAT = Format(
     detect_tail=lambda tail: zip_table.END_MAGIC in tail,  # a program may precede the archive
     names=_PART_NAME,
 )
-
-
-class _Forward:
-    """A stream that is read forward only, by offset."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._unread = b""
-        self._offset = 0
-
-    def begins(self, magic: bytes) -> bool:
-        """Whether the next bytes are these."""
-        self._unread = self._unread or self._stream.read(BLOCK_BYTES)
-        return self._unread.startswith(magic)
-
-    def skip_to(self, offset: int) -> None:
-        """Read up to an offset."""
-        while self._offset < offset and self.read(min(BLOCK_BYTES, offset - self._offset)):
-            pass
-
-    def read(self, size: int) -> bytes:
-        """Return at most `size` bytes, at least one before the end."""
-        if not self._unread:
-            self._unread = self._stream.read(BLOCK_BYTES)
-        block, self._unread = self._unread[:size], self._unread[size:]
-        self._offset += len(block)
-        return block
-
-    def exactly(self, size: int) -> bytes:
-        """Return `size` bytes; fewer at the end."""
-        block = self.read(size)
-        while len(block) < size and (more := self.read(size - len(block))):
-            block += more
-        return block
 
 
 def _check(entry: Entry, extraction: Extraction) -> None:
@@ -151,7 +117,7 @@ def _check(entry: Entry, extraction: Extraction) -> None:
         )
 
 
-def _packed(forward: _Forward, entry: Entry, end: int, extraction: Extraction) -> Iterator[bytes]:
+def _packed(stream: Stream, entry: Entry, end: int, extraction: Extraction) -> Iterator[bytes]:
     """Go to a member's data, and return its compressed bytes.
 
     Its own header must agree with the table: one flipped bit in the table is enough to lose a
@@ -159,17 +125,17 @@ def _packed(forward: _Forward, entry: Entry, end: int, extraction: Extraction) -
     (D. Fifield, "A better zip bomb", WOOT 2019).
 
     Args:
-        forward: Read up to the member before it.
-        entry: Of the table.
+        stream: Read up to the member before it.
+        entry: The member.
         end: Where the next member, or the table, begins.
         extraction: Of the archive.
     """
-    forward.skip_to(entry.offset)
-    header = forward.exactly(_LOCAL_HEADER.size)
+    stream.skip_to(entry.offset)
+    header = stream.exactly(_LOCAL_HEADER.size)
     if entry.offset < 0 or len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
         raise extraction.broken("it is not where the table of contents says", entry.name)
     _, _, flags, method, _, _, *sizes, name_size, extra_size = _LOCAL_HEADER.unpack(header)
-    name = zip_table.decoded(forward.exactly(name_size), entry.flags)
+    name = zip_table.decoded(stream.exactly(name_size), entry.flags)
     if (name, method) != (entry.name, entry.method):
         raise extraction.broken(f"its own header names {name!r}, method {method}", entry.name)
     expected = (entry.crc, entry.packed_size, entry.size)
@@ -180,13 +146,13 @@ def _packed(forward: _Forward, entry: Entry, end: int, extraction: Extraction) -
     start = entry.offset + _LOCAL_HEADER.size + name_size + extra_size
     if start + entry.packed_size > end:
         raise extraction.broken("it overlaps with another member", entry.name)
-    forward.exactly(extra_size)
-    return _read(forward, entry.packed_size)
+    stream.exactly(extra_size)
+    return _read(stream, entry.packed_size)
 
 
-def _read(forward: _Forward, size: int) -> Iterator[bytes]:
+def _read(stream: Stream, size: int) -> Iterator[bytes]:
     while size:
-        block = forward.read(min(BLOCK_BYTES, size))
+        block = stream.read(min(BLOCK_BYTES, size))
         if not block:
             raise EOFError("the member ends early")
         size -= len(block)

@@ -160,14 +160,7 @@ def _end_records(tail: bytes) -> Iterator[int]:
 
 
 def _entries(data: bytes, at: int, end: _End, extraction: Extraction) -> Iterator[Entry]:
-    """Yield the entries, and require as many as the end record says.
-
-    Args:
-        data: The table, and what follows it.
-        at: Where in `data` the table begins.
-        end: What the end records say.
-        extraction: Of the archive.
-    """
+    """Yield the entries from position `at` on, and require as many as the end record says."""
     last = at + end.size
     for number in range(end.count):
         if at + _ENTRY.size > last:
