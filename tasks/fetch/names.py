@@ -34,7 +34,7 @@ def safe(raw: str, origin: str) -> PurePosixPath:
         ArchiveError: It is absolute, leads out of the folder (`..`), or is no safe file name.
     """
     if reason := problem(raw):
-        raise ArchiveError(f"{origin}: member {raw!r} {reason}; nothing was unpacked")
+        raise ArchiveError(f"{origin}: member {raw!r} {reason}; nothing was extracted")
     return PurePosixPath(raw)
 
 

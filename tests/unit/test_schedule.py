@@ -195,7 +195,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_task_runs_again_and_again_and_never_twice_at_once(
+def test_task_runs_repeatedly_and_never_twice_at_once(
     folder: Path, services: list[Service]
 ) -> None:
     """Due each second, it takes longer: the next run waits for the end of the one before."""
@@ -254,7 +254,7 @@ for lines in range(1, 120):
 """
 
 
-def test_signal_ends_the_service_at_whatever_line_it_arrives(folder: Path) -> None:
+def test_signal_at_any_line_ends_the_service(folder: Path) -> None:
     """A handler that waits for a lock which the interrupted thread holds would wait for ever."""
     (folder / "stopped_anywhere.py").write_text(STOPPED_ANYWHERE)
     process = Clone(folder).start(program=["stopped_anywhere.py"])
@@ -266,10 +266,8 @@ def test_signal_ends_the_service_at_whatever_line_it_arrives(folder: Path) -> No
     assert lines.count("\n") == 119
 
 
-def test_task_that_takes_its_time_to_end_is_waited_for(
-    folder: Path, services: list[Service]
-) -> None:
-    """Its last resort comes after 1.5 seconds: the service must not be gone by then."""
+def test_service_waits_for_a_task_that_ends_slowly(folder: Path, services: list[Service]) -> None:
+    """Its watchdog acts after 1.5 seconds: the service must not have killed it by then."""
     services.append(service := Service(folder, "block"))
     task = int(service.wait_for("ready", "\n"))
     service.end()
@@ -277,7 +275,9 @@ def test_task_that_takes_its_time_to_end_is_waited_for(
     assert not (folder / "data/.out.staging").exists(), "the task has cleaned up"
 
 
-def test_failing_task_is_told_and_runs_again(folder: Path, services: list[Service]) -> None:
+def test_failure_of_a_task_is_logged_and_it_runs_again(
+    folder: Path, services: list[Service]
+) -> None:
     services.append(service := Service(folder, "NetworkError"))
     service.wait_for("raised", 3 * "NetworkError\n")  # the second has been logged by then
     assert service.healthy()
@@ -314,7 +314,7 @@ def test_each_run_gets_every_option_of_the_service(folder: Path, services: list[
         ("{9: {schedule: 0 3 * * *}, 1: {schedule: 0 3 * * *}}", ["--remote-file-path", "y"]),
     ],
 )
-def test_option_that_makes_no_sense_for_the_service_is_refused(
+def test_option_for_a_single_task_is_refused_for_the_service(
     folder: Path, tasks: str, options: list[str]
 ) -> None:
     common = "common: {remote_host_address: h, remote_file_path: x, file_save_path: x}"
@@ -350,7 +350,7 @@ def test_bad_schedule_is_refused_where_settings_are_shown(
     assert "schedule of task 9 is '0 25 * * *'" in done.stderr
 
 
-def test_service_without_a_schedule_says_so_and_lives(
+def test_service_without_a_schedule_warns_and_keeps_running(
     folder: Path, services: list[Service]
 ) -> None:
     services.append(service := Service(folder, "x"))
@@ -394,7 +394,7 @@ def alive(process: int) -> bool:
 # --- health -------------------------------------------------------------------------------
 
 
-def test_service_is_ill_without_a_sign_of_life(
+def test_service_without_a_recent_heartbeat_is_unhealthy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beat = tmp_path / "beat"

@@ -71,7 +71,7 @@ class Extraction:
         wants: Whether a member is selected.
 
     Attributes:
-        packed_bytes: The bytes of the archive that `max_ratio` refers to: those read so far. A
+        compressed_bytes: The bytes of the archive that `max_ratio` refers to: those read so far. A
             format that knows more at the start may replace it.
     """
 
@@ -82,7 +82,7 @@ class Extraction:
         self.limits = limits
         self.name = name
         self.wants = wants
-        self.packed_bytes: Callable[[], int] = lambda: source.count
+        self.compressed_bytes: Callable[[], int] = lambda: source.count
         self._members = 0
         self._bytes = 0
         self._deadline = time.monotonic() + limits.max_unpack_time
@@ -121,7 +121,7 @@ class Extraction:
         if self._bytes > self.limits.max_unpacked_size:
             text = f"extracts to more than {self.limits.max_unpacked_size} bytes"
             raise self._exceeded(text, "max_unpacked_size")
-        most = self.limits.max_ratio * max(self.packed_bytes(), 1)
+        most = self.limits.max_ratio * max(self.compressed_bytes(), 1)
         if self._bytes > RATIO_FLOOR_BYTES and self._bytes > most:
             text = f"extracts to more than {self.limits.max_ratio:g} times its size, as a bomb does"
             raise self._exceeded(text, "max_ratio")

@@ -70,8 +70,8 @@ def supported() -> str:
     """List the formats, for an error."""
     alone = ", ".join(entry.name for entry in FORMATS)
     inside = " or ".join(entry.name for entry in FORMATS if entry.compressible)
-    packed = ", ".join(entry.name for entry in COMPRESSIONS)
-    return f"{alone}, and a {inside} or a single file compressed by one of {packed}"
+    compressed = ", ".join(entry.name for entry in COMPRESSIONS)
+    return f"{alone}, and a {inside} or a single file compressed by one of {compressed}"
 
 
 def _any_of(suffixes: Iterable[tuple[str, ...]]) -> str:

@@ -55,7 +55,7 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
         ArchiveError: The archive is broken or unsafe to extract.
     """
     # The table has all sizes: the ratio can refer to the whole archive from the start.
-    extraction.packed_bytes = lambda: extraction.input.size
+    extraction.compressed_bytes = lambda: extraction.input.size
     with extraction.library_errors():
         split = stream.peek(4).startswith(_SPLIT_MAGIC) or bool(_PART_NAME.search(extraction.name))
         table_start, table = zip_table.read(extraction, split=split)
@@ -68,12 +68,14 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
             raise extraction.broken("another archive precedes it")
         for entry, following in zip_longest(entries, entries[1:]):
             end = following.offset if following else table_start
-            packed = _packed(stream, entry, end, extraction)
+            compressed = _compressed(stream, entry, end, extraction)
             if entry.is_folder:
                 continue
             path = PurePosixPath(entry.name)
             yield (
-                Member(path, _blocks(packed, entry, extraction)) if extraction.wants(path) else None
+                Member(path, _blocks(compressed, entry, extraction))
+                if extraction.wants(path)
+                else None
             )
 
 
@@ -117,7 +119,7 @@ def _check(entry: Entry, extraction: Extraction) -> None:
         )
 
 
-def _packed(stream: Stream, entry: Entry, end: int, extraction: Extraction) -> Iterator[bytes]:
+def _compressed(stream: Stream, entry: Entry, end: int, extraction: Extraction) -> Iterator[bytes]:
     """Go to a member's data, and return its compressed bytes.
 
     Its own header must agree with the table: one flipped bit in the table is enough to lose a
@@ -138,16 +140,16 @@ def _packed(stream: Stream, entry: Entry, end: int, extraction: Extraction) -> I
     name = zip_table.decoded(stream.exactly(name_size), entry.flags)
     if (name, method) != (entry.name, entry.method):
         raise extraction.broken(f"its own header names {name!r}, method {method}", entry.name)
-    expected = (entry.crc, entry.packed_size, entry.size)
+    expected = (entry.crc, entry.compressed_size, entry.size)
     if not flags & _SIZES_FOLLOW_DATA and any(
         own not in {other, SEE_ZIP64} for own, other in zip(sizes, expected, strict=True)
     ):
         raise extraction.broken("its own header has another size or CRC", entry.name)
     start = entry.offset + _LOCAL_HEADER.size + name_size + extra_size
-    if start + entry.packed_size > end:
+    if start + entry.compressed_size > end:
         raise extraction.broken("it overlaps with another member", entry.name)
     stream.exactly(extra_size)
-    return _read(stream, entry.packed_size)
+    return _read(stream, entry.compressed_size)
 
 
 def _read(stream: Stream, size: int) -> Iterator[bytes]:
@@ -159,11 +161,11 @@ def _read(stream: Stream, size: int) -> Iterator[bytes]:
         yield block
 
 
-def _blocks(packed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
+def _blocks(compressed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
     """Yield the content of a member, counted, and verify its size and CRC."""
     count = crc = 0
     with extraction.library_errors(entry.name):
-        for block in _decompressed(packed, entry, extraction):
+        for block in _decompressed(compressed, entry, extraction):
             extraction.add_bytes(len(block))
             count += len(block)
             crc = isal_zlib.crc32(block, crc)
@@ -174,23 +176,25 @@ def _blocks(packed: Iterator[bytes], entry: Entry, extraction: Extraction) -> It
             raise zipfile.BadZipFile("bad CRC")
 
 
-def _decompressed(packed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
+def _decompressed(
+    compressed: Iterator[bytes], entry: Entry, extraction: Extraction
+) -> Iterator[bytes]:
     if entry.method == zipfile.ZIP_STORED:
-        yield from packed
+        yield from compressed
     elif entry.method == zipfile.ZIP_DEFLATED:
-        yield from _inflated(packed)
+        yield from _inflated(compressed)
     elif entry.method == zipfile.ZIP_BZIP2:
-        yield from _all_of(bz2.BZ2Decompressor(), packed)
+        yield from _all_of(bz2.BZ2Decompressor(), compressed)
     else:
-        yield from _of_lzma(packed, entry, extraction)
+        yield from _of_lzma(compressed, entry, extraction)
 
 
-def _inflated(packed: Iterator[bytes]) -> Iterator[bytes]:
+def _inflated(compressed: Iterator[bytes]) -> Iterator[bytes]:
     """Decompress deflate with isal, which is more than twice as fast as zlib."""
     inflater = isal_zlib.decompressobj(-15)
     unread = b""
     while not inflater.eof:
-        unread = unread or next(packed, b"")
+        unread = unread or next(compressed, b"")
         if not unread:
             raise EOFError("the member ends early")
         yield inflater.decompress(unread, BLOCK_BYTES)
@@ -198,9 +202,9 @@ def _inflated(packed: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _all_of(
-    decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor, packed: Iterable[bytes]
+    decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor, compressed: Iterable[bytes]
 ) -> Iterator[bytes]:
-    for block in packed:
+    for block in compressed:
         data = block
         while not decompressor.eof:
             yield decompressor.decompress(data, BLOCK_BYTES)
@@ -209,10 +213,10 @@ def _all_of(
                 break
 
 
-def _of_lzma(packed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
+def _of_lzma(compressed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
     """Decompress LZMA: its properties precede the data."""
     head = b""
-    while len(head) < _LZMA_HEADER.size and (block := next(packed, b"")):
+    while len(head) < _LZMA_HEADER.size and (block := next(compressed, b"")):
         head += block
     _, size, properties, dictionary = _LZMA_HEADER.unpack_from(head)
     if size != 5 or properties >= 225:
@@ -228,4 +232,4 @@ def _of_lzma(packed: Iterator[bytes], entry: Entry, extraction: Extraction) -> I
         "lc": properties % 9, "lp": properties // 9 % 5, "pb": properties // 45,
     }  # fmt: skip
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[options])
-    yield from _all_of(decompressor, chain([head[_LZMA_HEADER.size :]], packed))
+    yield from _all_of(decompressor, chain([head[_LZMA_HEADER.size :]], compressed))

@@ -34,7 +34,7 @@ class Entry:
     flags: int
     method: int
     crc: int
-    packed_size: int
+    compressed_size: int
     size: int
     offset: int
     mode: int
@@ -166,7 +166,7 @@ def _entries(data: bytes, at: int, end: _End, extraction: Extraction) -> Iterato
         if at + _ENTRY.size > last:
             raise extraction.broken(f"{number} of {end.count} members are in its table of contents")
         (
-            magic, _, _, flags, method, _, _, crc, packed_size, size,
+            magic, _, _, flags, method, _, _, crc, compressed_size, size,
             name_size, extra_size, comment_size, _, _, attributes, offset,
         ) = _ENTRY.unpack_from(data, at)  # fmt: skip
         name_at = at + _ENTRY.size
@@ -176,9 +176,9 @@ def _entries(data: bytes, at: int, end: _End, extraction: Extraction) -> Iterato
             raise extraction.broken(f"its table of contents is damaged at member {number + 1}")
         name = decoded(data[name_at:extra_at], flags)
         extra = data[extra_at : extra_at + extra_size]
-        size, packed_size, offset = _with_zip64([size, packed_size, offset], extra)
+        size, compressed_size, offset = _with_zip64([size, compressed_size, offset], extra)
         yield Entry(
-            name, flags, method, crc, packed_size, size, offset + end.shift, attributes >> 16
+            name, flags, method, crc, compressed_size, size, offset + end.shift, attributes >> 16
         )
     if at != last:
         raise extraction.broken(
