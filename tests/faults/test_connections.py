@@ -24,8 +24,8 @@ from tasks.fetch.ssh import connection as connection_module
 from tasks.fetch.ssh.connection import connect
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host import Host
-from tasks.fetch.ssh.sftp import Reader, RemoteFile
-from tasks.fetch.ssh.stream import Stream
+from tasks.fetch.ssh.remote_files import RemoteFile, Stream
+from tasks.fetch.ssh.sftp_reader import Reader
 from tasks.fetch.threads import ReadAhead
 from tasks.settings import Settings, Words
 
@@ -72,7 +72,8 @@ def read_all(stream: Stream | ReadAhead) -> None:
 
 
 def test_a_slow_consumer_is_no_slow_link(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.fetch.ssh.stream.SLOW_RATE", 5e5)  # so that this machine is fast
+    # So that this machine is fast.
+    monkeypatch.setattr("tasks.fetch.ssh.compression.SLOW_BYTES_PER_S", 5e5)
     with Relay(client.server.port).running() as relay:
         settings = settings_of(client, relay.address)
         digests: dict[str, str] = {}
@@ -165,7 +166,7 @@ def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
             ahead = ReadAhead(stream.read, 100)
             wait_for(lambda: "in 1.0 s" in caplog.text)
             host.reset()
-            host.reconnect()
+            host._link.reconnect()
             transport = connection.transport
             ahead._thread.join(30)
             assert not ahead._thread.is_alive()
@@ -186,13 +187,13 @@ def test_a_thread_that_is_connecting_again_gives_way(
     opening, done = threading.Event(), threading.Event()
 
     def opened(*arguments: object, **options: object) -> object:
-        opened_now = connection_module.opened(*arguments, **options)  # type: ignore[arg-type]
+        opened_now = connection_module.open_connection(*arguments, **options)  # type: ignore[arg-type]
         if threading.current_thread().name == "read ahead":
             opening.set()
             assert done.wait(30)
         return opened_now
 
-    monkeypatch.setattr("tasks.fetch.ssh.host.opened", opened)
+    monkeypatch.setattr("tasks.fetch.ssh.link.open_connection", opened)
     with Relay(client.server.port, "cut", 2**21).running() as relay:
         settings = settings_of(client, relay.address)
         with connect(settings) as connection:
@@ -201,7 +202,7 @@ def test_a_thread_that_is_connecting_again_gives_way(
             ahead = ReadAhead(stream.read, 100)
             assert opening.wait(30)
             host.reset()
-            host.reconnect()
+            host._link.reconnect()
             transport = connection.transport
             done.set()
             ahead._thread.join(30)
@@ -264,10 +265,10 @@ def test_a_bug_in_a_thread_that_asks_for_checksums_is_not_lost(
     def computed(*_: object) -> None:
         raise TypeError("a bug")
 
-    monkeypatch.setattr("tasks.fetch.ssh.checksums.computed", computed)
+    monkeypatch.setattr("tasks.fetch.ssh.checksum_commands.read_output", computed)
     settings = settings_of(client, client.server.address)
     with connect(settings) as connection:
         host = Host(connection, settings)
-        remote = host.sums([host.facts(str(client.server.home / "0.csv"))])
+        remote = host.remote_checksums([host.facts(str(client.server.home / "0.csv"))])
         with pytest.raises(TypeError):
             remote.result(20)

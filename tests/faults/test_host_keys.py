@@ -20,7 +20,7 @@ from client import Client, write_datasets
 from relay import Relay
 from sshd import Sshd
 from tasks.fetch.errors import HostKeyError
-from tasks.fetch.ssh import connection, host_keys
+from tasks.fetch.ssh import connection, host_keys, known_hosts
 from tasks.fetch.ssh.transport import Transport
 from tasks.settings import Settings
 
@@ -60,7 +60,7 @@ def test_a_line_applies_to_the_hosts_that_it_does_for_openssh(
     command = ["ssh-keygen", "-F", name, "-f", str(file)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     expected = [line.split()[-1] for line in found.stdout.splitlines() if line[0] == "#"]
-    ours = [line for line in host_keys.parse(file.read_bytes()) if line.applies_to(name)]
+    ours = [line for line in known_hosts.parse(file.read_bytes()) if line.applies_to(name)]
     assert [str(line.number) for line in ours] == expected
 
 
