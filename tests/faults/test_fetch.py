@@ -316,7 +316,7 @@ def test_the_agent_logs_in(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words", "code"),
-    [(None, "no such file", 2), ("no key", "no private key", 4)],
+    [(None, "no such file", 2), ("no key", "not a usable private key", 4)],
 )
 def test_a_useless_key_file_is_named(
     client: Client, content: str | None, words: str, code: int
