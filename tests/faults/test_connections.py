@@ -126,10 +126,17 @@ def test_the_first_connection_stays_where_a_second_one_is_refused(
     assert "WARNING" not in done.err, "a refused second connection is no fault"
 
 
-@pytest.mark.parametrize("options", [(), ("MaxSessions 1",)])
+SLOW_COMMANDS = (
+    'ForceCommand case "$SSH_ORIGINAL_COMMAND" in xargs*) sleep 4; eval "$SSH_ORIGINAL_COMMAND";; '
+    "*) exec /usr/lib/openssh/sftp-server;; esac"
+)
+
+
+@pytest.mark.parametrize("options", [(), ("MaxSessions 1",), (SLOW_COMMANDS,)])
 def test_the_second_connection_replaces_the_first_without_a_byte_lost(
     client: Client, options: tuple[str, ...]
 ) -> None:
+    """Nor a checksum that was being computed on the first one."""
     client.server.stop()
     client.server.options = [*options]
     with client.server.running(), Relay(client.server.port, rate=RATE).running() as relay:
@@ -137,6 +144,7 @@ def test_the_second_connection_replaces_the_first_without_a_byte_lost(
         done = client.run("3", ".", "--explain", timeout="60")
         assert done.code == 0, done.err
         assert "SSH compression" in done.out
+        assert "checked: size, sha256" in done.out, done.err
         assert relay.connections == 2, done.err
     assert tree(client.target) == ROWS
 

@@ -49,21 +49,26 @@ def run(
         NetworkError: The connection is lost.
         SessionRefusedError: The server opens no second session on the connection.
     """
+    transport = link.transport
+    if transport is None:  # another thread is connecting again
+        raise connection_lost(link.name)
     try:
-        with contextlib.closing(link.command_channel()) as channel:
+        with contextlib.closing(link.command_channel(transport)) as channel:
             channel.settimeout(link.settings.timeout)
             channel.exec_command(command.encode())
             with contextlib.suppress(OSError):  # it need not read: a shell without the program
                 channel.sendall(stdin)
                 channel.shutdown_write()
-            return _result(channel, max_bytes, remaining_s)
+            result = _result(channel, max_bytes, remaining_s)
     except SessionRefusedError:
         raise
     except (OSError, EOFError, paramiko.SSHException) as error:
         log.debug("no command: %r", error)
-        if not link.is_active():
-            raise connection_lost(link.name) from error
-        return CommandResult("", "the server runs no commands for this account")
+        result = CommandResult("", "the server runs no commands for this account")
+    # The connection of the command: the link may have another one by now.
+    if result.failure and not transport.is_active():
+        raise connection_lost(link.name)
+    return result
 
 
 def _result(

@@ -14,7 +14,7 @@ import paramiko
 
 from tasks.fetch.errors import NetworkError
 from tasks.fetch.ssh.connection import close_hops, open_connection, replace_by
-from tasks.fetch.ssh.errors import connection_lost, translated
+from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.refusal import SessionRefusedError
 from tasks.fetch.ssh.sftp_session import Session
 
@@ -95,16 +95,12 @@ class Link:
         self._had_session = True
         return session
 
-    def command_channel(self) -> paramiko.Channel:
+    def command_channel(self, transport: paramiko.Transport) -> paramiko.Channel:
         """Return a channel for a command, beside the SFTP session.
 
         Raises:
-            NetworkError: Another thread is connecting again.
             SessionRefusedError: The server opens no second session on the connection.
         """
-        transport = self.transport
-        if transport is None:
-            raise connection_lost(self.name)
         return _open_session(
             lambda: transport.open_session(timeout=self.settings.timeout),
             retry=self._sftp is None,

@@ -67,23 +67,27 @@ class RemoteChecksums:
         Raises:
             AuthError: The host denies the login after a cut.
         """
-        settings = self._link.settings
+        settings, link = self._link.settings, self._link
         if isinstance(self._error, NetworkError):
             self._start()  # the download has connected again since
+        reconnect = False
         for tries in range(1, settings.max_tries + 1):
             try:
                 if tries > 1:
                     time.sleep(delay_before(settings, tries - 1))
-                    self._link.reconnect()
+                    if reconnect:
+                        link.reconnect()
                     self._start()
                 self._deadline = time.monotonic() + seconds
                 self._wait()
                 if self._refused:
                     self._wait_without_sftp()
                 # Only now: some hosts send nothing else while they compute.
-                self.from_host.update(check_file(self._link, self._missing(), seconds))
+                self.from_host.update(check_file(link, self._missing(), seconds))
                 break
             except NetworkError as error:
+                # A command that ended with its connection can run on the one that replaced it.
+                reconnect = error is not self._error or not link.is_active()
                 log.warning(
                     "try %d of %d to get remote checksums: %s", tries, settings.max_tries, error
                 )
