@@ -35,7 +35,7 @@ from tasks.fetch.manifest import File, Kept, Manifest, Source
 from tasks.fetch.plan import Item, Plan, compare
 from tasks.fetch.progress import Progress, progress
 from tasks.fetch.report import Failed, Report
-from tasks.fetch.ssh.checksum_files import is_checksum_file
+from tasks.fetch.ssh.checksums import is_checksum_file
 from tasks.fetch.ssh.connection import connect
 from tasks.fetch.ssh.host import Host
 from tasks.fetch.ssh.remote_files import Fault, Listing

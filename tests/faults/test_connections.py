@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fabric
 import paramiko
 import pytest
 
@@ -20,14 +22,13 @@ from client import Client, tree, trusted, wait_for
 from relay import Relay
 from sshd import Sshd
 from tasks.fetch.errors import NetworkError
-from tasks.fetch.ssh import connection as connection_module
-from tasks.fetch.ssh.connection import connect
+from tasks.fetch.ssh.connection import connect, open_connection
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host import Host
 from tasks.fetch.ssh.remote_files import RemoteFile, Stream
 from tasks.fetch.ssh.sftp_reader import Reader
 from tasks.fetch.threads import ReadAhead
-from tasks.settings import Settings, Words
+from tasks.settings import Settings
 
 pytestmark = pytest.mark.sshd
 ROWS = {f"{n}.csv": b"2026-01-01,%d,Genova\n" % n * 200_000 for n in range(3)}
@@ -53,12 +54,11 @@ def client(tmp_path: Path, server: Sshd) -> Client:
 
 
 def settings_of(client: Client, address: str, retry_delay: float = 0.01) -> Settings:
-    """Give the settings of the client's task 3, for the engine in this process."""
+    """Give the settings of the client, for use in this process."""
     return Settings(
-        task="3", remote_host_address=trusted(client, address), username=client.server.user,
+        remote_host_address=trusted(client, address), username=client.server.user,
         ssh_key_file=client.server.user_key, known_hosts_file=client.known_hosts,
-        remote_file_path=Words([str(client.server.home)]), timeout=60,
-        retry_delay=retry_delay,
+        timeout=60, retry_delay=retry_delay,
     )  # fmt: skip
 
 
@@ -161,61 +161,68 @@ def test_a_second_connection_to_a_host_with_another_key_ends_the_run(client: Cli
 # --- threads that nobody reads from any more ----------------------------------------------------
 
 
-def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
-    client: Client, caplog: pytest.LogCaptureFixture
-) -> None:
+@contextlib.contextmanager
+def read_ahead(
+    client: Client, retry_delay: float = 0.01
+) -> Iterator[tuple[Host, fabric.Connection, ReadAhead, Relay]]:
+    """Read a file in a thread, whose connection is cut."""
     file = client.server.home / "big.csv"
     file.write_bytes(os.urandom(2**23))
     with Relay(client.server.port, "cut", 2**21).running() as relay:
-        settings = settings_of(client, relay.address, retry_delay=1)
-        with connect(settings) as connection, caplog.at_level(logging.WARNING):
+        settings = settings_of(client, relay.address, retry_delay)
+        with connect(settings) as connection:
             host = Host(connection, settings)
             stream = next(host.files([(host.facts(str(file)), 0)], lambda _: None))
-            ahead = ReadAhead(stream.read, 100)
-            wait_for(lambda: "in 1.0 s" in caplog.text)
-            host.reset()
-            host._link.reconnect()
-            transport = connection.transport
-            ahead._thread.join(30)
-            assert not ahead._thread.is_alive()
-            with pytest.raises(NetworkError):
-                read_all(ahead)
-            assert connection.transport is transport
-            assert transport.is_active()
+            yield host, connection, ReadAhead(stream.read, 100), relay
             assert host.facts(str(file)).size == 2**23
-            assert relay.connections == 2
+
+
+def take_over(host: Host, connection: fabric.Connection) -> paramiko.Transport:
+    """Reset and reconnect, as a run does that gives up an archive."""
+    host.reset()
+    host._link.reconnect()
+    transport: paramiko.Transport = connection.transport
+    return transport
+
+
+def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.WARNING),
+        read_ahead(client, 1) as (host, connection, ahead, relay),
+    ):
+        wait_for(lambda: "in 1.0 s" in caplog.text)
+        transport = take_over(host, connection)
+        ahead._thread.join(30)
+        assert not ahead._thread.is_alive()
+        with pytest.raises(NetworkError):
+            read_all(ahead)
+        assert connection.transport is transport
+        assert transport.is_active()
+        assert relay.connections == 2
 
 
 def test_a_thread_that_is_connecting_again_gives_way(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reset falls between the login of the thread's new connection and its use."""
-    file = client.server.home / "big.csv"
-    file.write_bytes(os.urandom(2**23))
     opening, done = threading.Event(), threading.Event()
 
-    def opened(*arguments: object, **options: object) -> object:
-        opened_now = connection_module.open_connection(*arguments, **options)  # type: ignore[arg-type]
+    def slow_open(*arguments: Any, **options: Any) -> object:
+        connection = open_connection(*arguments, **options)
         if threading.current_thread().name == "read ahead":
             opening.set()
             assert done.wait(30)
-        return opened_now
+        return connection
 
-    monkeypatch.setattr("tasks.fetch.ssh.link.open_connection", opened)
-    with Relay(client.server.port, "cut", 2**21).running() as relay:
-        settings = settings_of(client, relay.address)
-        with connect(settings) as connection:
-            host = Host(connection, settings)
-            stream = next(host.files([(host.facts(str(file)), 0)], lambda _: None))
-            ahead = ReadAhead(stream.read, 100)
-            assert opening.wait(30)
-            host.reset()
-            host._link.reconnect()
-            transport = connection.transport
-            done.set()
-            ahead._thread.join(30)
-            assert connection.transport is transport
-            assert host.facts(str(file)).size == 2**23
+    monkeypatch.setattr("tasks.fetch.ssh.link.open_connection", slow_open)
+    with read_ahead(client) as (host, connection, ahead, _):
+        assert opening.wait(30)
+        transport = take_over(host, connection)
+        done.set()
+        ahead._thread.join(30)
+        assert connection.transport is transport
 
 
 # --- bugs -------------------------------------------------------------------------------------
@@ -273,7 +280,7 @@ def test_a_bug_in_a_thread_that_asks_for_checksums_is_not_lost(
     def computed(*_: object) -> None:
         raise TypeError("a bug")
 
-    monkeypatch.setattr("tasks.fetch.ssh.checksum_commands.read_output", computed)
+    monkeypatch.setattr("tasks.fetch.ssh.checksums.read_output", computed)
     settings = settings_of(client, client.server.address)
     with connect(settings) as connection:
         host = Host(connection, settings)

@@ -25,7 +25,7 @@ import sshd
 from client import CSVS, Client, ended, left_over, tarred, tree, trusted, wait_for, zipped
 from relay import Relay
 from sshd import Sshd
-from tasks.fetch.ssh import pacing
+from tasks.fetch.ssh import retry
 
 TREE = {
     "a.csv": b"a,1\n" * 1000,
@@ -641,8 +641,8 @@ def test_a_rate_asks_for_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.slept += seconds
 
     time = SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
-    monkeypatch.setattr(pacing, "time", time)
-    limit = pacing.RateLimit(1000)
+    monkeypatch.setattr(retry, "time", time)
+    limit = retry.RateLimit(1000)
     for _ in range(10):
         limit.wait(500)
     assert clock.slept == pytest.approx(5)
@@ -650,7 +650,7 @@ def test_a_rate_asks_for_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(10):
         limit.wait(500)
     assert clock.slept == pytest.approx(5 + 4)
-    free = pacing.RateLimit(0)
+    free = retry.RateLimit(0)
     free.wait(10**9)
     assert clock.slept == pytest.approx(5 + 4)
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.fetch.errors import HostKeyError, LighterageError, NetworkError
 from tasks.fetch.ssh import compression
 from tasks.fetch.ssh.errors import translated
-from tasks.fetch.ssh.pacing import RateLimit
-from tasks.fetch.ssh.retry import Retries
+from tasks.fetch.ssh.retry import RateLimit, Retries
 from tasks.fetch.ssh.sftp_reader import Reader
 
 if TYPE_CHECKING:

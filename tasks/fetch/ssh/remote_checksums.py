@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import paramiko
 
 from tasks.fetch.errors import IntegrityError, NetworkError, RemotePathError, printable
-from tasks.fetch.ssh import checksum_commands, commands
-from tasks.fetch.ssh import checksum_files as files
+from tasks.fetch.ssh import checksums, commands
 from tasks.fetch.ssh.errors import connection_lost, translated
 from tasks.fetch.ssh.refusal import SessionRefusedError
 from tasks.fetch.ssh.remote_files import RemoteFile
@@ -136,9 +135,9 @@ class RemoteChecksums:
             self._error = error
 
     def _compute(self) -> None:
-        available = list(checksum_commands.COMMANDS)
+        available = list(checksums.COMMANDS)
         try:
-            for batch in checksum_commands.batches(self._missing()):
+            for batch in checksums.batches(self._missing()):
                 while available and not (found := self._computed(available[0], batch)):
                     available.pop(0)  # a command that finds nothing of many is not run again
                 if not available:
@@ -151,14 +150,14 @@ class RemoteChecksums:
         done = commands.run(
             self._link,
             command,
-            checksum_commands.standard_input(batch),
-            checksum_commands.output_bytes(batch) + OTHER_BYTES,
+            checksums.standard_input(batch),
+            checksums.output_bytes(batch) + OTHER_BYTES,
             lambda: self._deadline - time.monotonic(),
         )
         if done.failure:
             self._reason = f"{command.split()[2]}: {done.failure}"
             log.debug("%s: %s", command, done.failure)
-        return checksum_commands.read_output(done.output, batch)
+        return checksums.read_output(done.output, batch)
 
 
 def check_file(link: Link, paths: Sequence[str], seconds: float) -> dict[str, str]:
@@ -202,19 +201,22 @@ def read_checksum_files(
         The SHA-256 by path, of those that have one.
     """
     candidates = [
-        place for path in paths for place in files.places(path) if listed is None or place in listed
+        place
+        for path in paths
+        for place in checksums.places(path)
+        if listed is None or place in listed
     ]
     facts = link.session().stats(list(dict.fromkeys(candidates)))
     found = [
         file
         for file in facts
-        if isinstance(file, RemoteFile) and not file.folder and file.size <= files.MAX_SIZE
+        if isinstance(file, RemoteFile) and not file.folder and file.size <= checksums.MAX_SIZE
     ]
     of_folder: dict[str, str] = {}
     of_file: dict[str, str] = {}
     for place, text in _texts(link, read, found):
-        name = place.name.removesuffix(files.SUFFIX) if place.suffix else ""
-        (of_file if name else of_folder).update(files.parse(text, place.parent, name))
+        name = place.name.removesuffix(checksums.SUFFIX) if place.suffix else ""
+        (of_file if name else of_folder).update(checksums.parse(text, place.parent, name))
     digests = {**of_folder, **of_file}
     by_path = {path: digests.get(str(PurePosixPath(path))) for path in paths if digests}
     return {path: digest for path, digest in by_path.items() if digest}
