@@ -464,7 +464,10 @@ class _Run:
         if item.packed:
             self._archive(item, stream, end)
         else:
-            self._place.write(item.path, stream, item.source.path)
+            try:
+                self._place.write(item.path, stream, item.source.path)
+            except ArchiveError as error:  # two names of a listing collide: no archive is at fault
+                raise RemotePathError(str(error)) from error
             self._note(item, "")
 
     def _note(self, item: Item, sha256: str) -> None:

@@ -192,6 +192,12 @@ def test_a_name_that_cannot_be_used_and_is_not_selected_stops_nothing(client: Cl
     assert client.report("3", "tree", "--on-error=fail")["skipped"] == 1
 
 
+def test_names_of_a_listing_that_collide_are_no_fault_of_an_archive(client: Client) -> None:
+    client.put({"tree/A.csv": b"A", "tree/a.csv": b"a"})
+    assert client.report("3", "tree", "--on-error=fail", code=3)["kind"] == "remote path"
+    assert not client.target.exists()
+
+
 def test_a_glob_names_what_it_cannot_use(client: Client) -> None:
     client.put({"a\nb.zip": zipped({"x.csv": b""}), "c.zip": zipped({"c.csv": b"c"}),
                              "a\nb.txt": b""})  # fmt: skip
