@@ -27,7 +27,6 @@ from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host import Host
 from tasks.fetch.ssh.remote_files import RemoteFile, Stream
 from tasks.fetch.ssh.sftp_reader import Reader
-from tasks.fetch.threads import ReadAhead
 from tasks.settings import Settings
 
 pytestmark = pytest.mark.sshd
@@ -62,7 +61,7 @@ def settings_of(client: Client, address: str, retry_delay: float = 0.01) -> Sett
     )  # fmt: skip
 
 
-def read_all(stream: Stream | ReadAhead) -> None:
+def read_all(stream: Stream) -> None:
     """Read to the end."""
     while stream.read():
         pass
@@ -161,10 +160,25 @@ def test_a_second_connection_to_a_host_with_another_key_ends_the_run(client: Cli
 # --- threads that nobody reads from any more ----------------------------------------------------
 
 
+class Reading(threading.Thread):
+    """A thread that reads a stream to the end, or to an error."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.stream = stream
+        self.error: NetworkError | None = None
+
+    def run(self) -> None:
+        try:
+            read_all(self.stream)
+        except NetworkError as error:
+            self.error = error
+
+
 @contextlib.contextmanager
-def read_ahead(
+def reading(
     client: Client, retry_delay: float = 0.01
-) -> Iterator[tuple[Host, fabric.Connection, ReadAhead, Relay]]:
+) -> Iterator[tuple[Host, fabric.Connection, Reading, Relay]]:
     """Read a file in a thread, whose connection is cut."""
     file = client.server.home / "big.csv"
     file.write_bytes(os.urandom(2**23))
@@ -173,7 +187,9 @@ def read_ahead(
         with connect(settings) as connection:
             host = Host(connection, settings)
             stream = next(host.files([(host.facts(str(file)), 0)], lambda _: None))
-            yield host, connection, ReadAhead(stream.read, 100), relay
+            thread = Reading(stream)
+            thread.start()
+            yield host, connection, thread, relay
             assert host.facts(str(file)).size == 2**23
 
 
@@ -194,10 +210,8 @@ def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
     ):
         wait_for(lambda: "in 1.0 s" in caplog.text)
         transport = take_over(host, connection)
-        ahead._thread.join(30)
-        assert not ahead._thread.is_alive()
-        with pytest.raises(NetworkError):
-            read_all(ahead)
+        thread.join(30)
+        assert thread.error
         assert connection.transport is transport
         assert transport.is_active()
         assert relay.connections == 2
@@ -211,17 +225,18 @@ def test_a_thread_that_is_connecting_again_gives_way(
 
     def slow_open(*arguments: Any, **options: Any) -> object:
         connection = open_connection(*arguments, **options)
-        if threading.current_thread().name == "read ahead":
+        if threading.current_thread().name == "reader":
             opening.set()
             assert done.wait(30)
         return connection
 
     monkeypatch.setattr("tasks.fetch.ssh.link.open_connection", slow_open)
-    with read_ahead(client) as (host, connection, ahead, _):
+    with reading(client) as (host, connection, thread, _):
         assert opening.wait(30)
         transport = take_over(host, connection)
         done.set()
-        ahead._thread.join(30)
+        thread.join(30)
+        assert thread.error
         assert connection.transport is transport
 
 

@@ -41,7 +41,7 @@ class Login:
 
     Args:
         user: The account.
-        host: Whose; shown where a person is asked.
+        host: Shown in prompts.
         keys: Gives the private keys, in the order in which to try them.
         password: Also the answer where the server asks one hidden question (PAM's password).
         prompt: Whether a person at the terminal may be asked.
