@@ -204,10 +204,8 @@ def take_over(host: Host, connection: fabric.Connection) -> paramiko.Transport:
 def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with (
-        caplog.at_level(logging.WARNING),
-        read_ahead(client, 1) as (host, connection, ahead, relay),
-    ):
+    caplog.set_level(logging.WARNING)
+    with reading(client, retry_delay=1) as (host, connection, thread, relay):
         wait_for(lambda: "in 1.0 s" in caplog.text)
         transport = take_over(host, connection)
         thread.join(30)
