@@ -1,54 +1,54 @@
-"""A remote archive as a stream that is hashed, and kept where asked, while its members are read."""
+"""A remote archive as a byte stream: hashed, and stored where asked, while its members are read."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from tasks.fetch.archives import limits, unpack
 from tasks.fetch.archives import zip as unzip
-from tasks.fetch.errors import LocalError
-from tasks.fetch.stores.local.disk import writing
+from tasks.fetch.stores.protocol import PartialFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tasks.fetch.plan import Item
     from tasks.fetch.ssh.stream import Stream
+    from tasks.fetch.stores.protocol import Writer
 
-AT_ONCE = 2**20
-"""Bytes of an archive that is small enough to be looked at as a whole: asking for its end apart
-would take longer."""
+SMALL_ARCHIVE_BYTES = 2**20
+"""An archive up to this size is read as a whole: a request for its tail would take longer."""
 
 
 class ArchiveStream:
-    """A stream that is hashed as it is read, and written to `copy` where there is one.
+    """A stream that is hashed as it is read, and written to `copy`, if there is one.
 
     Args:
-        stream: What follows on the first `begun` bytes, which `copy` has already.
-        copy: A file for reading and appending.
-        begun: How many bytes of it come first.
-        size: Of the whole.
-        end: Its last bytes, where they were read beforehand.
-        ending: Gives what comes from a byte on, beside the stream.
+        stream: The bytes from `resume_offset` on.
+        copy: Receives the bytes of the stream. The bytes before `resume_offset` are read from it.
+        resume_offset: How many bytes an earlier run downloaded into `copy`.
+        size: Of the whole archive.
+        tail: Its last bytes, where they were downloaded first.
+        read_tail: Returns the bytes from an offset to the end, beside the stream.
     """
 
     def __init__(
         self,
         stream: Stream,
-        copy: IO[bytes] | None,
+        copy: Writer | PartialFile | None,
         *,
-        begun: int,
+        resume_offset: int,
         size: int,
-        end: bytes,
-        ending: Callable[[int], bytes],
+        tail: bytes,
+        read_tail: Callable[[int], bytes],
     ) -> None:
         self._stream = stream
         self._copy = copy
-        self._begun = begun
-        self._end = end
-        self._ending = ending
-        self._seen: list[bytes] | None = [] if size <= AT_ONCE else None
+        self._partial = copy if isinstance(copy, PartialFile) else None
+        self._resume_offset = resume_offset
+        self._tail = tail
+        self._read_tail = read_tail
+        self._blocks: list[bytes] | None = [] if size <= SMALL_ARCHIVE_BYTES else None
         self._ahead = b""
         self.digest = hashlib.sha256()
         self.size = size
@@ -63,33 +63,30 @@ class ArchiveStream:
         return block
 
     def _next(self, size: int) -> bytes:
-        if self._copy is not None and self.count < self._begun:
-            left = self._begun - self.count
-            block = self._copy.read(min(size if size >= 0 else limits.BLOCK, left))
-            if not block:
-                raise LocalError(f"{self._stream.path}: what came of it before is gone")
+        if self._partial is not None and self.count < self._resume_offset:
+            rest = self._resume_offset - self.count
+            block = self._partial.read(min(size if size >= 0 else limits.BLOCK, rest))
         else:
             block = self._stream.read(size)
             if self._copy is not None:
-                with writing(self._stream.path):
-                    self._copy.write(block)
+                self._copy.write(block)
         self.digest.update(block)
         self.count += len(block)
-        if self._seen is not None:
-            self._seen.append(block)
+        if self._blocks is not None:
+            self._blocks.append(block)
         return block
 
     def end(self, start: int) -> bytes:
-        """Return all from byte `start` on, without taking it from the stream."""
-        if self.size - start <= len(self._end):
-            return self._end[start - self.size :]
-        if self._seen is None:
-            return self._ending(start)
+        """Return all bytes from offset `start` on, without taking them from the stream."""
+        if self.size - start <= len(self._tail):
+            return self._tail[start - self.size :]
+        if self._blocks is None:
+            return self._read_tail(start)
         ahead = [self._ahead]
         while block := self._next(-1):
             ahead.append(block)
         self._ahead = b"".join(ahead)
-        return b"".join(self._seen)[start:]
+        return b"".join(self._blocks)[start:]
 
     def drain(self) -> None:
         """Read to the end."""
@@ -97,9 +94,13 @@ class ArchiveStream:
             pass
 
 
-def end_first(item: Item) -> list[int]:
-    """Say from which byte on to read an archive's end before its beginning, if at all."""
+def tail_first(item: Item) -> list[int]:
+    """Return the offset of the tail to download before the rest; none if that does not help."""
     size = item.source.size
-    if not item.packed or size <= AT_ONCE or not unpack.may_be_zip(item.source.path):
+    if (
+        not item.is_archive
+        or size <= SMALL_ARCHIVE_BYTES
+        or not unpack.may_be_zip(item.source.path)
+    ):
         return []
     return [size - unzip.end_size(size)]
