@@ -1,23 +1,32 @@
-"""A remote archive as a byte stream: hashed, and stored where asked, while its members are read."""
+"""Remote archives as byte streams: hashed, and stored where asked, while they are unpacked."""
 
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.fetch.archives import limits, unpack
 from tasks.fetch.archives import zip as unzip
+from tasks.fetch.manifest import File
 from tasks.fetch.stores.protocol import PartialFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import PurePosixPath
 
     from tasks.fetch.plan import Item
+    from tasks.fetch.sources import Selection
+    from tasks.fetch.ssh.host import Host
     from tasks.fetch.ssh.stream import Stream
+    from tasks.fetch.staging import Staging
     from tasks.fetch.stores.protocol import Writer
+    from tasks.settings import Settings
 
 SMALL_ARCHIVE_BYTES = 2**20
 """An archive up to this size is read as a whole: a request for its tail would take longer."""
+EXAMPLES = 3
+"""Members that an error names if none is selected."""
 
 
 class ArchiveStream:
@@ -92,6 +101,79 @@ class ArchiveStream:
         """Read to the end."""
         while self.read():
             pass
+
+
+class Unpacker:
+    """Stages the members of archives, and each archive itself where it is to be kept.
+
+    Attributes:
+        archives: How many archives were unpacked.
+        skipped: How many of their members are not selected.
+        examples: Some of those.
+    """
+
+    def __init__(
+        self, settings: Settings, host: Host, staging: Staging, selection: Selection
+    ) -> None:
+        self.archives = 0
+        self.skipped = 0
+        self.examples: list[PurePosixPath] = []
+        self._settings = settings
+        self._host = host
+        self._staging = staging
+        self._selection = selection
+
+    def unpack(self, item: Item, stream: Stream, tail: bytes, key: str) -> str:
+        """Stage the selected members in the archive's folder; return the archive's SHA-256.
+
+        Args:
+            item: The archive.
+            stream: Its bytes, from where its partial download ends.
+            tail: Its last bytes, if they were downloaded first.
+            key: Of its partial download.
+        """
+        source, copy = item.source, None
+        skipped = self.skipped
+        if self._settings.keep_archive:
+            copy = self._staging.create_archive(item.path, source.path, key)
+        archive = ArchiveStream(
+            stream,
+            copy,
+            resume_offset=stream.start,
+            size=source.size,
+            tail=tail,
+            read_tail=partial(self._host.ending, source),
+        )
+        bounds = limits.Limits.of(self._settings)
+        wants = partial(self._wants, item.folder)
+        try:
+            for member in unpack.members(archive, bounds, source.path, wants):
+                if member is None:
+                    self.skipped += 1
+                else:
+                    path = f"{item.folder}{member.path}"
+                    self._staging.write(path, member.blocks, source.path)
+            archive.drain()  # bytes after the archive's own end are part of its checksum
+            if copy is not None:
+                copy.close()
+        except BaseException:
+            self.skipped = skipped
+            if copy is not None:
+                copy.abort()
+            raise
+        self.archives += 1
+        sha256 = archive.digest.hexdigest()
+        if copy is not None:
+            self._staging.archives.append(File(item.path, source.size, sha256, source.path))
+        return sha256
+
+    def _wants(self, folder: str, path: PurePosixPath) -> bool:
+        """Whether a member is selected, once it is in `folder`."""
+        if self._selection.wants(folder / path):
+            return True
+        if len(self.examples) < EXAMPLES and path not in self.examples:
+            self.examples.append(path)
+        return False
 
 
 def tail_first(item: Item) -> list[int]:

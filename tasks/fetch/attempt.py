@@ -87,7 +87,7 @@ class Attempt:
         )  # fmt: skip
         downloads = Downloads(settings, self._host, self._staging, self._selection, plan)
         downloads.failed += found.failed
-        downloads.skipped += found.skipped
+        downloads.unpacker.skipped += found.skipped
         if settings.dry_run:
             manifest = before or self._manifest()
             return self._report("planned", manifest, plan, downloads, found)
@@ -169,7 +169,7 @@ class Attempt:
             sources=sorted(downloads.sources.values(), key=lambda source: source.path),
             files=sorted(self._staging.finish(), key=lambda file: file.path),
             archives=sorted(self._staging.archives, key=lambda file: file.path),
-            skipped=downloads.skipped,
+            skipped=downloads.unpacker.skipped,
         )
 
     def _complete_manifest(self, plan: Plan, downloads: Downloads) -> Manifest:
@@ -183,7 +183,7 @@ class Attempt:
             return manifest
         if len(downloads.failed) >= len(plan.downloads) > 0:
             raise downloads.failed[0].error
-        names = ", ".join(repr(str(path)) for path in downloads.unselected)
+        names = ", ".join(repr(str(path)) for path in downloads.unpacker.examples)
         raise RemotePathError(
             f"{self._settings.remote_file_path}: no file matches {self._selection}"
             f"{f', but it contains {names}' if names else ''}: set include to the files to land"
@@ -214,15 +214,11 @@ class Attempt:
 
     def _explanations(self, downloads: Downloads) -> list[str]:
         reasons = [*self._host.explained(), *self._reasons]
-        if downloads.archives:
-            where = (
-                "stored while they are downloaded (keep_archive)"
-                if self._settings.keep_archive
-                else "never stored"
-            )
+        if count := downloads.unpacker.archives:
+            keep = self._settings.keep_archive
             reasons.append(
-                f"archives ({downloads.archives}) unpacked while they are downloaded, a zip's "
-                f"table of contents first, and {where}"
+                f"archives ({count}) unpacked while they are downloaded, a zip's table of contents "
+                f"first, and {'stored at the same time (keep_archive)' if keep else 'never stored'}"
             )
         return reasons
 

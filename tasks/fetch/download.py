@@ -7,21 +7,18 @@ import logging
 import time
 from collections import Counter, deque
 from dataclasses import replace
-from functools import partial
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from tasks.fetch.archive_stream import ArchiveStream, tail_first
-from tasks.fetch.archives import limits, unpack
+from tasks.fetch.archive_stream import Unpacker, tail_first
 from tasks.fetch.errors import ArchiveError, IntegrityError, LighterageError, RemotePathError
-from tasks.fetch.manifest import File, Source
+from tasks.fetch.manifest import Source
 from tasks.fetch.report import Failed
 from tasks.fetch.ssh.retry import delay_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from tasks.fetch.manifest import Published
     from tasks.fetch.plan import Item, Plan
@@ -29,14 +26,11 @@ if TYPE_CHECKING:
     from tasks.fetch.sources import Selection
     from tasks.fetch.ssh.host import Host
     from tasks.fetch.ssh.remote_checksums import Sums
-    from tasks.fetch.ssh.stream import Stream
     from tasks.fetch.staging import Staging
     from tasks.settings import Settings
 
 log = logging.getLogger(__name__)
 
-EXAMPLES = 3
-"""Members that an error names if none is selected."""
 _FILE_ERRORS = (RemotePathError, IntegrityError, ArchiveError)
 """Errors of one remote file: the others can be downloaded all the same."""
 
@@ -47,9 +41,7 @@ class Downloads:
     Attributes:
         sources: The remote files that are staged, by path.
         failed: Remote files that could not be downloaded.
-        skipped: Members that are not selected.
-        archives: How many archives were unpacked.
-        unselected: Some of the members that are not selected.
+        unpacker: Unpacks the archives, and counts their members that are not selected.
     """
 
     def __init__(
@@ -57,13 +49,10 @@ class Downloads:
     ) -> None:
         self.sources: dict[str, Source] = {}
         self.failed: list[Failed] = []
-        self.skipped = 0
-        self.archives = 0
-        self.unselected: list[PurePosixPath] = []
+        self.unpacker = Unpacker(settings, host, staging, selection)
         self._settings = settings
         self._host = host
         self._staging = staging
-        self._selection = selection
         self._plan = plan
         self._resumed: set[str] = set()
 
@@ -129,17 +118,15 @@ class Downloads:
             size = sizes.get(item.source.path, item.source.size)
             bar.start(size, stream.start)
             log.debug("%s: %d bytes, from %d", item.source.path, item.source.size, stream.start)
+            sha256 = ""
             if item.is_archive:
-                self._unpack(item, stream, b"".join(tail))
+                sha256 = self.unpacker.unpack(item, stream, b"".join(tail), self.key(item))
             else:
                 self._staging.write(item.path, stream, item.source.path)
-                self._add_source(item, "")
+            source = item.source
+            self.sources[source.path] = Source(source.path, source.size, source.mtime, sha256)
             queue.popleft()
             bar.finish(size)
-
-    def _add_source(self, item: Item, sha256: str) -> None:
-        source = item.source
-        self.sources[source.path] = Source(source.path, source.size, source.mtime, sha256)
 
     def key(self, item: Item) -> str:
         """Return a name for just this content of a remote file, as far as size and time tell."""
@@ -192,61 +179,6 @@ class Downloads:
         self._resumed.discard(item.path)
         self._staging.drop(item.source.path)
         self.sources.pop(item.source.path, None)
-
-    # --- archives ------------------------------------------------------------------------------
-
-    def _unpack(self, item: Item, stream: Stream, tail: bytes) -> None:
-        """Stage the members of an archive in its folder, and the archive, where it is kept."""
-        source, copy = item.source, None
-        skipped = self.skipped
-        if self._settings.keep_archive:
-            copy = self._staging.create_archive(item.path, source.path, self.key(item))
-        archive = ArchiveStream(
-            stream,
-            copy,
-            resume_offset=stream.start,
-            size=source.size,
-            tail=tail,
-            read_tail=partial(self._host.ending, source),
-        )
-        bounds = limits.Limits.of(self._settings)
-        try:
-            members = unpack.members(archive, bounds, source.path, self._wants_in(item.folder))
-            self._write_members(members, item.folder, source.path)
-            archive.drain()  # bytes after the archive's own end are part of its checksum
-            if copy is not None:
-                copy.close()
-        except BaseException:
-            self.skipped = skipped
-            if copy is not None:
-                copy.abort()
-            raise
-        self.archives += 1
-        sha256 = archive.digest.hexdigest()
-        self._add_source(item, sha256)
-        if copy is not None:
-            self._staging.archives.append(File(item.path, source.size, sha256, source.path))
-
-    def _write_members(
-        self, members: Iterator[limits.Member | None], folder: str, source: str
-    ) -> None:
-        for member in members:
-            if member is None:
-                self.skipped += 1
-                continue
-            self._staging.write(f"{folder}{member.path}", member.blocks, source)
-
-    def _wants_in(self, folder: str) -> Callable[[PurePosixPath], bool]:
-        """Return whether a member is selected, once it is in `folder`."""
-
-        def wants(path: PurePosixPath) -> bool:
-            if self._selection.wants(folder / path):
-                return True
-            if len(self.unselected) < EXAMPLES and path not in self.unselected:
-                self.unselected.append(path)
-            return False
-
-        return wants
 
     # --- checksums -----------------------------------------------------------------------------
 

@@ -215,9 +215,9 @@ PUBLISH = """
     sys.path[:0] = ['tests/support', 'tests/unit']
     from pathlib import Path
     from landed import NEW, land
-    from tasks.fetch.stores.local import publish
+    from tasks.fetch.stores.local import disk
     interrupt.GRACE_SECONDS = 0.1
-    exchange, rename = publish.exchange, Path.rename
+    exchange, rename = disk.exchange, Path.rename
 
     def late(do, *names):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -235,10 +235,9 @@ PUBLISH = """
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param("publish.exchange = lambda *names: late(exchange, *names)", id="exchange"),
+        pytest.param("disk.exchange = lambda *names: late(exchange, *names)", id="exchange"),
         pytest.param(
-            "publish.exchange = lambda *_: False; "
-            "Path.rename = lambda *names: late(rename, *names)",
+            "disk.exchange = lambda *_: False; Path.rename = lambda *names: late(rename, *names)",
             id="renames",
         ),
     ],

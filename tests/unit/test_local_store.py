@@ -24,7 +24,7 @@ from tasks.fetch import interrupt
 from tasks.fetch.errors import BusyError, Interrupted, LocalError
 from tasks.fetch.manifest import NAME
 from tasks.fetch.staging import staging
-from tasks.fetch.stores.local import publish, tree
+from tasks.fetch.stores.local import disk, tree
 from tasks.fetch.stores.local.disk import exchange
 from tasks.fetch.stores.local.store import LocalStore
 
@@ -47,7 +47,7 @@ def landed(target: Path) -> Path:
 @pytest.fixture
 def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away the exchange of two names: a file system or a kernel without renameat2."""
-    monkeypatch.setattr(publish, "exchange", lambda *_: False)
+    monkeypatch.setattr(disk, "exchange", lambda *_: False)
 
 
 # --- what a run that ends well leaves -----------------------------------------------------
@@ -168,7 +168,7 @@ def test_interrupt_after_the_data_landed_says_so(
             interrupt._pending.append(signal.SIGTERM)  # as the handler does in `uninterrupted`
             return exchange(one, other)
 
-        monkeypatch.setattr(publish, "exchange", late)
+        monkeypatch.setattr(disk, "exchange", late)
     else:
 
         def removing(*_: object) -> None:

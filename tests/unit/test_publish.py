@@ -25,7 +25,7 @@ from steps import Death, Steps, write_manifest_in_halves
 from tasks.fetch import interrupt
 from tasks.fetch.errors import Interrupted, LighterageError, LocalError, NetworkError
 from tasks.fetch.staging import staging
-from tasks.fetch.stores.local import publish, tree, verify
+from tasks.fetch.stores.local import disk, tree, verify
 from tasks.fetch.stores.local.store import LocalStore
 
 REPOSITORY = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).parents[2]
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Publish with and without the exchange of two names."""
     if request.param == "renames":
-        monkeypatch.setattr(publish, "exchange", lambda *_: False)
+        monkeypatch.setattr(disk, "exchange", lambda *_: False)
     monkeypatch.setattr(tree, "write_manifest", write_manifest_in_halves)
     monkeypatch.setattr(verify, "TICK_NS", 0)  # no run waits for the clock to tick
     return str(request.param)

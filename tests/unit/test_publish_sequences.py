@@ -38,7 +38,7 @@ from landed import (
 from steps import Steps, unwatched, write_manifest_in_halves
 from tasks.fetch.errors import BusyError, LocalError, NetworkError
 from tasks.fetch.manifest import NAME
-from tasks.fetch.stores.local import publish, tree, verify
+from tasks.fetch.stores.local import disk, tree, verify
 
 SEQUENCES = 10 * int(os.environ.get("LIGHTERAGE_FAULTS", "45"))
 VERSIONS = [OLD, NEW, {SAME: b"same\n", ARCHIVE: b"packed 3"}]
@@ -237,7 +237,7 @@ def test_any_sequence_keeps_a_complete_tree_and_every_file_of_others(
         patch.setattr(tree, "write_manifest", write_manifest_in_halves)
         patch.setattr(verify, "TICK_NS", 0)
         if not exchange:
-            patch.setattr(publish, "exchange", lambda *_: False)
+            patch.setattr(disk, "exchange", lambda *_: False)
         for event, *arguments in events:
             event(model, *arguments)
         model.check_end()

@@ -1,7 +1,8 @@
 """The local store: a folder, replaced as a whole by a staging folder beside it.
 
 Files are written into the staging folder, on the target's own file system; at the end the two
-exchange their names (see `publish`). A lock file beside them keeps other runs out.
+exchange their names (see `target`, `publish` and `recovery`). A lock file beside them keeps other
+runs out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from tasks.fetch.stores.local.disk import NewFile, writing
 from tasks.fetch.stores.local.lock import Lock
 from tasks.fetch.stores.local.partial_downloads import LocalPartialDownloads
 from tasks.fetch.stores.local.publish import Publication
+from tasks.fetch.stores.local.recovery import recover
+from tasks.fetch.stores.local.target import Target
 from tasks.fetch.stores.local.verify import (
     edited_error,
     verify_file,
@@ -42,22 +45,23 @@ class LocalStore:
     def __init__(self, target: str | Path, *, overwrite: bool) -> None:
         with writing(target):
             try:
-                self.target = Path(target).resolve()
+                self._path = Path(target).resolve()
             except RuntimeError as error:
                 raise LocalError(
                     f"{target}: is a symbolic link to itself: set another file_save_path"
                 ) from error
-        if not self.target.name:
+        if not self._path.name:
             raise LocalError(f"{target}: the root folder cannot be replaced: name a folder in it")
-        self.partial_downloads = LocalPartialDownloads(self.target)
-        self._publication = Publication(self.target, overwrite=overwrite)
-        self._lock = Lock(self.target)
+        self.partial_downloads = LocalPartialDownloads(self._path)
+        self._target = Target(self._path, overwrite=overwrite)
+        self._publication = Publication(self._target)
+        self._lock = Lock(self._path)
         self._kept_paths: set[str] = set()
 
     @property
     def staging(self) -> Path:
         """The folder in which files are written."""
-        return self._publication.staging
+        return self._target.staging
 
     @property
     def published(self) -> bool:
@@ -66,21 +70,21 @@ class LocalStore:
 
     def check(self) -> None:
         """Check that the target may be replaced."""
-        self._publication.check_parents()
-        self._publication.check()
+        self._target.check_parents()
+        self._target.check()
 
     def lock(self, wait_s: float) -> None:
         """Lock the target, recover from a killed run, and check that it may be replaced."""
-        self._publication.check_parents()  # before the lock's folders are created there
+        self._target.check_parents()  # before the lock's folders are created there
         self._lock.acquire(wait_s)
         # Again: a target above, published since, contains the lock file or has replaced it.
-        self._publication.check_parents()
-        self._publication.recover()
-        self._publication.check()
+        self._target.check_parents()
+        recover(self._target)
+        self._target.check()
 
     def manifest(self) -> Manifest | None:
         """Return the manifest of the published data."""
-        return self._publication.manifest()
+        return self._target.manifest()
 
     def begin(self, run_id: str) -> None:  # noqa: ARG002 (the lock permits one run: one name)
         """Create an empty staging folder."""
@@ -91,16 +95,16 @@ class LocalStore:
 
     def create(self, path: str) -> NewFile:
         """Create a file in the staging folder."""
-        return NewFile(self.staging / path, self.target / path)
+        return NewFile(self.staging / path, self._path / path)
 
     def keep(self, file: File) -> None:
         """Take a published file into the staging folder: as a hard link, or a copy."""
-        with writing(f"{self.target}/{file.path}"):
+        with writing(f"{self._path}/{file.path}"):
             self._link_or_copy(file)
         self._kept_paths.add(file.path)
 
     def _link_or_copy(self, file: File) -> None:
-        old, new = f"{self.target}/{file.path}", self.staging / file.path
+        old, new = f"{self._path}/{file.path}", self.staging / file.path
         for _ in range(2):
             try:
                 os.link(old, new)
@@ -116,22 +120,22 @@ class LocalStore:
         try:
             shutil.copyfile(old, new, follow_symlinks=False)
         except FileNotFoundError:
-            raise edited_error(self.target / file.path) from None
+            raise edited_error(self._path / file.path) from None
 
     def remove(self, path: str) -> None:
         """Remove a file from the staging folder."""
         self._kept_paths.discard(path)
-        with writing(self.target / path):
+        with writing(self._path / path):
             (self.staging / path).unlink(missing_ok=True)
             self.partial_downloads.remove(path)
 
     def verify(self, file: File, content: bool) -> File | None:
         """Return the record of a published file that has not changed."""
-        return verify_file(self.target, file, content=content)
+        return verify_file(self._path, file, content=content)
 
     def publish(self, manifest: Manifest) -> Manifest:
         """Exchange the staging folder with the target, and remove the replaced one."""
-        with writing(self.target):
+        with writing(self._path):
             manifest = with_reliable_times(self._with_times(manifest))
             # Before archives are moved: the disk may be full, and then they stay partial downloads.
             tree.write_manifest(self.staging, manifest)
@@ -166,7 +170,7 @@ class LocalStore:
                 facts = tree.facts_of(self.staging, file)
                 found = with_mtime(file, facts.st_mtime_ns) if facts else None
             if found is None:
-                raise edited_error(self.target / file.path)
+                raise edited_error(self._path / file.path)
             return found
 
         return replace(
