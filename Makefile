@@ -98,7 +98,7 @@ $(call one-of-or-empty,LOCKED,0 1)
 $(call one-of-or-empty,DEBUGGER,0 1)
 
 # exec: a signal to make reaches the tools themselves, with no shell between.
-TOOLS := exec python3 docker/tools
+TOOLS := exec python3 -m docker.setup
 
 # --- For one variant: ENV chooses, or the name does, as in prod-build ---------------------------
 

@@ -23,14 +23,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import bases
-import images
 from benchmarks import machine, report
 from benchmarks.data import MB
-from engine import Engine
-from project import Failure, Project
-from saved import saved
-from size import Content
+from docker.setup import bases, images
+from docker.setup.engine import Engine
+from docker.setup.project import Failure, Project
+from docker.tools.saved import saved
+from docker.tools.size import Content
 from tree import REPOSITORY, Tree
 
 SCHEMA = "lighterage-bench-build/1"

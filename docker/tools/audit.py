@@ -7,10 +7,8 @@ import os
 import subprocess
 from typing import Any
 
-import host
-import images
-import wheelhouse
-from project import Failure, Project, say
+from docker.setup import host, images, wheelhouse
+from docker.setup.project import Failure, Project, say
 
 
 def audit(project: Project) -> int:

@@ -7,10 +7,10 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-import front
-from measure import Measured, Value, compressed, measure, rows
-from project import Failure, Project, say
-from variants import Variant
+from docker.setup import front
+from docker.setup.project import Failure, Project, say
+from docker.setup.variants import Variant
+from docker.tools.measure import Measured, Value, compressed, measure, rows
 
 # Rows that are the same on every machine and base: README's table.
 IN_README = (

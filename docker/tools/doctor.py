@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
-import envfiles
-import host
-from bases import HUB_IMAGES
-from engine import Engine, NoEngine, quiet
-from project import Failure, Project
-from variants import Variant
+from docker.setup import envfiles, host
+from docker.setup.bases import HUB_IMAGES
+from docker.setup.engine import Engine, NoEngine, quiet
+from docker.setup.project import Failure, Project
+from docker.setup.variants import Variant
 
 # Both images, the bases and the build cache took less than this here.
 DISK_GB = 3

@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
-import envfiles
-import host
-import images
-from engine import Engine
-from project import Failure, Project, owner
-from variants import EXAMPLE_LINE, Variant
+from docker.setup import envfiles, host, images
+from docker.setup.engine import Engine
+from docker.setup.project import Failure, Project, owner
+from docker.setup.variants import EXAMPLE_LINE, Variant
 
 Value = Union[str, "list[str]"]
 Facts = dict[str, Value]

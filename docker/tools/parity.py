@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from variants import EXAMPLE_LINE
+from docker.setup.variants import EXAMPLE_LINE
 
 # Set by make, by the Dockerfiles and by compose, never by a user.
 OWN = ("LIGHTERAGE_", "COMPOSE_")

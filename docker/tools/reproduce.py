@@ -7,13 +7,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import bases
-import images
-import wheelhouse
-from engine import Engine
-from project import Failure, Project, say
-from saved import Layer, saved
-from variants import Variant
+from docker.setup import bases, images, wheelhouse
+from docker.setup.engine import Engine
+from docker.setup.project import Failure, Project, say
+from docker.setup.variants import Variant
+from docker.tools.saved import Layer, saved
 
 
 def reproduce(project: Project, variant: Variant, engine: Engine) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from engine import Engine
-from project import Failure
+from docker.setup.engine import Engine
+from docker.setup.project import Failure
 
 
 @dataclass(frozen=True)

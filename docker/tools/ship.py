@@ -12,11 +12,11 @@ import tempfile
 import zlib
 from pathlib import Path
 
-import images
-from engine import Engine
-from origin import version_of
-from project import Failure, Project, give_to_owner, say
-from variants import Variant
+from docker.setup import images
+from docker.setup.engine import Engine
+from docker.setup.origin import version_of
+from docker.setup.project import Failure, Project, give_to_owner, say
+from docker.setup.variants import Variant
 
 # Where the last step of each Dockerfile writes it.
 SBOM = "/opt/sbom.cdx.json"

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 
-import images
-from engine import Engine
-from project import Failure, Project, give_to_owner, say
-from saved import Layer, saved
-from variants import Variant
+from docker.setup import images
+from docker.setup.engine import Engine
+from docker.setup.project import Failure, Project, give_to_owner, say
+from docker.setup.variants import Variant
+from docker.tools.saved import Layer, saved
 
 MB = 1e6
 BAR = 30

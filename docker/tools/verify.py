@@ -20,14 +20,12 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
-import envfiles
-import front
-import host
-import images
-import isolation
-import sample_host
-from engine import Engine
-from measure import (
+from docker.setup import envfiles, front, host, images, sample_host
+from docker.setup.engine import Engine
+from docker.setup.project import Failure, Project, say
+from docker.setup.variants import Variant
+from docker.tools import isolation
+from docker.tools.measure import (
     SECRET,
     Facts,
     Measured,
@@ -39,8 +37,6 @@ from measure import (
     resolved,
     rows,
 )
-from project import Failure, Project, say
-from variants import Variant
 
 # The service's main process in the crash test. It can signal no process but itself, whatever it
 # shares with the machine. `docker kill` is no crash: the engine takes it for a stop that the user

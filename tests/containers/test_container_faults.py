@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from engine import Engine
+from docker.setup.engine import Engine
 from tree import REPOSITORY, Tree, engine_or_skip
 
 PROJECT = f"lighterage-faults-{os.getpid()}"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-import isolation
-from engine import on_path
+from docker.setup.engine import on_path
+from docker.tools import isolation
 from tree import REPOSITORY, Tree, engine_or_skip
 
 PROJECT = f"lighterage-test-isolation-{os.getpid()}"

@@ -147,7 +147,7 @@ def test_make_reaches_it_from_elsewhere_in_parallel_and_dry(tree: Tree, tmp_path
     assert elsewhere == expected
     assert tree.ok("-j4", "config") == expected
     dry = tree.ok("-n", "prod-run")
-    assert dry.strip() == "exec python3 docker/tools run prod"
+    assert dry.strip() == "exec python3 -m docker.setup run prod"
 
 
 @pytest.mark.parametrize("text", ["$HOME", "$(touch made)", "`touch made`", "a;touch made", "%s"])

@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-import images
-from engine import Engine, quiet
-from project import Project
+from docker.setup import images
+from docker.setup.engine import Engine, quiet
+from docker.setup.project import Project
 from tree import REPOSITORY, Tree, engine_or_skip
 
 PROJECT = f"lighterage-secrets-{os.getpid()}"

@@ -21,11 +21,9 @@ from typing import cast
 
 import pytest
 
-import bases
-import images
-import origin
-from engine import Engine
-from project import Project
+from docker.setup import bases, images, origin
+from docker.setup.engine import Engine
+from docker.setup.project import Project
 from tree import REPOSITORY, Tree, engine_or_skip
 
 PROJECT = f"lighterage-ship-{os.getpid()}"

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from saved import Layer
-from size import Content, squarified
+from docker.tools.saved import Layer
+from docker.tools.size import Content, squarified
 
 SITE = "opt/venv/lib/python3.11/site-packages"
 

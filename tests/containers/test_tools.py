@@ -11,16 +11,14 @@ from pathlib import Path
 
 import pytest
 
-import engine as engines
-import envfiles
-import images
-import locks
-import parity
-from engine import Engine
-from errors_of_compose import Errors
-from project import Failure, Project
+from docker.setup import engine as engines
+from docker.setup import envfiles, images, locks
+from docker.setup.engine import Engine
+from docker.setup.errors_of_compose import Errors
+from docker.setup.project import Failure, Project
+from docker.setup.variants import EXAMPLE_LINE, Variant
+from docker.tools import parity
 from tree import Tree
-from variants import EXAMPLE_LINE, Variant
 
 
 @pytest.fixture

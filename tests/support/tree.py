@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine import Engine
+from docker.setup.engine import Engine
 
 # The engine whose containers are tested: `make test ENGINE=podman`.
 ENGINE = os.environ.get("LIGHTERAGE_TEST_ENGINE", "docker")

@@ -7,17 +7,13 @@ import shutil
 import subprocess
 import sys
 
-import containers
-import envfiles
-import host
-import images
-import reproduce as reproduction
-import sample_host
-import ship
-import size as sizes
-from engine import Engine, NoEngine
-from project import Failure, Project, say
-from variants import Variant
+from docker.setup import containers, envfiles, host, images, sample_host
+from docker.setup.engine import Engine, NoEngine
+from docker.setup.project import Failure, Project, say
+from docker.setup.variants import Variant
+from docker.tools import reproduce as reproduction
+from docker.tools import ship
+from docker.tools import size as sizes
 
 # What the tests run, and the Debian package of each: servers, shells of accounts, and tools.
 TESTED_WITH = {
@@ -295,7 +291,7 @@ def bench_build(project: Project) -> int:
 
 def _for_benchmarks(project: Project) -> dict[str, str]:
     """Return an environment in which the benchmarks find the tests' servers and these tools."""
-    folders = ["tests/support", "docker/tools"]
+    folders = ["tests/support"]
     return {**_untold(), "PYTHONPATH": os.pathsep.join(str(project.root / f) for f in folders)}
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from project import Failure
+from docker.setup.project import Failure
 
 # The static client 23 and later builds through the buildx plugin only; older ones have BuildKit
 # inside from 18.09 on.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from project import NAME, Failure, Project, owner, write_atomic
+from docker.setup.project import NAME, Failure, Project, owner, write_atomic
 
 # A key that an env example mentions, commented out or not.
 EXAMPLE_LINE = re.compile(r"^#?([A-Z_][A-Z0-9_]*)=", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: `python3 docker/tools VERB [VARIANT ...]`."""
+"""The commands behind the Makefile: `python3 -m docker.setup VERB [VARIANT ...]`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ import sys
 import traceback
 from pathlib import Path
 
-import audit
-import check
-import diff
-import doctor
-import front
-import vendor
-import verify
-from project import Failure, Project, say
-from variants import Variant
+from docker.setup import check, front, vendor
+from docker.setup.project import Failure, Project, say
+from docker.setup.variants import Variant
+from docker.tools import audit, diff, doctor, verify
 
 OF_A_VARIANT = {
     "build": front.build,
@@ -72,7 +67,7 @@ def main(arguments: list[str]) -> int:
         place = f"{Path(where.filename).name}:{where.lineno}"
         say(f"a bug, please report it: {type(error).__name__} at {place}: {error}")
         return 1
-    say("usage: python3 docker/tools VERB [VARIANT ...]; `make help` lists the verbs")
+    say("usage: python3 -m docker.setup VERB [VARIANT ...]; `make help` lists the verbs")
     return 2
 
 

@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import envfiles
-import images
-from engine import Engine
-from project import Failure, Project, give_to_owner, say
-from variants import Variant
+from docker.setup import envfiles, images
+from docker.setup.engine import Engine
+from docker.setup.project import Failure, Project, give_to_owner, say
+from docker.setup.variants import Variant
 
 ALIAS = "sample-host"
 PORT = 2222

@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-import envfiles
-import images
-import sample_host
-from engine import Engine
-from errors_of_compose import Errors
-from project import Failure, Project, give_to_owner, say
-from variants import Variant
+from docker.setup import envfiles, images, sample_host
+from docker.setup.engine import Engine
+from docker.setup.errors_of_compose import Errors
+from docker.setup.project import Failure, Project, give_to_owner, say
+from docker.setup.variants import Variant
 
 # The tasks promise to end within two seconds of a signal; compose and the engine need some more.
 ENDING_SECONDS = 8.0

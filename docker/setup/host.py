@@ -11,14 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import envfiles
-import locks
-import sample_host
-import wheelhouse
-from engine import quiet
-from images import ca_bundle, pip_configuration
-from project import Failure, Project, give_to_owner, say
-from variants import Variant
+from docker.setup import envfiles, locks, sample_host, wheelhouse
+from docker.setup.engine import quiet
+from docker.setup.images import ca_bundle, pip_configuration
+from docker.setup.project import Failure, Project, give_to_owner, say
+from docker.setup.variants import Variant
 
 # The oldest Python that the tasks run on, and what to look for: newer ones work as well.
 OLDEST = (3, 11)

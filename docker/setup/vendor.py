@@ -6,13 +6,9 @@ import os
 import subprocess
 import sys
 
-import bases
-import front
-import host
-import images
-import wheelhouse
-from engine import Engine
-from project import Failure, Project, owner, say
+from docker.setup import bases, front, host, images, wheelhouse
+from docker.setup.engine import Engine
+from docker.setup.project import Failure, Project, owner, say
 
 
 def vendor(project: Project) -> int:

@@ -12,8 +12,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
-from engine import explained
-from project import say
+from docker.setup.engine import explained
+from docker.setup.project import say
 
 # How lines begin that are held back until it is known whether more follows.
 BEGINNINGS = (b"ERROR: ", b"Error response from daemon", b"Error: ")

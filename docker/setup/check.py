@@ -6,11 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
-import bases
-import host
-import locks
-from project import Failure, Project, say
-from variants import Variant
+from docker.setup import bases, host, locks
+from docker.setup.project import Failure, Project, say
+from docker.setup.variants import Variant
 
 
 def _sources(project: Project, *patterns: str) -> list[str]:
@@ -24,15 +22,19 @@ def _sources(project: Project, *patterns: str) -> list[str]:
 def commands(project: Project) -> dict[str, list[str]]:
     """Each check by its name, as a command in the project's folder."""
     compose = [str(v.compose_file.relative_to(project.root)) for v in Variant.all(project)]
-    # Each folder of docker/ is a place of its own to import from: mypy takes them one by one.
+    # docker/setup and docker/tools are packages; the other folders hold scripts of their own.
     python = [
-        name for name in ("tasks", "tests", "benchmarks") if _sources(project, f"{name}/**/*.py")
+        name
+        for name in ("tasks", "tests", "benchmarks", "docker/setup", "docker/tools")
+        if _sources(project, f"{name}/**/*.py")
     ]
-    folders = sorted({str(Path(name).parent) for name in _sources(project, "docker/*/*.py")})
+    folders = sorted(
+        {str(Path(name).parent) for name in _sources(project, "docker/*/*.py")} - set(python)
+    )
     checks = {
         "format": ["ruff", "format", "--check", "."],
         "lint": ["ruff", "check", "."],
-        "types (tasks, tests, benchmarks)": ["mypy", *python],
+        "types (packages)": ["mypy", *python],
     }
     for folder in folders:
         checks[f"types ({folder})"] = ["mypy", folder]
@@ -42,7 +44,7 @@ def commands(project: Project) -> dict[str, list[str]]:
     checks["compose files"] = [
         "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *compose,
     ]  # fmt: skip
-    checks["env examples"] = ["python", "docker/tools/parity.py"]
+    checks["env examples"] = ["python", "-m", "docker.tools.parity"]
     checks["Makefile"] = ["mbake", "validate", "Makefile"]
     checks["Makefile format"] = [
         "mbake", "format", "--config", ".bake.toml", "--check", "Makefile",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from engine import quiet
-from project import Project
+from docker.setup.engine import quiet
+from docker.setup.project import Project
 
 
 def version_of(project: Project) -> str:

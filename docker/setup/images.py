@@ -16,12 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-import bases
-import locks
-import origin
-import wheelhouse
-from engine import Engine, output_of
-from project import Failure, Project, say
+from docker.setup import bases, locks, origin, wheelhouse
+from docker.setup.engine import Engine, output_of
+from docker.setup.project import Failure, Project, say
 
 INPUTS_LABEL = "lighterage.inputs"
 # The same without the tree as a whole, which is mounted over at run time.

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine import Engine, output_of
-from project import Failure, Project, give_to_owner, say
+from docker.setup.engine import Engine, output_of
+from docker.setup.project import Failure, Project, give_to_owner, say
 
 # The names that the Dockerfiles have as defaults: the full Python to build, the slim one to run.
 HUB_IMAGES = {"BASE": "python:3.11-bookworm", "RUNTIME": "python:3.11-slim-bookworm"}

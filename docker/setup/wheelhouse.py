@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from project import Failure, Project, give_to_owner
+from docker.setup.project import Failure, Project, give_to_owner
 
 # In the form of sha256sum: `sha256sum -c SHA256SUMS` in that folder says the same as OFFLINE=1.
 SUMS = "SHA256SUMS"

@@ -7,7 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from project import Project, say
+from docker.setup.project import Project, say
 
 # In the order of making: dev is bound by prod and the sample host.
 NAMES = ("uv", "prod", "sample-host", "dev")

@@ -7,16 +7,12 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from engine import Engine
-from project import Failure, Project, give_to_owner, say, write_atomic
-from variants import Variant
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
+from docker.setup.engine import Engine
+from docker.setup.project import Failure, Project, give_to_owner, say, write_atomic
+from docker.setup.variants import Variant
 from tasks import env_file as reader
 from tasks.fetch.errors import ConfigError
 

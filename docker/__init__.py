@@ -1,0 +1,1 @@
+"""Images, compose files and contracts of the variants, and what make runs for them."""

@@ -1,0 +1,1 @@
+"""What docker and compose cannot do: compare, prove and measure the variants and images."""
