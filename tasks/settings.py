@@ -68,7 +68,9 @@ class Settings:
     remote_file_path: StringList = _setting(
         "the source on the host: a path, a glob, or several", StringList(), env=True
     )
-    file_save_path: Path | None = _setting("the target: a folder that Lighterage owns", env=True)
+    file_save_path: Path | str | None = _setting(
+        "the target: a folder that Lighterage owns, or a store's URL", env=True
+    )
     overwrite: bool = _setting("replace the published data", True, env=True)
     include: StringList = _setting("globs of the names to publish", StringList())
     exclude: StringList = _setting("globs of the names to leave out", StringList())
@@ -115,8 +117,8 @@ class Settings:
     ssh_config_file: Path = _setting("an OpenSSH client config", Path("envs/ssh_config"), env=True)
 
     @property
-    def target(self) -> Path:
-        """The folder to publish in. Raises `ConfigError` where none is set."""
+    def target(self) -> Path | str:
+        """The folder, or the store's URL, to publish in. Raises `ConfigError` where none is set."""
         if self.file_save_path is None:
             raise ConfigError(_missing(self.task, "file_save_path"))
         return self.file_save_path
@@ -182,6 +184,8 @@ def convert(name: str, value: Any, origin: str) -> Any:
 def _converted(value: Any, wanted: Any, least: float | None) -> Any:
     if value == "" and type(None) in typing.get_args(wanted):
         return None
+    if str in typing.get_args(wanted):  # a path, or the URL of a store
+        wanted = str if isinstance(value, str) and "://" in value else Path
     converted = msgspec.convert(
         _normalized(value, wanted),
         _constrained(wanted, least),

@@ -442,7 +442,7 @@ def test_a_refused_connection_is_tried_again_and_then_named(client: Client) -> N
     done = client.run("1", "csv.zip", remote_host_address="127.0.0.1:1", max_tries="3")
     assert done.code == 5
     assert done.err.count("Connection refused") == 3
-    assert "try 2 of 3" in done.err
+    assert "attempt 2 of 3" in done.err
 
 
 @pytest.mark.parametrize("after", [0, 10, 1000, 2_000_000, 4_000_000])
@@ -454,7 +454,7 @@ def test_a_cut_connection_is_tried_again_or_goes_on_where_it_was(
         address = trusted(client, relay.address)
         done = client.run(task, path, remote_host_address=address)
     assert done.code == 0, done.err
-    assert ("try 1 of 3" if after < 10_000 else "resuming at byte") in done.err
+    assert ("attempt 1 of 3" if after < 10_000 else "resuming at byte") in done.err
     assert tree(client.target) == big
     assert relay.passed < 7_000_000, "what came once is not asked for again"
 

@@ -332,7 +332,7 @@ def test_checksums_of_a_tree_are_compared_each_in_its_folder(client: Client, hom
     put(home, {"tree/SHA256SUMS": sums.encode(), "tree/deep/b.csv.sha256": b"garbage"})
     done = client.run("3", "tree", "--explain")
     assert done.code == 0, done.err
-    assert "a checksum beside the data (2), a checksum that the host tells (2)" in done.out
+    assert "a checksum beside the data (2), a remote checksum (2)" in done.out
     put(home, {"tree/deep/SHA256SUMS": bsd("b.csv", sha256(b"")).encode()})
     done = client.run("3", "tree", "--force")
     assert (done.code, "deep/b.csv" in done.err) == (6, True)
@@ -383,7 +383,7 @@ def test_the_hosts_own_sha256sum_is_compared(
 ) -> None:
     put(home, {"csv.zip": zipped(CSVS), "csv.tar.gz": tarred(CSVS)})
     done = client.run(task, path, "--explain")
-    assert "a checksum that the host tells" in done.out
+    assert "a remote checksum" in done.out
     assert "size, sha256" in done.out
     assert {source["verified"] for source in manifest(client)["sources"]} == {"sha256"}
 
@@ -403,7 +403,7 @@ def test_an_account_without_commands_has_the_size_only(client: Client, home: Pat
     done = client.run("3", "tree", "--explain", username="sftp")
     assert done.code == 0, done.err
     assert "checked: size only, archive CRC" in done.out
-    assert "size only, as the host tells no checksum (4)" in done.out
+    assert "size only, as the host gives no checksum (4)" in done.out
     assert {source["verified"] for source in manifest(client)["sources"]} == {"size"}
     put(home, {"tree/a.csv.sha256": sha256(TREE["a.csv"]).encode()})
     done = client.run("3", "tree", "--force", username="sftp")
@@ -596,7 +596,7 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(client: Client, h
     before = everything(client.folder)
     done = client.run("3", "tree", "--dry-run")
     assert done.code == 0, done.err
-    assert "would fetch 4 files" in done.out
+    assert "would download 4 files" in done.out
     for name in ("a.csv", "deep/b.csv", "deep/er/c.csv", "zips/packed.zip"):
         assert f"{home}/tree/{name}" in done.out
     assert everything(client.folder) == before
@@ -625,7 +625,7 @@ def test_explain_says_which_ways_were_chosen(client: Client, home: Path) -> None
     put(home, {"tree/new.csv": b"new\n"})
     done = client.run("3", "tree", "--explain", "--max-rate=50MB/s")
     chosen = [line for line in done.out.splitlines() if line.startswith("  chose: ")]
-    for word in ("gcm", "round trip", "50.0 MB/s", "1 to fetch, 4 as they were", "verified by"):
+    for word in ("gcm", "round trip", "50.0 MB/s", "1 to download, 4 unchanged", "verified by"):
         assert any(word in line for line in chosen), word
     assert report(client, "--explain")["explained"]
 
@@ -671,7 +671,7 @@ def test_a_second_run_waits_for_the_first_where_asked(
     first = client.start("1", "big.zip", remote_host_address=relay.address)
     wait_for(lambda: relay.passed > 50_000)
     second = client.start("1", "big.zip", "--wait=60", "--json", remote_host_address=relay.address)
-    wait_for(lambda: "waiting for its end" in second.said())
+    wait_for(lambda: "waiting until it ends" in second.said())
     if killed:
         first.kill()
     relay.rate = 0

@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import archives
+from landed import locked
 from tasks.fetch import names
 from tasks.fetch.archives import unpack
 from tasks.fetch.archives.extraction import RATIO_FLOOR_BYTES
 from tasks.fetch.archives.format import Member
 from tasks.fetch.archives.stream import BLOCK_BYTES
 from tasks.fetch.errors import ArchiveError
-from tasks.fetch.stores.local.landing import landing
 from tasks.settings import Settings, Size
 
 
@@ -118,11 +118,11 @@ def refusal(name: str, data: bytes, most: Settings = LIMITS, wanted: Wanted = is
 
 def land(kind: str, data: bytes, target: Path) -> None:
     """Unpack into a target's staging folder, as a run does, and stop before the commit."""
-    with landing(target, overwrite=True) as place:
-        place.begin()
+    with locked(target) as (_, staged):
+        staged.begin()
         for member in members(kind, data):
             if member is not None:
-                place.write(member.path, member.blocks, "x")
+                staged.write(str(member.path), member.blocks, "x")
 
 
 # --- good ones ----------------------------------------------------------------------------
