@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.fetch.errors import RemotePathError
+from tasks.fetch.progress import human
 from tasks.fetch.ssh import globs, paramiko_private
 from tasks.fetch.ssh.download import Download
 from tasks.fetch.ssh.errors import fault_of, translated
@@ -54,7 +55,7 @@ class Host:
         if self._link.compressed:
             lines.append("SSH compression: the link is slow, and the data can be compressed")
         if self._settings.max_rate:
-            lines.append(f"at most {self._settings.max_rate / 1e6:g} MB/s: max_rate")
+            lines.append(f"at most {human(self._settings.max_rate)}/s: max_rate")
         return lines
 
     def facts(self, path: str) -> RemoteFile:
