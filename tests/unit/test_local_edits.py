@@ -9,32 +9,19 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-import sshd
-from client import CSVS, Client, tree, write_datasets
 from landed import locked
-from sshd import Sshd
 from tasks.fetch.errors import LocalError
 from tasks.fetch.manifest import NAME, File, Manifest, Source
 from tasks.fetch.staging import Staging
 from tasks.fetch.stores.local import tree as trees
 from tasks.fetch.stores.local import verify
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """Give a real OpenSSH server with a tree of CSVs and zips."""
-    sshd.need_sshd()
-    server = Sshd(tmp_path_factory.mktemp("sshd"))
-    write_datasets(server.home)
-    with server.running():
-        yield server
 
 
 def is_true(folder: Path) -> bool:
@@ -44,50 +31,6 @@ def is_true(folder: Path) -> bool:
         hashlib.sha256((folder / file["path"]).read_bytes()).hexdigest() == file["sha256"]
         for file in files
     )
-
-
-@pytest.mark.sshd
-@pytest.mark.parametrize("old_manifest", [False, True])
-def test_a_file_edited_in_place_is_fetched_again(
-    server: Sshd, tmp_path: Path, old_manifest: bool
-) -> None:
-    """Of the same size; also with a manifest of an earlier version, without times."""
-    client = Client(tmp_path, server)
-    assert client.run("3", "tree").code == 0
-    whole = tree(client.target)
-    if old_manifest:
-        path = client.target / NAME
-        data = json.loads(path.read_text())
-        for file in data["files"]:
-            del file["mtime_ns"]
-        path.write_text(json.dumps(data))
-    edited = client.target / "plain/2026/feb/02.CSV"
-    with edited.open("r+b") as file:
-        file.write(b"DATE")
-    (server.home / "tree/plain/empty.csv").write_bytes(b"so that something else has changed\n")
-    done = client.run("3", "tree", "--json")
-    assert done.data()["remote_files"]["changed"] == 2
-    assert tree(client.target) == {
-        **whole,
-        "plain/empty.csv": b"so that something else has changed\n",
-    }
-    assert is_true(client.target)
-    (server.home / "tree/plain/empty.csv").write_bytes(CSVS["empty.csv"])
-
-
-@pytest.mark.sshd
-def test_a_file_that_was_only_touched_is_not_fetched_again(server: Sshd, tmp_path: Path) -> None:
-    """Nor compared in each later run: its new time is noted."""
-    client = Client(tmp_path, server)
-    assert client.run("3", "tree").code == 0
-    before = json.loads((client.target / NAME).read_text())
-    touched = client.target / "plain/2026/feb/02.CSV"
-    os.utime(touched, (1000, 1000))
-    assert client.run("3", "tree", "--json").data()["status"] == "unchanged"
-    [file] = [file for file in before["files"] if file["path"] == "plain/2026/feb/02.CSV"]
-    file["mtime_ns"] = 1000 * 10**9
-    assert json.loads((client.target / NAME).read_text()) == before
-    assert {path.name for path in client.target.parent.iterdir()} == {"data"}
 
 
 # --- edits during a run ----------------------------------------------------------------------
