@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tasks.fetch.plan import Item
     from tasks.fetch.sources import Selection
     from tasks.fetch.ssh.host import Host
-    from tasks.fetch.ssh.stream import Stream
+    from tasks.fetch.ssh.remote_files import Stream
     from tasks.fetch.staging import Staging
     from tasks.fetch.stores.protocol import Writer
     from tasks.settings import Settings
@@ -142,7 +142,7 @@ class Unpacker:
             resume_offset=stream.start,
             size=source.size,
             tail=tail,
-            read_tail=partial(self._host.ending, source),
+            read_tail=partial(self._host.read_tail, source),
         )
         bounds = limits.Limits.of(self._settings)
         wants = partial(self._wants, item.folder)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tasks.fetch.report import Status
     from tasks.fetch.sources import Found, Selection
     from tasks.fetch.ssh.host import Host
-    from tasks.fetch.ssh.remote_checksums import Sums
-    from tasks.fetch.ssh.sftp import RemoteFile
+    from tasks.fetch.ssh.remote_checksums import RemoteChecksums
+    from tasks.fetch.ssh.remote_files import RemoteFile
     from tasks.fetch.staging import Staging
     from tasks.fetch.stores.protocol import Store
     from tasks.settings import Settings
@@ -110,7 +110,9 @@ class Attempt:
         )
         for published in plan.unchanged:
             downloads.keep(published)
-        remote_checksums = self._host.sums([item.source for item in items], found.checksum_files)
+        remote_checksums = self._host.remote_checksums(
+            [item.source for item in items], found.checksum_files
+        )
         started = time.monotonic()
         total = sum(item.source.size for item in items)
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
@@ -130,7 +132,7 @@ class Attempt:
     def _remote_checksums(self) -> Callable[[list[RemoteFile]], Mapping[str, str]] | None:
         if not self._settings.checksum:
             return None
-        return lambda files: self._host.sums(files).result(CHECKSUM_TIMEOUT_S)
+        return lambda files: self._host.remote_checksums(files).result(CHECKSUM_TIMEOUT_S)
 
     def _update_times(self, before: Manifest, plan: Plan) -> None:
         """Note new times of files whose content was compared: the next run need not do it."""
@@ -213,7 +215,7 @@ class Attempt:
             )
 
     def _explanations(self, downloads: Downloads) -> list[str]:
-        reasons = [*self._host.explained(), *self._reasons]
+        reasons = [*self._host.explain(), *self._reasons]
         if count := downloads.unpacker.archives:
             keep = self._settings.keep_archive
             reasons.append(
@@ -223,12 +225,12 @@ class Attempt:
         return reasons
 
 
-def _explain_checksums(plan: Plan, remote: Sums, checksums: Mapping[str, str]) -> str:
+def _explain_checksums(plan: Plan, remote: RemoteChecksums, checksums: Mapping[str, str]) -> str:
     """Say what the downloads were compared with, and why with nothing better."""
     paths = [item.source.path for item in plan.downloads]
     counts = {
-        "a checksum beside the data": sum(path in remote.beside for path in paths),
-        "a remote checksum": sum(path in remote.asked for path in paths),
+        "a checksum beside the data": sum(path in remote.from_files for path in paths),
+        "a remote checksum": sum(path in remote.from_host for path in paths),
         "size only, as the host gives no checksum": sum(path not in checksums for path in paths),
     }
     return "verified by " + ", ".join(f"{how} ({n})" for how, n in counts.items() if n)

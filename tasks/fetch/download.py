@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.fetch.progress import Progress
     from tasks.fetch.sources import Selection
     from tasks.fetch.ssh.host import Host
-    from tasks.fetch.ssh.remote_checksums import Sums
+    from tasks.fetch.ssh.remote_checksums import RemoteChecksums
     from tasks.fetch.staging import Staging
     from tasks.settings import Settings
 
@@ -182,7 +182,7 @@ class Downloads:
 
     # --- checksums -----------------------------------------------------------------------------
 
-    def verify(self, remote_checksums: Sums, timeout_s: float) -> Mapping[str, str]:
+    def verify(self, remote_checksums: RemoteChecksums, timeout_s: float) -> Mapping[str, str]:
         """Compare what was downloaded with the remote checksums; return these.
 
         Args:
@@ -203,7 +203,7 @@ class Downloads:
             sha256 = source.sha256 or staged[path]
             expected = checksums.get(path)
             if expected and expected != sha256:
-                is_file = path in remote_checksums.beside
+                is_file = path in remote_checksums.from_files
                 error = IntegrityError(
                     f"{path}: checksum mismatch: the downloaded data has sha256 {sha256}, but the "
                     f"{'checksum file beside it' if is_file else 'remote host'} states {expected}",

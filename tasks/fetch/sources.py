@@ -11,13 +11,14 @@ from tasks.fetch import names
 from tasks.fetch.errors import ConfigError, RemotePathError
 from tasks.fetch.plan import Item
 from tasks.fetch.report import Failed
-from tasks.fetch.ssh import checksums
-from tasks.fetch.ssh.host import Fault, Host, Listing
+from tasks.fetch.ssh.checksums import is_checksum_file
+from tasks.fetch.ssh.remote_files import Fault, Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tasks.fetch.ssh.sftp import RemoteFile
+    from tasks.fetch.ssh.host import Host
+    from tasks.fetch.ssh.remote_files import RemoteFile
     from tasks.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ class Sources:
         """Add what a listing has."""
         assert found.checksum_files is not None  # noqa: S101 (for the types: `tree` sets it)
         found.checksum_files.update(
-            file.path for file in listing.files.values() if checksums.is_beside(file.path)
+            file.path for file in listing.files.values() if is_checksum_file(file.path)
         )
         found.special += listing.special
         for fault in listing.faults:

@@ -286,7 +286,7 @@ def test_the_agent_logs_in(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words", "code"),
-    [(None, "no such file", 2), ("no key", "no private key", 4)],
+    [(None, "no such file", 2), ("no key", "not a usable private key", 4)],
 )
 def test_a_useless_key_file_is_named(
     client: Client, content: str | None, words: str, code: int
@@ -424,7 +424,7 @@ def test_cut_connection_is_retried_or_resumed(
         address = trusted(client, relay.address)
         done = client.run(task, path, remote_host_address=address)
     assert done.code == 0, done.err
-    assert ("attempt 1 of 3" if after < 10_000 else "going on at byte") in done.err
+    assert ("attempt 1 of 3" if after < 10_000 else "resuming at byte") in done.err
     assert tree(client.target) == big
     assert relay.passed < 7_000_000, "what came once is not asked for again"
 
