@@ -110,9 +110,8 @@ class Attempt:
         )
         for published in plan.unchanged:
             downloads.keep(published)
-        remote_checksums = self._host.remote_checksums(
-            [item.source for item in items], found.checksum_files
-        )
+        files = [item.source for item in items]
+        remote_checksums = self._host.remote_checksums(files, found.checksum_files)
         started = time.monotonic()
         total = sum(item.source.size for item in items)
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
