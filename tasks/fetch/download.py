@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.fetch.sources import Selection
     from tasks.fetch.ssh.host import Host
     from tasks.fetch.ssh.remote_checksums import RemoteChecksums
+    from tasks.fetch.ssh.remote_files import Stream
     from tasks.fetch.staging import Staging
     from tasks.settings import Settings
 
@@ -122,11 +123,17 @@ class Downloads:
             if item.is_archive:
                 sha256 = self.unpacker.unpack(item, stream, b"".join(tail), self.key(item))
             else:
-                self._staging.write(item.path, stream, item.source.path)
+                self._write(item, stream)
             source = item.source
             self.sources[source.path] = Source(source.path, source.size, source.mtime, sha256)
             queue.popleft()
             bar.finish(size)
+
+    def _write(self, item: Item, stream: Stream) -> None:
+        try:
+            self._staging.write(item.path, stream, item.source.path)
+        except ArchiveError as error:  # two names of a listing collide: no archive is at fault
+            raise RemotePathError(str(error)) from error
 
     def key(self, item: Item) -> str:
         """Return a name for just this content of a remote file, as far as size and time tell."""

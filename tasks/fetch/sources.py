@@ -12,12 +12,12 @@ from tasks.fetch.errors import ConfigError, RemotePathError
 from tasks.fetch.plan import Item
 from tasks.fetch.report import Failed
 from tasks.fetch.ssh.checksums import is_checksum_file
+from tasks.fetch.ssh.host import Host
 from tasks.fetch.ssh.remote_files import Fault, Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tasks.fetch.ssh.host import Host
     from tasks.fetch.ssh.remote_files import RemoteFile
     from tasks.settings import Settings
 
