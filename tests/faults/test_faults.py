@@ -1,8 +1,8 @@
-"""Whatever happens on the way, a target holds the whole old data or the whole new data.
+"""Whatever fails, a target contains the complete old data or the complete new data.
 
-A schedule says what goes wrong, and when. After each the same is checked: the target, that its
-manifest tells the truth, that the exit code says what happened, and that the next run lands and
-leaves nothing beside. `LIGHTERAGE_FAULTS=1000` sets how many random schedules there are.
+A schedule states what fails, and when. The same is checked after each: the target, its manifest,
+the exit code, and that the next run lands and leaves nothing beside the target.
+`LIGHTERAGE_FAULTS=1000` sets the number of random schedules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 
 import hosts
 import sshd
-from client import Client, Ended, ended, left_over, tarred, tree, trusted, wait_for, zipped
+from client import Client, Ended, ended, left_over, put, tarred, tree, trusted, wait_for, zipped
 from forks import Fork
 from relay import Fault, Relay, Side
 from sshd import Sshd
@@ -43,11 +43,11 @@ from sshd import Sshd
 SCHEDULES = int(os.environ.get("LIGHTERAGE_FAULTS", "45"))
 PATHS = {"1": "data.zip", "2": "data.tar.gz", "3": "tree"}
 SOON = 0.5
-"""Seconds without a byte that are a stall, where one is to be met."""
+"""The timeout of runs that are to meet a stall."""
 pytestmark = pytest.mark.sshd
 
 Tree = dict[str, bytes]
-Hit = Literal["SIGTERM", "SIGKILL", "server", "replaced", "grown", "shrunk", "removed"]
+Hit = Literal["SIGINT", "SIGTERM", "SIGKILL", "server", "replaced", "grown", "shrunk", "removed"]
 
 
 # --- the world ------------------------------------------------------------------------------
@@ -55,13 +55,13 @@ Hit = Literal["SIGTERM", "SIGKILL", "server", "replaced", "grown", "shrunk", "re
 
 @dataclass(frozen=True)
 class Version:
-    """What the host has at a time: the same CSVs as a zip, as a tar, and as a tree."""
+    """A state of the host: the same CSVs as a zip, as a tar, and as a tree."""
 
     csvs: Tree
 
     @cached_property
     def files(self) -> Tree:
-        """Give the files of the host."""
+        """The files of the host."""
         first, *others = self.csvs
         return {
             "data.zip": zipped(self.csvs),
@@ -71,7 +71,7 @@ class Version:
         }
 
     def landed(self, task: str, *, keep: bool) -> Tree:
-        """Give what a task lands."""
+        """Return what a task lands."""
         if task != "3":
             return {**self.csvs, **({PATHS[task]: self.files[PATHS[task]]} if keep else {})}
         first, *others = self.csvs
@@ -80,7 +80,7 @@ class Version:
 
 
 def noise(size: int) -> bytes:
-    """Give bytes that do not shrink, and are the same each time."""
+    """Return incompressible bytes, the same each time."""
     return random.Random(size).randbytes(size)  # noqa: S311 (no secret)
 
 
@@ -90,12 +90,12 @@ NEW = Version({"one.csv": noise(4000), "comes.csv": b"here\n", "changes.csv": b"
                "stays/stays.csv": noise(20_000), "stays/big.csv": noise(60_000)})  # fmt: skip
 LESS = Version({**NEW.csvs, "changes.csv": b"-\n" * 100})
 MORE = Version({**NEW.csvs, "changes.csv": noise(9000)})
-GONE = Version({name: content for name, content in NEW.csvs.items() if name != "changes.csv"})
+WITHOUT = Version({name: content for name, content in NEW.csvs.items() if name != "changes.csv"})
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What goes wrong in a run, and when.
+    """What fails in a run, and when.
 
     Attributes:
         task: Which task runs.
@@ -116,12 +116,12 @@ class Schedule:
     at: int = 0
 
     def codes(self) -> set[int]:
-        """Give the exit codes that may be the right ones."""
+        """Return the exit codes that are right."""
         codes = {0}
         if self.fault and (self.times > 1 or self.fault not in {"cut", "half-close", "slow"}):
             codes.add(5)
         of_hits: dict[Hit, set[int]] = {
-            "SIGTERM": {143}, "SIGKILL": {-9}, "server": {5}, "removed": {3, 6},
+            "SIGINT": {130}, "SIGTERM": {143}, "SIGKILL": {-9}, "server": {5}, "removed": {3, 6},
             "replaced": {6}, "grown": {6}, "shrunk": {6},
         }  # fmt: skip
         return codes | (of_hits[self.hit] if self.hit else set())
@@ -129,7 +129,7 @@ class Schedule:
 
 @dataclass(repr=False)
 class World:
-    """A server, a relay before it, and what landed of the old version, to begin with."""
+    """A server, a relay before it, and what each task landed of the old version."""
 
     folder: Path
     server: Sshd
@@ -148,26 +148,23 @@ class World:
         self.show(NEW)
 
     def show(self, version: Version) -> None:
-        """Have the host hold a version, and only that."""
+        """Replace the files of the host by those of a version."""
         if self.has == version:
             return
         self.has = version
         shutil.rmtree(self.server.home)
         self.server.home.mkdir()
-        for name, content in version.files.items():
-            path = self.server.home / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        put(self.server.home, version.files)
 
     def client(self, **options: str | None) -> Client:
-        """Give a client in a folder of its own, whose way leads through the relay."""
+        """Return a client in a folder of its own, which connects through the relay."""
         client = Client(Path(tempfile.mkdtemp(dir=self.folder)), self.server)
         client.options.update(options)
         client.options["remote-host-address"] = trusted(client, self.relay.address)
         return client
 
     def begin(self, schedule: Schedule, **options: str | None) -> Client:
-        """Give a client that a schedule can happen to."""
+        """Return a client whose target contains the old data, if the schedule has some."""
         self.schedules += 1
         self.relay.renew()
         self.show(NEW)
@@ -176,10 +173,10 @@ class World:
             shutil.copytree(self.before[schedule.task, schedule.keep], client.target)
         return client
 
-    # --- what goes wrong ---------------------------------------------------------------------
+    # --- what fails --------------------------------------------------------------------------
 
     def carry_out(self, schedule: Schedule) -> Ended:
-        """Run a task while what the schedule says goes wrong; check what must hold, always."""
+        """Run a task with the faults of a schedule, and check the result."""
         client = self.begin(schedule)
         if schedule.fault in {"stall", "corrupt"}:  # a length may be corrupted
             client.options["timeout"] = str(SOON)
@@ -202,17 +199,17 @@ class World:
         return done
 
     def strike(self, schedule: Schedule, process: Fork) -> None:
-        """Do what hits a run."""
+        """Do what the schedule's `hit` names."""
         home = self.server.home
         path = home / (PATHS[schedule.task] if schedule.task != "3" else "tree/changes.csv")
         name = str(path.relative_to(home))
-        if schedule.hit in {"SIGTERM", "SIGKILL"}:
+        if schedule.hit and schedule.hit.startswith("SIG"):
             process.send_signal(signal.Signals[schedule.hit])
         elif schedule.hit == "server":
             self.server.stop()
             self.server.start()
         elif schedule.hit == "removed":
-            self.has = GONE if schedule.task == "3" else None
+            self.has = WITHOUT if schedule.task == "3" else None
             path.unlink()
         elif schedule.hit == "replaced":
             self.has = MORE
@@ -226,18 +223,18 @@ class World:
     # --- what must hold ----------------------------------------------------------------------
 
     def check(self, client: Client, schedule: Schedule, done: Ended) -> None:
-        """Check what must hold after any run, and that the next one lands."""
+        """Check the target after any run, and that the next run lands."""
         task, keep = schedule.task, schedule.keep
-        now = self.has or NEW  # what the host has in the end, or had
+        now = self.has or NEW
         old = OLD.landed(task, keep=keep) if schedule.old else None
         new = [version.landed(task, keep=keep) for version in (NEW, now)]
-        holds = tree(client.target) if client.target.exists() else None
+        found = tree(client.target) if client.target.exists() else None
         if done.code == 0 or "the new data had landed" in done.err:
-            assert holds in new
+            assert found in new
         elif done.code == -signal.SIGKILL:
-            assert holds in [old, *new]
+            assert found in [old, *new]
         else:
-            assert holds == old
+            assert found == old
         check_manifest(client)
         if done.code != -signal.SIGKILL:
             self.check_beside(client, schedule, done.code)
@@ -253,7 +250,7 @@ class World:
         self.check_beside(client, schedule, 0)
 
     def check_beside(self, client: Client, schedule: Schedule, code: int) -> None:
-        """Check that nothing lies about that a run must not leave."""
+        """Check that a run left nothing beside its target but a partial download."""
         assert {path.name for path in client.folder.iterdir()} <= {"envs", "out"}
         beside = left_over(client)
         assert beside == [] or (schedule.keep and code and beside == [".data.part"])
@@ -262,18 +259,18 @@ class World:
 
 
 def flags(keep: bool) -> list[str]:
-    """Give the flags of a run."""
+    """Return the flags of a run."""
     return ["--mirror", *(["--keep-archive"] if keep else [])]
 
 
 def check_manifest(client: Client) -> None:
-    """Check that a manifest, where there is one, tells what lies beside it, and nothing else."""
+    """Check that the manifest of a target, if there is one, states exactly its files."""
     if not client.target.exists():
         return
     manifest = json.loads((client.target / "manifest.json").read_text())
-    told = {file["path"]: (file["size"], file["sha256"])
-            for file in manifest["files"] + manifest["archives"]}  # fmt: skip
-    assert told == {
+    stated = {file["path"]: (file["size"], file["sha256"])
+              for file in manifest["files"] + manifest["archives"]}  # fmt: skip
+    assert stated == {
         name: (len(content), hashlib.sha256(content).hexdigest())
         for name, content in tree(client.target).items()
     }
@@ -290,7 +287,7 @@ def check_manifest(client: Client) -> None:
 
 @pytest.fixture(scope="module")
 def world(pytestconfig: pytest.Config) -> Iterator[World]:
-    """Give the world; tell in the end how many schedules it went through."""
+    """Give the world; print at the end how many schedules ran."""
     sshd.need_sshd()
     folder = Path(tempfile.mkdtemp(prefix="lighterage-faults-"))
     try:
@@ -304,11 +301,11 @@ def world(pytestconfig: pytest.Config) -> Iterator[World]:
         sys.stderr.write(f"\n{world.schedules} schedules of faults\n")
 
 
-# --- a network that breaks, at each step of the conversation ----------------------------------
+# --- network faults at each step of the conversation -------------------------------------------
 
 
 def steps(world: World, schedule: Schedule) -> list[range]:
-    """Give the bytes of each turn of the server, from its first word to the last of a run."""
+    """Return the byte range of each turn of the server in a run."""
     client = world.begin(schedule)
     assert client.run(schedule.task, PATHS[schedule.task], *flags(schedule.keep)).code == 0
     turns = [*world.relay.turns, world.relay.passed]
@@ -316,37 +313,37 @@ def steps(world: World, schedule: Schedule) -> list[range]:
     return [range(first, last) for first, last in itertools.pairwise(turns) if first < last]
 
 
-def test_one_cut_at_any_step_is_made_good(world: World) -> None:
+def test_run_lands_despite_one_cut_at_any_step(world: World) -> None:
     for turn in steps(world, Schedule()):
         for after in sorted({turn[0], turn[0] + 1, turn[len(turn) // 2], turn[-1]}):
             assert world.carry_out(Schedule(fault="cut", after=after)).code == 0
 
 
 @pytest.mark.parametrize("fault", ["stall", "half-close", "corrupt", "slow"])
-def test_one_fault_at_any_step_is_made_good_or_named(world: World, fault: Fault) -> None:
+def test_one_fault_at_any_step_is_retried_or_an_error(world: World, fault: Fault) -> None:
     for turn in steps(world, Schedule())[::2]:
         world.carry_out(Schedule(fault=fault, after=turn[len(turn) // 2]))
 
 
 @pytest.mark.parametrize("fault", ["cut", "corrupt"])
-def test_a_fault_of_every_connection_is_named(world: World, fault: Fault) -> None:
+def test_fault_of_every_connection_is_an_error(world: World, fault: Fault) -> None:
     for turn in steps(world, Schedule("1"))[:: 3 if fault == "cut" else 6]:
         world.carry_out(Schedule("1", fault=fault, after=turn[0], times=99))
 
 
 @pytest.mark.parametrize("fault", ["cut", "corrupt", "half-close"])
-def test_what_the_client_says_may_be_lost_too(world: World, fault: Fault) -> None:
+def test_bytes_of_the_client_may_be_lost_too(world: World, fault: Fault) -> None:
     for after in [0, 30, 1500, 2500, 3500]:
         world.carry_out(Schedule(fault=fault, side="client", after=after))
 
 
 @pytest.mark.parametrize("task", PATHS)
-def test_a_server_that_is_killed_and_back_is_asked_again(world: World, task: str) -> None:
+def test_run_retries_when_the_server_restarts(world: World, task: str) -> None:
     for at in [1800, 5000, 60_000]:
         world.carry_out(Schedule(task, hit="server", at=at))
 
 
-def test_a_server_that_is_gone_is_named(world: World) -> None:
+def test_stopped_server_is_a_network_error(world: World) -> None:
     client = world.begin(Schedule())
     world.server.stop()
     try:
@@ -360,26 +357,28 @@ def test_a_server_that_is_gone_is_named(world: World) -> None:
 # --- signals, and sources that change ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("hit", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("hit", ["SIGINT", "SIGTERM", "SIGKILL"])
 @pytest.mark.parametrize("task", PATHS)
-def test_a_signal_at_any_time_leaves_the_old_or_the_new(world: World, task: str, hit: Hit) -> None:
+def test_signal_at_any_time_leaves_the_old_or_the_new(world: World, task: str, hit: Hit) -> None:
     for at in [1, 2600, 20_000, 89_000]:
-        world.carry_out(Schedule(task, old=at != 2600, keep=task == "2", hit=hit, at=at))
+        schedule = Schedule(task, old=at != 2600, keep=task == "2", hit=hit, at=at)
+        done = world.carry_out(schedule)
+        assert len(done.err.splitlines()) == (1 if done.code > 0 else 0), done.err
 
 
 @pytest.mark.parametrize("hit", ["replaced", "grown", "shrunk", "removed"])
 @pytest.mark.parametrize("task", PATHS)
-def test_a_source_that_changes_is_fetched_anew_or_named(world: World, task: str, hit: Hit) -> None:
+def test_changing_source_is_downloaded_again_or_an_error(world: World, task: str, hit: Hit) -> None:
     for at in [2700, 5000, 60_000]:
         world.carry_out(Schedule(task, keep=task == "1", hit=hit, at=at))
 
 
-# --- the disk, and who may what ---------------------------------------------------------------
+# --- disks ------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def disk(client: Client) -> Iterator[Callable[[str], None]]:
-    """Put what landed on a small disk of its own; gives what changes the disk's options."""
+    """Move the published data to a small disk; give a function that changes its mount options."""
     if not sshd.ROOT:
         pytest.skip("SMALL DISKS NEED ROOT: only root may mount one")
     folder, before = client.target.parent, client.folder / "before"
@@ -398,51 +397,41 @@ def disk(client: Client) -> Iterator[Callable[[str], None]]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def meets(world: World, schedule: Schedule, limit: Callable[[os.statvfs_result], str]) -> int:
-    """Let a run meet a disk's limit, and check what must hold; gives its exit code."""
+def run_on_disk(world: World, schedule: Schedule, kind: str, free: int) -> int:
+    """Run with few free 4 KiB blocks or inodes, and check the result; return the exit code."""
     client = world.begin(schedule)
     with disk(client) as change:
-        change(limit(os.statvfs(client.target.parent)))
+        facts = os.statvfs(client.target.parent)
+        if kind == "blocks":
+            change(f"size={(facts.f_blocks - facts.f_bfree + free) * 4}k")
+        else:
+            change(f"nr_inodes={facts.f_files - facts.f_ffree + free}")
         done = client.run(schedule.task, PATHS[schedule.task], *flags(schedule.keep))
         assert done.code in {0, 8}, done.err
         assert len(done.err.splitlines()) == (1 if done.code else 0)
-        change("size=2m,nr_inodes=999,rw")
+        change("size=2m,nr_inodes=999")
         world.check(client, schedule, done)
     return done.code
 
 
+@pytest.mark.parametrize(("kind", "keeps", "free"), [
+    ("blocks", "2", [0, 1, 3, 8, 15, 20, 24, 100]), ("inodes", "1", [0, 1, 2, 4, 6, 20])
+])  # fmt: skip
 @pytest.mark.parametrize("task", PATHS)
-def test_a_full_disk_is_told_and_leaves_the_old(world: World, task: str) -> None:
-    codes = [
-        meets(
-            world,
-            Schedule(task, keep=task == "2"),
-            lambda facts, more=more: f"size={(facts.f_blocks - facts.f_bfree + more) * 4}k",  # type: ignore[misc]
-        )
-        for more in [0, 1, 3, 8, 15, 20, 24, 100]
-    ]
+def test_full_disk_is_a_local_error_and_leaves_the_old(
+    world: World, task: str, kind: str, keeps: str, free: list[int]
+) -> None:
+    schedule = Schedule(task, keep=task == keeps)
+    codes = [run_on_disk(world, schedule, kind, count) for count in free]
     assert (codes[0], codes[-1]) == (8, 0)
 
 
-@pytest.mark.parametrize("task", PATHS)
-def test_a_disk_without_inodes_is_told_and_leaves_the_old(world: World, task: str) -> None:
-    codes = [
-        meets(
-            world,
-            Schedule(task, keep=task == "1"),
-            lambda facts, more=more: f"nr_inodes={facts.f_files - facts.f_ffree + more}",  # type: ignore[misc]
-        )
-        for more in [0, 1, 2, 4, 6, 20]
-    ]
-    assert (codes[0], codes[-1]) == (8, 0)
-
-
-def test_a_finished_download_survives_a_disk_that_is_full_at_the_manifest(world: World) -> None:
-    """The members are empty, so that the archive has room, and the manifest has none."""
+def test_complete_download_survives_a_disk_that_is_full_at_the_manifest(world: World) -> None:
+    """The members are empty: there is room for the archive, and none for the manifest."""
     client = world.begin(Schedule("1", keep=True))
     packed = zipped({f"{number}.csv": b"" for number in range(3000)})
     (world.server.home / "many.zip").write_bytes(packed)
-    world.has = None  # not what it says any more
+    world.has = None
     with disk(client) as change:
         facts = os.statvfs(client.target.parent)
         used = (facts.f_blocks - facts.f_bfree) * 4
@@ -456,20 +445,16 @@ def test_a_finished_download_survives_a_disk_that_is_full_at_the_manifest(world:
         world.relay.renew()
         again = client.run("1", "many.zip", "--keep-archive")
         assert again.code == 0, again.err
-        assert world.relay.passed < len(packed) / 2, "it was downloaded already"
+        assert world.relay.passed < len(packed) / 2, "the archive is not downloaded again"
         assert len(tree(client.target)) == 3001
         assert left_over(client) == []
 
 
-def test_a_disk_that_is_read_only_is_told(world: World) -> None:
-    assert meets(world, Schedule(), lambda _: "ro") == 8
+# --- foreign files ------------------------------------------------------------------------------
 
 
-# --- other people's files -----------------------------------------------------------------------
-
-
-def test_what_others_write_into_the_target_during_a_run_stays(world: World) -> None:
-    """Another run inside the target is refused, and a file there keeps the target as it is."""
+def test_foreign_file_written_during_a_run_stays(world: World) -> None:
+    """A run inside the target is refused, and a foreign file fails the run."""
     client = world.begin(Schedule())
     world.relay.rate = 40_000
     process = client.start("3", PATHS["3"], *flags(keep=False))
@@ -485,13 +470,13 @@ def test_what_others_write_into_the_target_during_a_run_stays(world: World) -> N
     world.check(client, Schedule(), done)
 
 
-# --- who is no friend -------------------------------------------------------------------------
+# --- denied logins, and servers that do not follow the protocol ---------------------------------
 
 
 @pytest.mark.parametrize(("options", "known"), [
     ({"username": "nobody-here"}, True), ({"ssh-key-file": None}, True), ({}, False)
 ])  # fmt: skip
-def test_no_login_and_another_key_leave_the_old(
+def test_denied_login_and_wrong_host_key_leave_the_old(
     world: World, options: dict[str, str | None], known: bool
 ) -> None:
     client = world.begin(Schedule(), **options)
@@ -507,17 +492,17 @@ def test_no_login_and_another_key_leave_the_old(
     world.check(client, Schedule(), done)
 
 
-@pytest.mark.parametrize("words", [
+@pytest.mark.parametrize("answer", [
     b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.5-old\r\n", noise(100_000), b"\0" * 100_000,
     b"SSH-2.0-x\r\n" + noise(100_000), b"line\r\n" * 10_000,
 ])  # fmt: skip
 @pytest.mark.parametrize("closes", [True, False])
-def test_what_is_no_ssh_server_is_named(world: World, words: bytes, closes: bool) -> None:
+def test_server_without_ssh_is_a_network_error(world: World, answer: bytes, closes: bool) -> None:
     client = world.begin(Schedule())
     client.options["timeout"] = str(SOON)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client.options["remote-host-address"] = f"127.0.0.1:{listener.getsockname()[1]}"
-        thread = threading.Thread(target=speak, args=(listener, words, closes), daemon=True)
+        thread = threading.Thread(target=speak, args=(listener, answer, closes), daemon=True)
         thread.start()
         done = client.run("3", "tree", "--mirror")
         listener.shutdown(socket.SHUT_RDWR)
@@ -527,18 +512,18 @@ def test_what_is_no_ssh_server_is_named(world: World, words: bytes, closes: bool
     world.check(client, Schedule(), done)
 
 
-def speak(listener: socket.socket, words: bytes, closes: bool) -> None:
-    """Say the same to whoever comes."""
-    held = []
+def speak(listener: socket.socket, answer: bytes, closes: bool) -> None:
+    """Send the same to each client."""
+    sockets = []
     with contextlib.suppress(OSError):
         while True:
             sock, _ = listener.accept()
-            held.append(sock)
+            sockets.append(sock)
             with contextlib.suppress(OSError):
-                sock.sendall(words)
+                sock.sendall(answer)
             if closes:
                 sock.close()
-    for sock in held:
+    for sock in sockets:
         sock.close()
 
 
@@ -552,7 +537,7 @@ class Endless(asyncssh.SFTPServer):
 
 
 class Deep(asyncssh.SFTPServer):
-    """Has in each folder two folders."""
+    """Lists two folders in each folder."""
 
     async def scandir(self, path: bytes) -> Any:
         facts = asyncssh.SFTPAttrs(permissions=0o40755, size=3, mtime=0)
@@ -596,24 +581,50 @@ class Silent(asyncssh.SFTPServer):
         return b""
 
 
+class Escaping(asyncssh.SFTPServer):
+    """Lists a name that leads out of the folder."""
+
+    async def scandir(self, path: bytes) -> Any:
+        facts = asyncssh.SFTPAttrs(permissions=0o100644, size=3, mtime=0)
+        yield asyncssh.SFTPName(b"../../escaped.csv", attrs=facts)
+
+
 class Huge(asyncssh.SFTPServer):
-    """Says that a file is larger than all disks."""
+    """States that a file is larger than all disks."""
+
+    def size(self, size: int) -> int:
+        return 2**62
 
     def stat(self, path: bytes) -> asyncssh.SFTPAttrs:
         facts = asyncssh.SFTPAttrs.from_local(Path(os.fsdecode(path)).stat())
-        facts.size = 2**62
+        facts.size = self.size(facts.size or 0)
         return facts
 
     def fstat(self, file_obj: Any) -> asyncssh.SFTPAttrs:
         return self.stat(file_obj.name)
 
 
+class Larger(Huge):
+    """States that a file has more bytes than it has."""
+
+    def size(self, size: int) -> int:
+        return size + 100_000
+
+
+class Smaller(Huge):
+    """States that a file has fewer bytes than it has."""
+
+    def size(self, size: int) -> int:
+        return size - 10
+
+
 @pytest.mark.parametrize(("liar", "task", "codes"), [
     (Endless, "3", {3}), (Deep, "3", {3}), (ShortData, "1", {6}), (ShortData, "3", {6}),
     (Garbage, "1", {7}), (Garbage, "2", {7}), (TooMuch, "1", {5, 6}), (Fails, "2", {3}),
-    (Silent, "1", {5}), (Huge, "1", {3, 6}), (Huge, "2", {3, 6}),
+    (Silent, "1", {5}), (Huge, "1", {3, 6}), (Huge, "2", {3, 6}), (Larger, "1", {6}),
+    (Smaller, "1", {6}), (Escaping, "3", {3}),
 ])  # fmt: skip
-def test_a_host_that_lies_is_found_out(
+def test_false_answer_of_the_host_is_an_error(
     world: World, liar: type[asyncssh.SFTPServer], task: str, codes: set[int]
 ) -> None:
     schedule = Schedule(task)
@@ -634,10 +645,10 @@ def test_a_host_that_lies_is_found_out(
 
 @pytest.mark.parametrize("mtime", [0, 2**31 + 10, 2**32 - 1])
 @pytest.mark.parametrize("task", PATHS)
-def test_times_of_any_clock_are_only_compared(world: World, task: str, mtime: int) -> None:
+def test_modification_times_may_be_of_any_clock(world: World, task: str, mtime: int) -> None:
     schedule = Schedule(task)
     client = world.begin(schedule)
-    world.has = None  # as if it were another
+    world.has = None
     for path in world.server.home.rglob("*.*"):
         os.utime(path, (mtime, mtime))
     assert client.run(task, PATHS[task], "--mirror").code == 0
@@ -650,23 +661,23 @@ def test_times_of_any_clock_are_only_compared(world: World, task: str, mtime: in
     world.check(client, schedule, done)
 
 
-# --- by chance --------------------------------------------------------------------------------
+# --- random -----------------------------------------------------------------------------------
 
-PLACES = st.integers(0, 7000) | st.integers(0, 100_000)
-SOME = st.builds(
+OFFSETS = st.integers(0, 7000) | st.integers(0, 100_000)
+SCHEDULES_OF_FAULTS = st.builds(
     Schedule,
     task=st.sampled_from(list(PATHS)),
     old=st.booleans(),
     keep=st.booleans(),
     fault=st.none() | st.sampled_from(["cut", "cut", "half-close", "corrupt", "slow", "stall"]),
     side=st.sampled_from(["server", "server", "client"]),
-    after=PLACES,
+    after=OFFSETS,
     times=st.sampled_from([1, 2, 3, 99]),
     hit=st.none()
     | st.sampled_from(
         ["SIGTERM", "SIGKILL", "SIGKILL", "server", "replaced", "grown", "shrunk", "removed"]
     ),
-    at=PLACES,
+    at=OFFSETS,
 )
 
 
@@ -674,6 +685,6 @@ SOME = st.builds(
     max_examples=SCHEDULES, derandomize=True, database=None, deadline=None,
     phases=[Phase.generate], suppress_health_check=list(HealthCheck),
 )  # fmt: skip
-@given(SOME)
-def test_any_schedule_keeps_what_must_hold(world: World, schedule: Schedule) -> None:
+@given(SCHEDULES_OF_FAULTS)
+def test_any_schedule_leaves_the_old_or_the_new(world: World, schedule: Schedule) -> None:
     world.carry_out(schedule)

@@ -53,13 +53,6 @@ def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what a run that ends well leaves -----------------------------------------------------
 
 
-@pytest.mark.usefixtures("no_exchange")
-def test_new_data_replaces_the_old_where_names_cannot_be_exchanged(landed: Path) -> None:
-    land(landed, NEW)
-    assert content(landed) == NEW
-    assert beside(landed) == set()
-
-
 def test_names_are_exchanged_in_one_step_here(
     landed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,16 +138,6 @@ def test_rename_that_fails_leaves_the_old_data(
         land(landed, NEW)
     assert content(landed) == OLD
     assert beside(landed) == {".events.part"}
-
-
-def test_interrupt_before_the_data_landed_says_so(
-    landed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tree, "write_manifest", interrupted)
-    with pytest.raises(Interrupted) as caught:
-        land(landed, NEW)
-    assert not caught.value.landed
-    assert content(landed) == OLD
 
 
 @pytest.mark.parametrize("where", ["removing", "exchange"])
@@ -283,15 +266,6 @@ def test_folder_in_the_way_of_putting_aside_is_named(landed: Path) -> None:
 # --- locks, and runs that were killed -----------------------------------------------------
 
 
-def test_second_run_is_busy(target: Path) -> None:
-    with locked(target) as (store, staged):
-        manifest = stage(store, staged, NEW)
-        with pytest.raises(BusyError, match="another run"):
-            land(target, OLD)
-        staged.publish(manifest)
-    assert content(target) == NEW, "the first run was not disturbed"
-
-
 def test_runs_in_different_folders_are_independent(target: Path) -> None:
     with locked(target) as (store, staged):
         land(target.with_name("other"), OLD)
@@ -329,59 +303,6 @@ def test_file_system_without_locks_is_not_called_busy(
     monkeypatch.setattr(fcntl, "flock", no_locks)
     with pytest.raises(LocalError, match="No locks"):
         land(target, NEW)
-
-
-SCRIPT = """
-import pathlib, sys, time
-sys.path[:0] = ["tests/support"]
-from landed import locked
-with locked(pathlib.Path(sys.argv[1])) as (_, staged):
-    staged.begin()
-    staged.write("half.csv", [b"half"], "x"); staged.finish()
-    print("ready", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_killed_run_leaves_no_lock_and_the_next_cleans_up(landed: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(landed)], cwd=REPOSITORY, stdout=subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        with pytest.raises(BusyError):
-            land(landed, NEW)
-    finally:
-        process.kill()
-        process.communicate()
-    assert content(landed) == OLD
-    assert ".events.staging" in beside(landed), "the kill came in the middle"
-    land(landed, NEW)
-    assert content(landed) == NEW
-    assert beside(landed) == set()
-
-
-def test_run_killed_between_the_two_renames_is_undone(landed: Path) -> None:
-    """The old data is aside, the new is not there yet: the next run puts the old back first."""
-    landed.rename(landed.with_name(".events.old"))
-    shutil.copytree(landed.with_name(".events.old"), landed.with_name(".events.staging"))
-    with pytest.raises(OopsError):
-        fail(landed)
-    assert content(landed) == OLD
-    assert beside(landed) == set()
-
-
-def test_run_killed_after_the_two_renames_is_finished(landed: Path) -> None:
-    """The new data is there, the old was not removed yet."""
-    old = landed.with_name(".events.old")
-    landed.rename(old)
-    land(landed.with_name("other"), NEW)
-    landed.with_name("other").rename(landed)
-    with pytest.raises(OopsError):
-        fail(landed)
-    assert content(landed) == NEW
-    assert beside(landed) == set()
 
 
 # --- disks that say no --------------------------------------------------------------------
@@ -447,19 +368,6 @@ assert content(target) == NEW
     assert len(told) == 2
     assert all("no space left" in line for line in told)
     assert "events/big.csv" in told[0], "the error names the file as the user knows it"
-
-
-def test_disk_that_fills_up_in_the_last_flush_is_told(tmp_path: Path) -> None:
-    """The last bytes leave the buffer when the file is closed: that error counts too."""
-    program = (
-        PRELUDE
-        + """
-(mount / "filler").write_bytes(bytes(250 * 1024))
-tell({"a.csv": b"-" * 7000, "b.csv": b"-" * 7000})
-assert beside(mount / "x") == {"filler"}
-"""
-    )
-    assert "no space left" in in_mount("size=256k", program, tmp_path)
 
 
 def test_mount_is_refused_with_what_to_do(tmp_path: Path) -> None:
