@@ -1,4 +1,4 @@
-"""Data that lands in a store without a host, and what a store then contains."""
+"""Data published in a store without a host, and checks of what the store then contains."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = ("events", ".events.staging", ".events.old", ".events.trash")
 
 
 def land(target: Path, files: Tree | None, *, overwrite: bool = True) -> None:
-    """Land files in a folder, as a run does; None: the host does not answer."""
+    """Land files in a folder, as a run does; None stands for a host that does not answer."""
     store = LocalStore(target, overwrite=overwrite)
     with staging(store) as staged:
         if files is None:
@@ -35,14 +35,14 @@ def land(target: Path, files: Tree | None, *, overwrite: bool = True) -> None:
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[tuple[LocalStore, Staging]]:
-    """Give a folder as a store that is locked, for one block."""
+    """Lock a folder as a store, for one block."""
     store = LocalStore(target, overwrite=True)
     with staging(store) as staged:
         yield store, staged
 
 
 def stage(store: Store, staged: Staging, files: Tree) -> Manifest:
-    """Stage files in a store that is locked; returns their manifest."""
+    """Stage files in a store that is locked; return their manifest."""
     before = store.manifest()
     packed = files.get(ARCHIVE)
     staged.begin()

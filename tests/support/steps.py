@@ -1,14 +1,15 @@
 """The steps in which a run changes the file system: counted, and stopped before any of them.
 
 Python raises an audit event before each call that changes the file system, and `disk.exchange`,
-which goes through ctypes, raises one of its own. A process that dies is imitated by an exception
-that no code of the product catches, with every later change refused as well: what the disk holds
-then is what it holds after SIGKILL (`test_publish.py` compares the two).
+which uses ctypes, raises one of its own. The death of a process is imitated by an exception that
+the product never catches, and every later change is refused, too: the disk then contains what it
+does after SIGKILL (`test_publish.py` compares the two).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sys
@@ -31,7 +32,7 @@ class Death(BaseException):
 
 
 class Steps:
-    """What a run did so far, and what happens before one of its steps.
+    """The steps of a run, and what happens before one of them.
 
     Args:
         at: Which step; none by default.
@@ -50,7 +51,7 @@ class Steps:
         raise Death
 
     def step(self, name: str) -> None:
-        """Note a step that is about to be done, and act."""
+        """Record the step that comes next, and act."""
         if self.dead:
             raise Death
         self.names.append(name)
@@ -60,7 +61,7 @@ class Steps:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Note, and stop, what is done in the block; a death ends the block."""
+        """Record the steps of the block; a death ends it."""
         _install()
         _now.append(self)
         try:
@@ -79,13 +80,18 @@ class Steps:
 
 @contextlib.contextmanager
 def unwatched() -> Iterator[None]:
-    """Do what another process does."""
-    held = _now.copy()
+    """Act as another process: steps of the block are not recorded."""
+    watched = _now.copy()
     _now.clear()
     try:
         yield
     finally:
-        _now[:] = held
+        _now[:] = watched
+
+
+def disk_full() -> None:
+    """Raise what a system call does on a full disk."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 _now: list[Steps] = []

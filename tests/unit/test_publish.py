@@ -1,13 +1,12 @@
-"""Publishing and recovering, stopped at every step: a complete tree is always there.
+"""Publishing and recovery, stopped at every step: a complete tree exists at each.
 
-Each test of this file knows only what is promised: what a complete tree is, and under which names
-a tree may lie for a moment. Recovery never has a host to ask.
+The tests know only what is promised: what a complete tree is, and which names it may have for a
+moment. Recovery never connects to a host.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from landed import ARCHIVE, NEW, OLD, SAME, Tree, beside, complete, content, key, land, somewhere
-from steps import Death, Steps, write_manifest_in_halves
+from steps import Death, Steps, disk_full, write_manifest_in_halves
 from tasks.fetch import interrupt
 from tasks.fetch.errors import Interrupted, LighterageError, LocalError, NetworkError
 from tasks.fetch.staging import staging
@@ -42,7 +41,7 @@ def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class World:
-    """A folder that is as it was at the start, again and again."""
+    """A folder that each test case starts with a new copy of."""
 
     def __init__(self, folder: Path, old: Tree | None) -> None:
         self._start = folder / "start"
@@ -73,7 +72,7 @@ def world(request: pytest.FixtureRequest, how: str, tmp_path: Path) -> World:
 
 
 def run(target: Path, files: Tree | None, steps: Steps | None = None) -> LighterageError | None:
-    """Land, or recover with no host; returns the error. A death has none."""
+    """Land, or recover without a host; return the error. A death has none."""
     steps = steps or Steps()
     with steps.watched():
         try:
@@ -86,12 +85,12 @@ def run(target: Path, files: Tree | None, steps: Steps | None = None) -> Lighter
 
 
 def deliver_signal() -> None:
-    """Do what SIGTERM does, in the main thread."""
+    """Call the handler of SIGTERM."""
     interrupt._on_signal(signal.SIGTERM, None)
 
 
 def cuts(world: World, act: Callable[[], None] | None = None) -> Iterator[tuple[Path, Steps]]:
-    """Give a fresh target, and the steps of a run on it with something before each of them."""
+    """Yield a new target and the steps of a run on it, with `act` before one of them."""
     steps = Steps()
     run(world.renew(), NEW, steps)
     count = len(steps.names)
@@ -101,10 +100,10 @@ def cuts(world: World, act: Callable[[], None] | None = None) -> Iterator[tuple[
 
 
 @pytest.mark.parametrize("stop", [None, deliver_signal], ids=["death", "signal"])
-def test_a_complete_tree_is_there_after_a_death_at_any_step(
+def test_complete_tree_exists_after_a_death_at_any_step(
     world: World, stop: Callable[[], None] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And recovery, which may be stopped at any of its steps too, puts it back without a host."""
+    """Recovery restores it without a host, and may be stopped at any step, too."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     recoveries, states = 0, list[dict[str, bytes | None]]()
     for target, steps in cuts(world):
@@ -146,7 +145,7 @@ def everything(target: Path) -> dict[str, bytes | None]:
     }
 
 
-def test_a_signal_at_any_step_leaves_the_old_or_the_new_and_nothing_beside(
+def test_signal_at_any_step_leaves_the_old_or_the_new_and_nothing_beside(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -158,8 +157,8 @@ def test_a_signal_at_any_step_leaves_the_old_or_the_new_and_nothing_beside(
         assert complete(target) is None or content(target) == complete(target)
 
 
-def test_the_watchdog_may_end_the_process_at_any_step_but_those_of_a_publish(world: World) -> None:
-    """It cleans up in another thread, and the main thread does not come back."""
+def test_watchdog_may_end_the_process_at_any_step_outside_of_publishing(world: World) -> None:
+    """It cleans up in another thread, and the main thread ends where it is."""
     ends: list[bool] = []
 
     def take_over() -> None:
@@ -183,8 +182,8 @@ def test_the_watchdog_may_end_the_process_at_any_step_but_those_of_a_publish(wor
     assert sum(ends) > 8
 
 
-def test_a_file_of_somebody_else_stays_whenever_it_is_written(world: World) -> None:
-    """The run refuses to replace the target, or keeps the replaced tree aside and names it."""
+def test_foreign_file_written_at_any_step_stays(world: World) -> None:
+    """The run refuses to replace the target, or keeps the replaced tree as `.replaced`."""
     target = world.renew()
 
     def write() -> None:
@@ -197,17 +196,17 @@ def test_a_file_of_somebody_else_stays_whenever_it_is_written(world: World) -> N
         old, written = complete(target), list[Path]()
         error = run(target, NEW, steps)
         assert error is None or isinstance(error, LocalError), error
-        kept = [path for path in (target, target.with_name(".events.replaced"))
-                if (path / "notes.txt").exists()]  # fmt: skip
-        assert len(kept) == len(written), steps.names
+        replaced = target.with_name(".events.replaced")
+        found = [path for path in (target, replaced) if (path / "notes.txt").exists()]
+        assert len(found) == len(written), steps.names
         refusals += error is not None
-        aside += kept == [target.with_name(".events.replaced")]
+        aside += found == [replaced]
         assert complete(target) == (old if error else NEW)
-        assert beside(target) <= {".events.part", *(path.name for path in kept if path != target)}
-        for path in kept:
+        assert beside(target) <= {".events.part", *(path.name for path in found if path != target)}
+        for path in found:
             (path / "notes.txt").unlink()
             if path != target:
-                assert content(path) == OLD, "the replaced tree is kept as a whole"
+                assert content(path) == OLD, "the replaced tree is complete"
         assert run(target, NEW) is None
         assert complete(target) == NEW
     if old:
@@ -215,8 +214,8 @@ def test_a_file_of_somebody_else_stays_whenever_it_is_written(world: World) -> N
         assert refusals > 5
 
 
-def test_another_landing_inside_the_target_is_refused_or_stays(world: World) -> None:
-    """Whichever of the two comes first."""
+def test_run_inside_the_target_is_refused_or_its_data_stays(world: World) -> None:
+    """Whichever of the two publishes first."""
     inner: Tree = {"i.csv": b"inner\n", SAME: b"same\n", ARCHIVE: b"inner"}
 
     def land_inside() -> None:
@@ -238,31 +237,23 @@ def test_another_landing_inside_the_target_is_refused_or_stays(world: World) -> 
 
 
 @pytest.mark.parametrize("name", ["events", ".events.old"])
-def test_a_target_inside_another_is_refused_before_anything_is_made(
+def test_target_inside_another_is_refused_before_anything_is_created(
     tmp_path: Path, name: str
 ) -> None:
-    """Also while the one above has no name for a moment, between two renames."""
+    """Also while the outer one is renamed, between the two renames of publishing."""
     land(tmp_path / "data/events", OLD)
     (tmp_path / "data/events").rename(tmp_path / "data" / name)
     before = everything(tmp_path / "data/events")
     for dry_run in (True, False):
-        with (
-            pytest.raises(LocalError, match="inside"),
-            staging(LocalStore(tmp_path / "data/events/x/inner", overwrite=True), dry_run=dry_run),
-        ):
-            raise AssertionError("the run would have connected")
+        store = LocalStore(tmp_path / "data/events/x/inner", overwrite=True)
+        with pytest.raises(LocalError, match="inside"), staging(store, dry_run=dry_run):
+            raise AssertionError("the run has started")
     assert everything(tmp_path / "data/events") == before
 
 
-def test_a_disk_that_is_full_at_any_step_loses_neither_data_nor_a_finished_download(
-    world: World,
-) -> None:
+def test_full_disk_at_any_step_loses_neither_data_nor_a_complete_download(world: World) -> None:
     failures = 0
-
-    def full() -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    for target, steps in cuts(world, full):
+    for target, steps in cuts(world, disk_full):
         old = complete(target)
         error = run(target, NEW, steps)
         assert error is None or isinstance(error, LocalError), error
@@ -270,9 +261,8 @@ def test_a_disk_that_is_full_at_any_step_loses_neither_data_nor_a_finished_downl
         assert complete(target) == (old if error else NEW)
         part = target.with_name(".events.part") / key(NEW)
         if error and any("manifest.json" in name for name in steps.names):
-            assert part.read_bytes() == NEW[ARCHIVE], "it was finished"
+            assert part.read_bytes() == NEW[ARCHIVE]
         if error and part.exists():
-            # so the next run downloads nothing of it
             assert part.read_bytes() in {NEW[ARCHIVE], b""}
         assert run(target, NEW) is None
         assert complete(target) == content(target) == NEW
@@ -280,11 +270,11 @@ def test_a_disk_that_is_full_at_any_step_loses_neither_data_nor_a_finished_downl
     assert failures > 8
 
 
-# --- that the steps are all there are, and a death what SIGKILL does ------------------------
+# --- the tests' own steps and deaths ----------------------------------------------------------
 
 
 @pytest.mark.usefixtures("how")
-def test_a_death_leaves_what_sigkill_leaves(tmp_path: Path) -> None:
+def test_imitated_death_leaves_what_sigkill_leaves(tmp_path: Path) -> None:
     world = World(tmp_path, OLD)
     for target, steps in cuts(world):
         run(target, NEW, steps)
@@ -327,7 +317,6 @@ print("\\n".join(name.split()[0] for name in steps.names))
 
 @pytest.mark.parametrize("what", ["publish", "recover"])
 def test_each_system_call_that_changes_the_disk_is_a_step(tmp_path: Path, what: str) -> None:
-    """So that a death before each step is one between each two system calls."""
     strace = shutil.which("strace")
     target = tmp_path / "data/events"
     log = tmp_path / "calls"

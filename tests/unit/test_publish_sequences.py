@@ -1,15 +1,13 @@
-"""Random sequences of runs, deaths, full disks and other people's files, against a model.
+"""Random sequences of runs, deaths, full disks and foreign files, compared with a model.
 
-At every step of every run a complete tree whose manifest is true is there, if one was published;
-no file of somebody else is ever lost; and in the end a run without faults publishes.
+Once data was published, a complete tree with a correct manifest exists at every step of every
+run; no foreign file is ever lost; and at the end a run without faults publishes.
 `LIGHTERAGE_FAULTS=1000` tries 10,000 sequences.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import itertools
 import os
 import shutil
 import tempfile
@@ -35,7 +33,7 @@ from landed import (
     locked,
     somewhere,
 )
-from steps import Steps, unwatched, write_manifest_in_halves
+from steps import Steps, disk_full, unwatched, write_manifest_in_halves
 from tasks.fetch.errors import BusyError, LocalError, NetworkError
 from tasks.fetch.manifest import NAME
 from tasks.fetch.stores.local import disk, tree, verify
@@ -58,7 +56,7 @@ class Watched(Steps):
         super().__init__(self.at, self.act)
 
     def step(self, name: str) -> None:
-        """Check, and go on as always."""
+        """Check the invariant before the step."""
         if not self.dead:
             with unwatched():
                 self.model.check_step(name)
@@ -67,48 +65,48 @@ class Watched(Steps):
 
 @dataclass
 class Model:
-    """What must be true of a target, whatever has happened to it.
+    """What must be true of a target.
 
     Attributes:
-        may_hold: Of these one must be at the target after recovery; None is no published data.
-        sound: Whether nobody has edited or removed a published file since.
-        foreign: The contents of files that are somebody else's.
+        versions: One of these must be published after recovery; None stands for no data.
+        intact: Whether no published file was edited or removed since.
+        foreign: The contents of foreign files.
     """
 
     target: Path
-    may_hold: list[Tree | None] = field(default_factory=lambda: [None])
-    sound: bool = True
+    versions: list[Tree | None] = field(default_factory=lambda: [None])
+    intact: bool = True
     foreign: list[bytes] = field(default_factory=list)
 
-    # --- what happens ------------------------------------------------------------------------
+    # --- events ------------------------------------------------------------------------------
 
     def land(self, version: Tree, fault: str, at: int) -> None:
-        """Run with a fault before a step: death, full disk, somebody's file, a run inside."""
+        """Run with a fault before a step: death, full disk, foreign file, a run inside."""
         acts: dict[str, Callable[[], None]] = {
-            "full": self.full, "foreign": self.write_foreign, "inside": self.land_inside
+            "full": disk_full, "foreign": self.write_foreign, "inside": self.land_inside
         }  # fmt: skip
         steps = Watched(self, None if fault == "none" else at, acts.get(fault))
         refused = self.has_foreign()
         error = run(self.target, version, steps)
         if steps.dead:
-            self.may_hold = [*self.may_hold, version]
+            self.versions = [*self.versions, version]
         elif error is None:
             assert not refused
-            self.may_hold, self.sound = [version], True
+            self.versions, self.intact = [version], True
         else:
             assert isinstance(error, LocalError), error
             assert refused or fault != "none", error
         self.check(recovered=not steps.dead)
 
     def recover(self, at: int | None) -> None:
-        """Run with no host, perhaps to a death."""
+        """Run without a host, to a death before step `at`, if any."""
         steps = Watched(self, at)
         error = run(self.target, None, steps)
         assert steps.dead or isinstance(error, LocalError if self.has_foreign() else NetworkError)
         self.check(recovered=not steps.dead)
 
     def second_run(self) -> None:
-        """Run while another run has the lock; both have a host."""
+        """Run while another run has the lock."""
         if self.has_foreign():
             return
         with locked(self.target), contextlib.suppress(BusyError):
@@ -117,15 +115,11 @@ class Model:
         self.check(recovered=True)
 
     def write_foreign(self) -> None:
-        """Write a file into the target; where there is no target, make the folder first."""
+        """Write a new file into the target, or into an empty folder in its place."""
         self.target.mkdir(exist_ok=True)
         self.foreign.append(b"notes %d" % len(self.foreign))
-        path = next(
-            path
-            for number in itertools.count()
-            if not (path := self.target / f"{number}{NOTES}").exists()
-        )
-        path.write_bytes(self.foreign[-1])
+        with (self.target / f"{len(self.foreign)}{NOTES}").open("xb") as file:
+            file.write(self.foreign[-1])
 
     def land_inside(self) -> None:
         """Publish in a folder of the target."""
@@ -134,24 +128,20 @@ class Model:
             land(self.target / f"{len(self.foreign)}inner", inner)
             self.foreign.append(inner[ARCHIVE])
 
-    def full(self) -> None:
-        """Say that the disk is full."""
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     def edit(self) -> None:
-        """Edit a published file where it lies, to the same size."""
+        """Edit a published file in place, to the same size."""
         with contextlib.suppress(FileNotFoundError), (self.target / SAME).open("r+b") as file:
             file.write(b"SAME")
-            self.sound = False
+            self.intact = False
 
     def remove(self) -> None:
         """Remove a published file."""
         with contextlib.suppress(FileNotFoundError):
             (self.target / ARCHIVE).unlink()
-            self.sound = False
+            self.intact = False
 
     def tidy(self) -> None:
-        """Move other files out of the target, and remove what was kept aside for their sake."""
+        """Remove the foreign files, and the replaced trees that stayed because of them."""
         for path in self.target.glob(f"*{NOTES}"):
             path.unlink()
         for path in [*self.target.glob("*inner"), *self.target.parent.glob(".events.replaced*")]:
@@ -160,35 +150,31 @@ class Model:
             self.target.rmdir()
         self.foreign = []
 
-    # --- what must be true -------------------------------------------------------------------
+    # --- checks ------------------------------------------------------------------------------
 
     def has_foreign(self) -> bool:
-        """Whether the target holds files that are not its own."""
+        """Whether the target contains foreign files."""
         return self.target.is_dir() and (
             any(self.target.glob(f"*{NOTES}")) or any(self.target.glob("*inner"))
         )
 
     def check_step(self, name: str) -> None:
-        """Check what must be true at every moment."""
-        assert None in self.may_hold or not self.sound or somewhere(self.target), name
+        """Check the invariant of every step."""
+        assert None in self.versions or not self.intact or somewhere(self.target), name
 
     def check(self, *, recovered: bool) -> None:
-        """Check what must be true after a run."""
+        """Check the target and the foreign files after a run."""
         files = self.target.parent.rglob("*")
-        there = {path.read_bytes() for path in files if path.is_file()}
-        assert there.issuperset(self.foreign)
+        assert {path.read_bytes() for path in files if path.is_file()}.issuperset(self.foreign)
         self.check_step("end")
-        if recovered and self.sound and not (self.has_foreign() and not self.has_manifest()):
-            holds = complete(self.target)
-            assert holds in self.may_hold
-            self.may_hold = [holds]
-
-    def has_manifest(self) -> bool:
-        """Whether the target is a published one."""
-        return (self.target / NAME).exists()
+        unpublished = self.has_foreign() and not (self.target / NAME).exists()
+        if recovered and self.intact and not unpublished:
+            published = complete(self.target)
+            assert published in self.versions
+            self.versions = [published]
 
     def check_end(self) -> None:
-        """Check that all is well again after one run without faults."""
+        """Check that a run without faults publishes."""
         self.tidy()
         self.recover(None)
         self.land(NEW, "none", 0)
@@ -227,7 +213,7 @@ def folder() -> Iterator[Path]:
     phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(events=EVENTS, exchange=st.booleans())
-def test_any_sequence_keeps_a_complete_tree_and_every_file_of_others(
+def test_any_sequence_keeps_a_complete_tree_and_every_foreign_file(
     folder: Path, events: list[tuple[Callable[..., None], object]], exchange: bool
 ) -> None:
     shutil.rmtree(folder / "data", ignore_errors=True)

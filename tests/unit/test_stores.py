@@ -1,7 +1,7 @@
-"""What any store must do; a new store is one more line in `STORES` of this file.
+"""The suite that each store must pass; a new store is one more line in `STORES` of this file.
 
-`Fetch` with a store that is made up for this test lands data end to end: one module
-(tests/support/zip_store.py) and one line in `tasks.fetch.stores.STORES`.
+One of the stores is made up: one module (tests/support/zip_store.py) and one line in
+`tasks.fetch.stores.STORES`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class OopsError(Exception):
 
 
 class Target:
-    """A target in a store, and what its readers see: as files of a folder."""
+    """A target in a store, and its published files."""
 
     def __init__(self, folder: Path, url: str, read: Callable[[str], Tree]) -> None:
         self.folder = folder
@@ -79,7 +79,7 @@ STORES: dict[str, tuple[str, Callable[[str], Tree]]] = {
     "local": ("{}/data/events", read_folder),
     "zip": ("zip://{}/data/events.zip", read_zip),
 }
-"""The URL of a target in each store, with the place of a folder; and what reads it."""
+"""The URL of a target in each store, with a field for a folder; and what reads it."""
 
 
 @pytest.fixture
@@ -153,6 +153,7 @@ def test_files_of_a_dropped_source_are_not_published(target: Target) -> None:
 
 
 def manifest_of(files: list[File]) -> Manifest:
+    """Return the manifest of staged files."""
     sources = [Source(path, 1, 0, "") for path in {file.source for file in files}]
     return Manifest("1", "dev", "h", "x", "*", "", keep_archive=False, sources=sources, files=files)
 
@@ -206,7 +207,7 @@ def test_file_that_is_aborted_can_be_written_again(landed: Target) -> None:
 
 
 def test_death_at_any_step_leaves_the_old_or_the_new_data(target: Target) -> None:
-    """And the next run recovers, and publishes. Of first data, nothing or all is there."""
+    """And the next run recovers and publishes."""
     steps = Steps()
     with steps.watched():
         target.land(NEW)
@@ -235,7 +236,7 @@ def test_death_at_any_step_leaves_the_old_or_the_new_data(target: Target) -> Non
         assert not dying.dead, "each step was tried"
 
 
-def test_interrupt_says_whether_the_data_was_published(landed: Target) -> None:
+def test_interrupt_states_whether_the_data_was_published(landed: Target) -> None:
     for publish in (False, True):
         store = landed.open()
         with pytest.raises(Interrupted) as caught:
@@ -244,7 +245,7 @@ def test_interrupt_says_whether_the_data_was_published(landed: Target) -> None:
         assert landed.files() == (NEW if publish else OLD)
 
 
-# --- what is kept, and what is not replaced ----------------------------------------------------
+# --- files that are kept, and data that is not replaced ----------------------------------------
 
 
 def test_unchanged_file_is_verified_and_kept(landed: Target) -> None:
@@ -286,9 +287,9 @@ def test_data_is_not_replaced_without_overwrite(landed: Target) -> None:
 
 
 def test_foreign_data_is_not_replaced(target: Target) -> None:
-    path = Path(target.url.removeprefix("zip://"))
-    (path if path.suffix else path / "b").mkdir(parents=True)
-    (path / "b/thesis.tex" if not path.suffix else path / "thesis.tex").write_bytes(b"years")
+    folder = Path(target.url.removeprefix("zip://")) / "b"
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").write_bytes(b"years")
     before = target.state()
     with pytest.raises(LocalError):
         target.open().check()
@@ -300,7 +301,7 @@ def test_foreign_data_is_not_replaced(target: Target) -> None:
 def test_dry_run_changes_nothing(target: Target) -> None:
     with staging(target.open(), dry_run=True):
         pass
-    assert list(target.folder.iterdir()) == []
+    assert not list(target.folder.iterdir())
     target.land(OLD)
     before = target.state()
     with staging(target.open(), dry_run=True):
@@ -309,7 +310,7 @@ def test_dry_run_changes_nothing(target: Target) -> None:
 
 
 def test_second_run_is_busy_or_decided_by_publish(landed: Target) -> None:
-    """A store without locks lets both publish, one after the other."""
+    """In a store without locks both publish, one after the other."""
     store = landed.open()
     with staging(store) as staged:
         manifest = stage(store, staged, NEW)
