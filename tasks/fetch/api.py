@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from tasks.fetch.sources import Found
     from tasks.fetch.staging import Staging
-    from tasks.fetch.stores.protocol import Store
     from tasks.settings import Settings
 
 __all__ = ["Fetch", "Report", "execute"]
@@ -43,9 +42,8 @@ log = logging.getLogger(__name__)
 class Fetch:
     """One run of a task: connects, lands what the task says, and reports."""
 
-    def __init__(self, settings: Settings, store: Store, staging: Staging) -> None:
+    def __init__(self, settings: Settings, staging: Staging) -> None:
         self.settings = settings
-        self._store = store
         self._staging = staging
         self._started = time.monotonic()
 
@@ -92,15 +90,8 @@ class Fetch:
         settings = self.settings
         host = Host(connection, settings)
         selection = Selection(settings.include or (include,), settings.exclude)
-        attempt = Attempt(
-            settings,
-            host,
-            store=self._store,
-            staging=self._staging,
-            selection=selection,
-            started=self._started,
-        )
-        return attempt.land(find(Sources(settings, host, selection)))
+        found = find(Sources(settings, host, selection))
+        return Attempt(settings, host, self._staging, selection, self._started).land(found)
 
 
 def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
@@ -115,20 +106,18 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
     """
     settings.require()
     memory.keep_freed()
-    wait = tenacity.wait_exponential_jitter(
-        multiplier=settings.retry_delay, max=MAX_DELAY, jitter=settings.retry_delay / 2
-    )
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_transient),
         stop=tenacity.stop_after_attempt(settings.max_tries),
-        wait=wait,
+        wait=tenacity.wait_exponential_jitter(
+            multiplier=settings.retry_delay, max=MAX_DELAY, jitter=settings.retry_delay / 2
+        ),
         before_sleep=lambda state: _log_retry(state, settings.max_tries),
         reraise=True,
     )
     store = open_store(str(settings.target), overwrite=settings.overwrite)
     with staging(store, wait_s=settings.wait, dry_run=settings.dry_run) as staged:
-        fetch = Fetch(settings, store, staged)
-        return attempts(run, fetch)
+        return attempts(run, Fetch(settings, staged))
 
 
 def _is_transient(error: BaseException) -> bool:

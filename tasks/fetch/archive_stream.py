@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,8 @@ class ArchiveStream:
     """A stream that is hashed as it is read, and written to `copy`, if there is one.
 
     Args:
-        stream: The bytes from `resume_offset` on.
-        copy: Receives the bytes of the stream. The bytes before `resume_offset` are read from it.
-        resume_offset: How many bytes an earlier run downloaded into `copy`.
+        stream: The bytes from its `start` on; those before are read from `copy`.
+        copy: Receives the bytes of the stream.
         size: Of the whole archive.
         tail: Its last bytes, where they were downloaded first.
         read_tail: Returns the bytes from an offset to the end, beside the stream.
@@ -46,7 +46,6 @@ class ArchiveStream:
         stream: Stream,
         copy: Writer | PartialFile | None,
         *,
-        resume_offset: int,
         size: int,
         tail: bytes,
         read_tail: Callable[[int], bytes],
@@ -54,7 +53,6 @@ class ArchiveStream:
         self._stream = stream
         self._copy = copy
         self._partial = copy if isinstance(copy, PartialFile) else None
-        self._resume_offset = resume_offset
         self._tail = tail
         self._read_tail = read_tail
         self._blocks: list[bytes] | None = [] if size <= SMALL_ARCHIVE_BYTES else None
@@ -72,8 +70,8 @@ class ArchiveStream:
         return block
 
     def _next(self, size: int) -> bytes:
-        if self._partial is not None and self.count < self._resume_offset:
-            rest = self._resume_offset - self.count
+        rest = self._stream.start - self.count
+        if self._partial is not None and rest > 0:
             block = self._partial.read(min(size if size >= 0 else BLOCK_BYTES, rest))
         else:
             block = self._stream.read(size)
@@ -103,55 +101,52 @@ class ArchiveStream:
             pass
 
 
+@dataclass
 class Unpacker:
     """Stages the members of archives, and each archive itself where it is to be kept.
 
     Attributes:
+        skipped: How many files and members are not selected.
         archives: How many archives were unpacked.
-        skipped: How many of their members are not selected.
-        examples: Some of those.
+        examples: Some of the members that are not selected.
     """
 
-    def __init__(
-        self, settings: Settings, host: Host, staging: Staging, selection: Selection
-    ) -> None:
-        self.archives = 0
-        self.skipped = 0
-        self.examples: list[PurePosixPath] = []
-        self._settings = settings
-        self._host = host
-        self._staging = staging
-        self._selection = selection
+    settings: Settings
+    host: Host
+    staging: Staging
+    selection: Selection
+    skipped: int
+    archives: int = 0
+    examples: list[PurePosixPath] = field(default_factory=list)
 
     def unpack(self, item: Item, stream: Stream, tail: bytes, key: str) -> str:
         """Stage the selected members in the archive's folder; return the archive's SHA-256.
 
         Args:
             item: The archive.
-            stream: Its bytes, from where its partial download ends.
+            stream: Its bytes, from the end of its partial download on.
             tail: Its last bytes, if they were downloaded first.
             key: Of its partial download.
         """
-        source, copy = item.source, None
-        skipped = self.skipped
-        if self._settings.keep_archive:
-            copy = self._staging.create_archive(item.path, source.path, key)
+        source, skipped = item.source, self.skipped
+        copy = None
+        if self.settings.keep_archive:
+            copy = self.staging.create_archive(item.path, source.path, key)
         archive = ArchiveStream(
             stream,
             copy,
-            resume_offset=stream.start,
             size=source.size,
             tail=tail,
-            read_tail=partial(self._host.read_tail, source),
+            read_tail=partial(self.host.read_tail, source),
         )
         wants = partial(self._wants, item.folder)
         try:
-            for member in unpack.members(archive, self._settings, source.path, wants):
+            for member in unpack.members(archive, self.settings, source.path, wants):
                 if member is None:
                     self.skipped += 1
                 else:
                     path = f"{item.folder}{member.path}"
-                    self._staging.write(path, member.blocks, source.path)
+                    self.staging.write(path, member.blocks, source.path)
             archive.drain()  # bytes after the archive's own end are part of its checksum
             if copy is not None:
                 copy.close()
@@ -163,12 +158,12 @@ class Unpacker:
         self.archives += 1
         sha256 = archive.digest.hexdigest()
         if copy is not None:
-            self._staging.archives.append(File(item.path, source.size, sha256, source.path))
+            self.staging.archives.append(File(item.path, source.size, sha256, source.path))
         return sha256
 
     def _wants(self, folder: str, path: PurePosixPath) -> bool:
         """Whether a member is selected, once it is in `folder`."""
-        if self._selection.wants(folder / path):
+        if self.selection.wants(folder / path):
             return True
         if len(self.examples) < EXAMPLES and path not in self.examples:
             self.examples.append(path)

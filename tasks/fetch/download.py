@@ -6,12 +6,12 @@ import hashlib
 import logging
 import time
 from collections import Counter, deque
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from tasks.fetch.archive_stream import Unpacker, tail_first
+from tasks.fetch.archive_stream import tail_first
 from tasks.fetch.errors import ArchiveError, IntegrityError, LighterageError, RemotePathError
 from tasks.fetch.manifest import Source
 from tasks.fetch.report import Failed
@@ -20,10 +20,10 @@ from tasks.fetch.ssh.retry import delay_before
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tasks.fetch.archive_stream import Unpacker
     from tasks.fetch.manifest import Published
     from tasks.fetch.plan import Item, Plan
     from tasks.fetch.progress import Progress
-    from tasks.fetch.sources import Selection
     from tasks.fetch.ssh.host import Host
     from tasks.fetch.ssh.remote_checksums import RemoteChecksums
     from tasks.fetch.ssh.remote_files import Stream
@@ -36,32 +36,30 @@ _FILE_ERRORS = (RemotePathError, IntegrityError, ArchiveError)
 """Errors of one remote file: the others can be downloaded all the same."""
 
 
+@dataclass
 class Downloads:
     """What one attempt has downloaded or kept.
 
     Attributes:
+        unpacker: Unpacks the archives, and counts their members that are not selected.
         sources: The remote files that are staged, by path.
         failed: Remote files that could not be downloaded.
-        unpacker: Unpacks the archives, and counts their members that are not selected.
     """
 
-    def __init__(
-        self, settings: Settings, host: Host, staging: Staging, selection: Selection, plan: Plan
-    ) -> None:
-        self.sources: dict[str, Source] = {}
-        self.failed: list[Failed] = []
-        self.unpacker = Unpacker(settings, host, staging, selection)
-        self._settings = settings
-        self._host = host
-        self._staging = staging
-        self._plan = plan
-        self._resumed: set[str] = set()
+    settings: Settings
+    host: Host
+    staging: Staging
+    plan: Plan
+    unpacker: Unpacker
+    sources: dict[str, Source] = field(default_factory=dict)
+    failed: list[Failed] = field(default_factory=list)
+    _resumed: set[str] = field(default_factory=set)
 
     # --- published files -----------------------------------------------------------------------
 
     def keep(self, published: Published) -> None:
         """Take published files into the new data."""
-        self._staging.keep(published)
+        self.staging.keep(published)
         self.sources[published.source.path] = published.source
 
     def keep_old(self, published: Published) -> None:
@@ -71,7 +69,7 @@ class Downloads:
                 self.keep(published)
         except ArchiveError as error:
             log.warning("%s; the new file is used", error)
-            self._staging.drop(published.source.path)
+            self.staging.drop(published.source.path)
 
     # --- downloads -----------------------------------------------------------------------------
 
@@ -81,7 +79,7 @@ class Downloads:
         Raises:
             LighterageError: One could not be downloaded, and `on_error` is `fail`.
         """
-        queue, tries = deque(self._plan.downloads), Counter[str]()
+        queue, tries = deque(self.plan.downloads), Counter[str]()
         sizes: dict[str, int] = {}  # of files that are downloaded again, as the total counts them
         while queue:
             try:
@@ -100,28 +98,27 @@ class Downloads:
                 else:
                     bar.finish(size)
             except BaseException:
-                self._host.reset()  # before the connection closes: no thread is to reopen it
+                self.host.reset()  # before the connection closes: no thread is to reopen it
                 raise
 
     def _download(self, queue: deque[Item], sizes: Mapping[str, int], bar: Progress) -> None:
         """Download what is queued, and take each from the queue once it is complete."""
-        tails = {item.source.path: offsets for item in queue if (offsets := tail_first(item))}
         requests = [
             (item.source, offset)
             for item in queue
-            for offset in (*tails.get(item.source.path, []), self._resume_offset(item))
+            for offset in (*tail_first(item), self._resume_offset(item))
         ]
-        streams = self._host.files(requests, bar.add)
+        streams = self.host.files(requests, bar.add)
         while queue:
             item = queue[0]
-            tail = [b"".join(next(streams)) for _ in tails.get(item.source.path, [])]
+            tail = b"".join(b"".join(next(streams)) for _ in tail_first(item))
             stream = next(streams)
             size = sizes.get(item.source.path, item.source.size)
             bar.start(size, stream.start)
             log.debug("%s: %d bytes, from %d", item.source.path, item.source.size, stream.start)
             sha256 = ""
             if item.is_archive:
-                sha256 = self.unpacker.unpack(item, stream, b"".join(tail), self.key(item))
+                sha256 = self.unpacker.unpack(item, stream, tail, self.key(item))
             else:
                 self._write(item, stream)
             source = item.source
@@ -131,20 +128,20 @@ class Downloads:
 
     def _write(self, item: Item, stream: Stream) -> None:
         try:
-            self._staging.write(item.path, stream, item.source.path)
+            self.staging.write(item.path, stream, item.source.path)
         except ArchiveError as error:  # two names of a listing collide: no archive is at fault
             raise RemotePathError(str(error)) from error
 
     def key(self, item: Item) -> str:
         """Return a name for just this content of a remote file, as far as size and time tell."""
         source = item.source
-        text = f"{self._host.name}\0{source.path}\0{source.size}\0{source.mtime}"
+        text = f"{self.host.name}\0{source.path}\0{source.size}\0{source.mtime}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def _resume_offset(self, item: Item) -> int:
-        if not (item.is_archive and self._settings.keep_archive):
+        if not (item.is_archive and self.settings.keep_archive):
             return 0
-        count = self._staging.partial_size(self.key(item))
+        count = self.staging.partial_size(self.key(item))
         if count:
             self._resumed.add(item.path)
         return count
@@ -155,25 +152,25 @@ class Downloads:
         """Return the item to download again, after a delay; None if a retry cannot help."""
         self._discard(item)
         try:
-            source = self._host.facts(item.source.path)
+            source = self.host.facts(item.source.path)
         except RemotePathError as missing:  # the next attempt lists all sources again
             raise IntegrityError(
                 f"{missing}: it was removed during the run", transient=True
             ) from missing
         if not error.transient:
             return None
-        if tries >= self._settings.max_tries:
+        if tries >= self.settings.max_tries:
             error.transient = False
             return None
-        delay = delay_before(self._settings, tries)
+        delay = delay_before(self.settings, tries)
         log.warning("%s; downloading it again in %.1f s", error, delay)
         time.sleep(delay)
         return replace(item, source=source)
 
     def _continue_after(self, item: Item, error: LighterageError) -> bool:
         """Note a failure and keep the file's old data, if the other files can be published."""
-        plan = self._plan
-        if self._settings.on_error == "fail" or len(plan.downloads) + len(plan.unchanged) < 2:
+        plan = self.plan
+        if self.settings.on_error == "fail" or len(plan.downloads) + len(plan.unchanged) < 2:
             return False
         log.error("%s", error)
         self.failed.append(Failed(item.source.path, error))
@@ -182,9 +179,9 @@ class Downloads:
         return True
 
     def _discard(self, item: Item) -> None:
-        self._host.reset()
+        self.host.reset()
         self._resumed.discard(item.path)
-        self._staging.drop(item.source.path)
+        self.staging.drop(item.source.path)
         self.sources.pop(item.source.path, None)
 
     # --- checksums -----------------------------------------------------------------------------
@@ -192,17 +189,13 @@ class Downloads:
     def verify(self, remote_checksums: RemoteChecksums, timeout_s: float) -> Mapping[str, str]:
         """Compare what was downloaded with the remote checksums; return these.
 
-        Args:
-            remote_checksums: Requested when the download started.
-            timeout_s: Seconds to wait for them.
-
         Raises:
             IntegrityError: One differs, and `on_error` is `fail`.
         """
-        staged = {file.source: file.sha256 for file in self._staging.finish()}
+        staged = {file.source: file.sha256 for file in self.staging.finish()}
         checksums = remote_checksums.result(timeout_s)
         failed = {failure.path for failure in self.failed}
-        for item in self._plan.downloads:
+        for item in self.plan.downloads:
             path = item.source.path
             source = self.sources.get(path)
             if source is None or path in failed:

@@ -59,7 +59,7 @@ class Report:
         """Return the report for people."""
         return [
             *self._result(),
-            *self._failures(),
+            *(f"  failed: {failed.error.kind}: {failed.error}" for failed in self.failed),
             *(f"  chose: {why}" for why in self.explanations),
         ]
 
@@ -126,9 +126,6 @@ class Report:
         if not paths:
             return []
         return [f"  removed from the host, still in the target without --mirror: {_some(paths)}"]
-
-    def _failures(self) -> list[str]:
-        return [f"  failed: {failed.error.kind}: {failed.error}" for failed in self.failed]
 
     def _counts(self) -> dict[str, int]:
         plan = self.plan

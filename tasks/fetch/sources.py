@@ -63,13 +63,13 @@ class Found:
     failed: list[Failed] = field(default_factory=list)
 
 
+@dataclass
 class Sources:
     """Looks up on the host what `remote_file_path` names."""
 
-    def __init__(self, settings: Settings, host: Host, selection: Selection) -> None:
-        self._settings = settings
-        self._host = host
-        self._selection = selection
+    settings: Settings
+    host: Host
+    selection: Selection
 
     def archives(self) -> Found:
         """Find the archives that `remote_file_path` names.
@@ -103,8 +103,8 @@ class Sources:
         seen: set[str] = set()
 
         def is_archive(path: PurePosixPath) -> bool:
-            matches = names.matches(path, [archives]) and not self._selection.excludes(path)
-            return matches and not self._selection.wants(path)
+            matches = names.matches(path, [archives]) and not self.selection.excludes(path)
+            return matches and not self.selection.wants(path)
 
         for top, folder in self._expanded(
             found, lambda name: is_archive(PurePosixPath(name)), folders=True
@@ -119,13 +119,11 @@ class Sources:
             self._add(found, listing, top.path, folder, is_archive)
             del listing, paths  # of many files much memory
         if not found.items:
-            raise (
-                found.failed[0].error
-                if found.failed
-                else RemotePathError(
-                    f"{self._settings.remote_file_path}: contains no {self._selection} and no "
-                    f"{archives}: check remote_file_path, include and exclude"
-                )
+            if found.failed:
+                raise found.failed[0].error
+            raise RemotePathError(
+                f"{self.settings.remote_file_path}: contains no {self.selection} and no "
+                f"{archives}: check remote_file_path, include and exclude"
             )
         return found
 
@@ -145,13 +143,13 @@ class Sources:
         found.special += listing.special
         for fault in listing.faults:
             path = folder / fault.path.removeprefix(top).lstrip("/")
-            if fault.folder or self._selection.wants(path) or is_archive(path):
+            if fault.folder or self.selection.wants(path) or is_archive(path):
                 self._skip_failed(found, fault)
             else:
                 found.skipped += 1
         for below, source in listing.files.items():
             path = folder / below
-            wanted = self._selection.wants(path)
+            wanted = self.selection.wants(path)
             if wanted or is_archive(path):
                 found.items.append(Item(source, str(path), not wanted))
             else:
@@ -165,13 +163,10 @@ class Sources:
         A single one lands in the target itself. Of several, each folder and archive lands in a
         folder of its own name, and plain files in none, unless two of them have one name.
 
-        Args:
-            found: Receives what cannot be read.
-            is_archive: Whether a file of that name is an archive.
-            folders: Whether a single path must be a directory.
+        A single path must be a directory if `folders` is true.
         """
-        patterns = self._settings.remote_file_path
-        files, faults = self._host.expand(patterns, folders=folders)
+        patterns = self.settings.remote_file_path
+        files, faults = self.host.expand(patterns, folders=folders)
         for fault in faults:
             self._skip_failed(found, fault)
         if not files and found.failed:
@@ -196,7 +191,7 @@ class Sources:
             files = {} if top.special else {safe_name(top.path): top}
             return Listing(files, int(top.special), [])
         try:
-            return self._host.listing(top.path)
+            return self.host.listing(top.path)
         except RemotePathError as error:
             if alone:
                 raise
@@ -204,12 +199,8 @@ class Sources:
             return Listing({}, 0, [])
 
     def _skip_failed(self, found: Found, fault: Fault) -> None:
-        """Note what cannot be read, unless that fails the run.
-
-        Raises:
-            RemotePathError: The fault, unless `on_error` is `continue`.
-        """
-        if self._settings.on_error == "fail":
+        """Add a fault to `failed`, or raise it if `on_error` is `fail`."""
+        if self.settings.on_error == "fail":
             raise fault.error
         log.error("%s", fault.error)
         found.failed.append(Failed(fault.path, fault.error))

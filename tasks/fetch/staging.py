@@ -20,7 +20,7 @@ from tasks.fetch.names import Names
 from tasks.fetch.threads import WriteBehind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tasks.fetch.manifest import Manifest, Published
     from tasks.fetch.stores.protocol import PartialFile, Store, Writer
@@ -33,12 +33,13 @@ class Staging:
     """The files of the new data, by the remote file that they come from.
 
     Attributes:
+        store: Where they are written.
         archives: The archives that are kept, as they are added.
     """
 
     def __init__(self, store: Store) -> None:
+        self.store = store
         self.archives: list[File] = []
-        self._store = store
         self._names = Names()
         self._files: list[File] = []
         self._paths: dict[str, list[str]] = {}  # of all files, by remote file
@@ -46,17 +47,13 @@ class Staging:
         self._open_files: set[_HashedFile] = set()
 
     def begin(self) -> None:
-        """Start with no files; also when an attempt failed.
-
-        Raises:
-            LocalError: The store cannot be written.
-        """
+        """Start with no files; also when an attempt failed."""
         self._stop_writing()
         self.archives = []
         self._files = []
         self._paths = {}
         self._reset_names()
-        self._store.begin(secrets.token_hex(8))
+        self.store.begin(secrets.token_hex(8))
 
     def _reset_names(self) -> None:
         self._names = Names()
@@ -67,12 +64,7 @@ class Staging:
         self._paths.setdefault(source, []).append(path)
 
     def keep(self, published: Published) -> None:
-        """Take published files into the new data.
-
-        Raises:
-            ArchiveError: A name collides with another file's.
-            LocalError: The store cannot take a file.
-        """
+        """Take published files into the new data; raise `ArchiveError` if names collide."""
         self.finish()
         for files, staged in (
             (published.files, self._files),
@@ -80,7 +72,7 @@ class Staging:
         ):
             for file in files:
                 self._add_name(file.path, file.source)
-                self._store.keep(file)
+                self.store.keep(file)
                 staged.append(file)
 
     def drop(self, source: str) -> None:
@@ -88,7 +80,7 @@ class Staging:
         self.finish()
         self._abort_open_files()
         for path in self._paths.pop(source, []):
-            self._store.remove(path)
+            self.store.remove(path)
         self._files = [file for file in self._files if file.source != source]
         self.archives = [file for file in self.archives if file.source != source]
         self._reset_names()
@@ -99,19 +91,14 @@ class Staging:
     def write(self, path: str, blocks: Iterable[bytes], source: str) -> None:
         """Write a file of the new data; another thread hashes and writes it, until `finish`.
 
-        Args:
-            path: Relative to the target; checked by `names.safe`.
-            blocks: Its bytes.
-            source: The remote file that they come from.
-
         Raises:
-            ArchiveError: The name collides with another file's.
+            ArchiveError: The path collides with that of another file.
             LocalError: It, or a file before it, cannot be written.
         """
         self._add_name(path, source)
         if self._thread is None:
             self._thread = WriteBehind(WAITING_BLOCKS)
-        file = _HashedFile(self._store.create(path))
+        file = _HashedFile(self.store.create(path))
         self._open_files.add(file)
         last = b""
         for block in blocks:
@@ -128,11 +115,7 @@ class Staging:
         self._open_files.discard(file)
 
     def finish(self) -> list[File]:
-        """Wait until all files are written; return them, in the order of the writing.
-
-        Raises:
-            LocalError: A file could not be written.
-        """
+        """Wait until all files are written; return them in that order, or raise the first error."""
         if self._thread is not None:
             self._thread.finish()
             self._thread = None
@@ -140,39 +123,36 @@ class Staging:
 
     # --- archives that are kept ----------------------------------------------------------------
 
+    def keep_partial_downloads(self, sizes: Mapping[str, int]) -> None:
+        """Remove all but some partial downloads; see `PartialDownloads.keep_only`."""
+        if downloads := self.store.partial_downloads:
+            downloads.keep_only(sizes)
+
     def partial_size(self, key: str) -> int:
         """Return how many bytes an earlier run downloaded of an archive; see `PartialDownloads`."""
-        downloads = self._store.partial_downloads
+        downloads = self.store.partial_downloads
         return downloads.size(key) if downloads else 0
 
     def create_archive(self, path: str, source: str, key: str) -> Writer | PartialFile:
         """Create the file of an archive that is kept, or open its partial download.
 
         Add it to `archives` once it is complete.
-
-        Raises:
-            ArchiveError: The name collides with another file's.
-            LocalError: The store cannot create it.
         """
         self._add_name(path, source)
-        downloads = self._store.partial_downloads
-        return downloads.open(key, path) if downloads else self._store.create(path)
+        downloads = self.store.partial_downloads
+        return downloads.open(key, path) if downloads else self.store.create(path)
 
     # --- the end -------------------------------------------------------------------------------
 
     def publish(self, manifest: Manifest) -> Manifest:
-        """Publish what was written; return the manifest as the store published it.
-
-        Raises:
-            LocalError: It cannot be done; the data published before is unchanged.
-        """
+        """Publish what was written; return the manifest as the store published it."""
         self.finish()
-        return self._store.publish(manifest)
+        return self.store.publish(manifest)
 
     def close(self) -> None:
         """Stop writing, and have the store remove what is not published."""
         self._stop_writing()
-        self._store.clean_up()
+        self.store.clean_up()
 
     def _stop_writing(self) -> None:
         if self._thread is not None:
@@ -215,10 +195,6 @@ def staging(store: Store, *, wait_s: float = 0, dry_run: bool = False) -> Iterat
         store: Not used for another run before.
         wait_s: Seconds to wait for another run that has the lock.
         dry_run: Only check the store: nothing is locked, created or removed.
-
-    Raises:
-        BusyError: Another run has the lock.
-        LocalError: The target cannot be replaced.
     """
     staged = Staging(store)
     with interrupt.cleaned_up_by(staged.close):

@@ -280,10 +280,11 @@ def in_mount(options: str, program: str, folder: Path) -> str:
     mount = [*unshare, "mount", "-t", "tmpfs", "none", str(folder)]
     if shutil.which("unshare") is None or subprocess.run(mount, check=False).returncode:
         pytest.skip("NO MOUNTS HERE: full and read-only disks go untested")
-    shell = ["sh", "-c", MOUNTED.format(options=options), "sh", folder, REPOSITORY, sys.executable]
+    command = [*unshare, "sh", "-c", MOUNTED.format(options=options), "sh", str(folder)]
     done = subprocess.run(
-        [*unshare, *shell], input=PRELUDE + program, capture_output=True, text=True, check=False
-    )
+        [*command, str(REPOSITORY), sys.executable],
+        input=PRELUDE + program, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -65,7 +65,7 @@ class PartialFile(Writer, Protocol):
         """Return at most `size` bytes, from the start on; read what is there before writing.
 
         Raises:
-            LocalError: The bytes that `PartialDownloads.size` counted are not there any more.
+            LocalError: The file has fewer bytes than `PartialDownloads.size` returned.
         """
 
 
@@ -129,7 +129,7 @@ class Store(Protocol):
 
         Raises:
             BusyError: Another run has it still.
-            LocalError: As `check`; or what a killed run left cannot be removed.
+            LocalError: As `check`; or the staging of a killed run cannot be removed.
         """
 
     def manifest(self) -> Manifest | None:
@@ -195,7 +195,7 @@ class Store(Protocol):
 
         Raises:
             LocalError: It cannot be done, and nothing has changed; `transient` where a file that
-                was kept was edited meanwhile.
+                was kept was edited during the run.
         """
 
     def update_manifest(self, manifest: Manifest) -> None:

@@ -43,12 +43,7 @@ class Lock:
         return self._file is not None
 
     def acquire(self, wait_s: float) -> None:
-        """Take the lock, and make the folder of its file.
-
-        Raises:
-            BusyError: Another run still has it after `wait_s` seconds.
-            LocalError: The file or its folder cannot be made, or there are no locks here.
-        """
+        """Take the lock; raise `BusyError` if another run still has it after `wait_s` seconds."""
         end = time.monotonic() + wait_s
         message = f"{self._target}: another run is landing data here"
         waiting = False

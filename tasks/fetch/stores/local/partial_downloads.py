@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from tasks.fetch.errors import LocalError
-from tasks.fetch.stores.local.disk import remove_tree, writing
+from tasks.fetch.stores.local.disk import remove_empty, remove_tree, writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,14 +28,14 @@ class LocalPartialDownloads:
         self._keys: dict[str, str] = {}  # of those that become files of the new tree, by path
 
     def size(self, key: str) -> int:
-        """Return how many bytes are there; 0 where there are none."""
+        """Return how many bytes a partial download has; 0 where there is none."""
         try:
             return (self._folder / key).stat().st_size
         except OSError:
             return 0
 
     def open(self, key: str, path: str) -> LocalPartialFile:
-        """Open one, to read what is there and to append; it becomes the file `path`."""
+        """Open or create one, which becomes the file `path`."""
         self._keys[path] = key
         name = self._target / path
         with writing(name):
@@ -66,11 +66,7 @@ class LocalPartialDownloads:
         return (self._folder / key).stat().st_mtime_ns if key else None
 
     def move_to(self, staging: Path) -> None:
-        """Give each the name of its file in the new tree: a hard link, or a rename without links.
-
-        Raises:
-            OSError: It cannot be done; `move_back` undoes the others.
-        """
+        """Give each its path in the new tree: by a hard link, or a rename without links."""
         for path, key in self._keys.items():
             part, new = self._folder / key, staging / path
             new.parent.mkdir(parents=True, exist_ok=True)
@@ -95,17 +91,11 @@ class LocalPartialDownloads:
 
     def remove_folder(self) -> None:
         """Remove the folder, if it is empty."""
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()
+        remove_empty([self._folder])
 
 
 class LocalPartialFile:
-    """A partial download, open to read what is there and to append; errors name the target's file.
-
-    Args:
-        part: The file; made if it does not exist.
-        name: The path for the text of errors.
-    """
+    """A partial download, open to read and to append; errors quote `name`, the target's file."""
 
     def __init__(self, part: Path, name: Path) -> None:
         self._name = name

@@ -40,11 +40,7 @@ class Publication:
         self._target = target
 
     def begin(self) -> None:
-        """Create an empty staging folder; remove the one that this run created before.
-
-        Raises:
-            OSError: It cannot be created.
-        """
+        """Create an empty staging folder; remove the one that this run created before."""
         if not self.has_staging:
             recover(self._target)
         self.has_staging = True
@@ -52,38 +48,31 @@ class Publication:
         self._target.staging.mkdir()
 
     def publish(self) -> None:
-        """Check the target again, and give the staged tree its name.
-
-        Raises:
-            LocalError: The target must not be replaced, or a rename failed; it is unchanged.
-        """
+        """Check the target again, and give the staged tree its name."""
         with interrupt.uninterrupted():
             self._target.check()
             with writing(self._target.path):
                 self._swap()
 
     def _swap(self) -> None:
+        path, staging, old = self._target.path, self._target.staging, self._target.old
         if self._target.is_free():
-            self._target.staging.rename(
-                self._target.path
-            )  # fails where the target is no longer free
+            staging.rename(path)  # fails where the target is no longer free
             self._set_published()
-        elif disk.exchange(self._target.staging, self._target.path):
+        elif disk.exchange(staging, path):
             self._set_published()
-            self._set_aside(self._target.staging)
+            self._set_aside(staging)
         else:
-            with writing(self._target.old):
-                self._target.path.rename(self._target.old)
+            with writing(old):
+                path.rename(old)
             try:
-                self._target.staging.rename(self._target.path)
+                staging.rename(path)
             except OSError:
-                with writing(
-                    f"{self._target.path}: the data published before is in {self._target.old}"
-                ):
-                    self._target.old.rename(self._target.path)
+                with writing(f"{path}: the data published before is in {old}"):
+                    old.rename(path)
                 raise
             self._set_published()
-            self._set_aside(self._target.old)
+            self._set_aside(old)
 
     def _set_published(self) -> None:
         self.published = True
@@ -97,17 +86,14 @@ class Publication:
             log.warning("%s: not removed: %s", replaced, error.strerror)
 
     def replace_manifest(self, manifest: Manifest) -> None:
-        """Replace the published manifest, and leave its files as they are.
-
-        Raises:
-            LocalError: It cannot be written; the published one is unchanged.
-        """
-        with writing(self._target.path):
+        """Replace the published manifest, and leave its files as they are."""
+        path, staging = self._target.path, self._target.staging
+        with writing(path):
             self.begin()
-            tree.write_manifest(self._target.staging, manifest)
+            tree.write_manifest(staging, manifest)
             with interrupt.uninterrupted():
-                (self._target.staging / NAME).replace(self._target.path / NAME)
-            remove_tree(self._target.staging)
+                (staging / NAME).replace(path / NAME)
+            remove_tree(staging)
             self.has_staging = False
 
     def clean_up(self) -> None:

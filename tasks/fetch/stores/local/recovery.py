@@ -1,4 +1,4 @@
-"""Recover from a run that was killed, and remove the target that are replaced."""
+"""Recover from a run that was killed, and remove replaced trees."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ def recover(target: Target) -> None:
     """Restore a complete tree of a killed run to the target's name, and remove the others.
 
     A folder without a manifest, except the staging folder, is foreign, and stays.
-
-    Raises:
-        LocalError: A tree cannot be renamed or removed.
     """
     others = [path for path in (target.old, target.staging, target.trash) if path.exists()]
     if not others:
@@ -81,11 +78,7 @@ def _restore(target: Target, others: list[Path]) -> None:
 
 
 def empty_trash(target: Target) -> None:
-    """Remove the tree in the trash; rename it to `.replaced` if it contains foreign files.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
+    """Remove the tree in the trash; rename it to `.replaced` if it contains foreign files."""
     trash = target.trash
     found = tree.read_manifest(trash)
     if not tree.is_folder(trash) or (found is None and any(trash.iterdir())):

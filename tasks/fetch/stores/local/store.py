@@ -32,15 +32,7 @@ from tasks.fetch.stores.local.verify import (
 
 
 class LocalStore:
-    """A folder as a store; the methods are documented in `stores.protocol.Store`.
-
-    Args:
-        target: The folder. A link to a folder is followed.
-        overwrite: Whether published data may be replaced.
-
-    Raises:
-        LocalError: The target is a link to itself, or the root folder.
-    """
+    """A folder, or a link to one, as a store; for the methods see `stores.protocol.Store`."""
 
     def __init__(self, target: str | Path, *, overwrite: bool) -> None:
         with writing(target):
@@ -54,14 +46,10 @@ class LocalStore:
             raise LocalError(f"{target}: the root folder cannot be replaced: name a folder in it")
         self.partial_downloads = LocalPartialDownloads(self._path)
         self._target = Target(self._path, overwrite=overwrite)
+        self.staging = self._target.staging
         self._publication = Publication(self._target)
         self._lock = Lock(self._path)
         self._kept_paths: set[str] = set()
-
-    @property
-    def staging(self) -> Path:
-        """The folder in which files are written."""
-        return self._target.staging
 
     @property
     def published(self) -> bool:
@@ -155,11 +143,7 @@ class LocalStore:
             self._publication.replace_manifest(manifest)
 
     def _with_times(self, manifest: Manifest) -> Manifest:
-        """Give each record the time of a file that is known to have its content.
-
-        Raises:
-            LocalError: A file that was kept has been edited since the run began.
-        """
+        """Give each record the time of a file that is known to have its content."""
 
         def with_time(file: File) -> File:
             if file.path in self._kept_paths:

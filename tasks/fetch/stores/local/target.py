@@ -57,11 +57,7 @@ class Target:
         return self._cached[1]
 
     def check_parents(self) -> None:
-        """Reject a target inside another one: the outer one's next run would find foreign files.
-
-        Raises:
-            LocalError: A parent folder is a published target.
-        """
+        """Reject a target inside another one: the outer one's next run would find foreign files."""
         for folder in self.path.parents:
             old = folder.with_name(f".{folder.name}.old") if folder.name else folder
             # Without an exchange of names a target has the name of `old` for a moment.
@@ -72,11 +68,7 @@ class Target:
                 )
 
     def check(self) -> None:
-        """Check that the target may be replaced: at the start of a run, and before publishing.
-
-        Raises:
-            LocalError: It contains foreign files, is a mount point, or `overwrite` is off.
-        """
+        """Check that the target may be replaced: at the start of a run, and before publishing."""
         with writing(self.path):
             if self.is_free():
                 return

@@ -29,11 +29,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest of a folder.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write the manifest of a folder."""
     with (folder / NAME).open("wb") as file:
         file.writelines(manifest.encoded())
 
@@ -76,9 +72,6 @@ def foreign(folder: Path, own: Container[str]) -> str | None:
     """Return the relative path of a file that is not in `own`; None where there is none.
 
     Empty folders do not count: nothing in them could be lost.
-
-    Raises:
-        OSError: A folder cannot be read.
     """
     for path, is_dir in _walk(str(folder)):
         if not is_dir and path not in own:
@@ -90,9 +83,6 @@ def remove(folder: Path, own: Container[str]) -> bool:
     """Remove the files in `own`, the manifest last, and the folders; return whether that is all.
 
     Other files stay, with the folders that lead to them, and the manifest.
-
-    Raises:
-        OSError: A file in `own` cannot be removed.
     """
     for path, is_dir in _walk(str(folder)):
         full = f"{folder}/{path}"
