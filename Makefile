@@ -91,7 +91,8 @@ $(if $(REST)$(filter -%,$(value PROJECT))$(filter-out 1,$(words $(value PROJECT)
   $(error PROJECT=$(value PROJECT): use lowercase letters, digits and dashes))
 
 on = $(filter 1,$(value $1))
-STEP := python3 -S -m docker.setup
+PYTHON := python3
+STEP = $(PYTHON) -S -m docker.setup
 TOOLS := .venv/bin/python -m docker.tools
 
 # The goals by name, `run` being `dev-run`; those of PREPARED need env files, an engine or both.
@@ -102,8 +103,9 @@ PREPARED := $(filter $(FAMILY) vendor load diff verify bench-build %-trust,$(for
 $(foreach goal,$(filter $(FAMILY),$(MAKECMDGOALS)),$(if $(call given,ENV),\
   $(if $(filter $(ENV)-%,$(goal)),,$(error $(goal) and ENV=$(ENV) name two variants; say one))))
 
-# What this machine has: whether tasks run in a container or on the host (FOUND), DOCKER, BUILD and
-# COMPOSE, build SECRETS and LABELS, the variants whose env file names the sample host (SAMPLED).
+# What this machine has: its PYTHON (not a slow shim), whether tasks run in a container or on the host (FOUND), DOCKER, BUILD and
+# COMPOSE, build SECRETS and LABELS, the SERVICES of each variant, and the variants whose env file
+# names the sample host (SAMPLED).
 # Written before the recipes run, also with -n; the same step makes and checks the files in envs/.
 FOUND :=
 DOCKER :=
@@ -141,9 +143,7 @@ docker-build = $(STEP) $(if $(filter build %-build,$(MAKECMDGOALS)),build,build-
 compose = $(COMPOSE) -f docker/$*/compose.yaml
 
 # The service of TASK: its own, or else the first of the compose file.
-services = $(shell awk '/^[a-z]/ { on = /^services:/ } on && /^  [a-z]/ { sub(":.*", ""); print $$1 }' \
-  docker/$*/compose.yaml)
-service = $(or $(filter task$(TASK),$(services)),$(firstword $(services)))
+service = $(or $(filter task$(TASK),$(SERVICES.$*)),$(firstword $(SERVICES.$*)))
 
 # `--help` of a task needs no host.
 HELPED := $(filter -h --help,$(value ARGS))
@@ -243,7 +243,7 @@ endif
 $(SAMPLED:%=%-shell): %-shell: $(SAMPLE_HOST)
 $(SAMPLED:%=%-up): %-up: $(SAMPLE_HOST)
 
-$(HOST_KEY): $(BASES)/stamp
+$(HOST_KEY): | $(BASES)/stamp
 	@$(call docker-build,sample-host)
 	@$(STEP) host-key $(DOCKER) run --rm --network none --user $(CONTAINER_USER) \
 	  --volume "$$PWD/$(@D):/state" --entrypoint python $(PROJECT)-sample-host \

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shlex
 import signal
 import subprocess
@@ -39,9 +38,13 @@ class _Signalled(Exception):  # noqa: N818 - a message from the signal handler, 
 def task(project: Project, command: Sequence[str]) -> int:
     """Run a task's command, and explain an exit code that is not 0."""
     code = attach(project, command)
+    variant = variant_of(command)
     if code:
         meaning = EXIT_MEANINGS.get(code, "see above")
-        say(f"task {project.task} ({variant_of(command)}) ended with exit code {code}: {meaning}")
+        say(f"task {project.task} ({variant}) ended with exit code {code}: {meaning}")
+    elif "run" in command and not _is_live(command) and not {"-h", "--help"} & set(project.args):
+        volume = f"{project.name}-{variant}-data"
+        say(f"data/ is in the volume {volume}; `make shell ENV={variant}` looks into it")
     return code
 
 
@@ -59,7 +62,7 @@ def attach(project: Project, command: Sequence[str]) -> int:
         return _run(words, os.environ)
     if "run" not in command:
         return _run(words, os.environ, file)
-    name = f"{project.name}-{file.parent.name}-run-{os.getpid()}-{secrets.token_hex(3)}"
+    name = f"{project.name}-{file.parent.name}-run-{os.getpid()}-{os.urandom(3).hex()}"
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     options = ["--name", name, *([] if terminal else ["-T"]), *_agent(file)]
     at = words.index("run") + 1
@@ -78,10 +81,16 @@ def isolated(project: Project, command: Sequence[str]) -> int:
     return _run([*command, *project.args], env)
 
 
+def _is_live(command: Sequence[str]) -> bool:
+    """Whether the compose file in a command mounts the working tree."""
+    files = [Path(word) for word in command if word.endswith("/compose.yaml")]
+    return any("../..:/app" in file.read_text(encoding="utf-8") for file in files)
+
+
 def _agent(file: Path) -> list[str]:
     """Return options that hand the caller's SSH agent to a container on the live tree only."""
     socket = os.environ.get("SSH_AUTH_SOCK", "")
-    if not Path(socket).is_socket() or "../..:/app" not in file.read_text(encoding="utf-8"):
+    if not Path(socket).is_socket() or not _is_live([str(file)]):
         return []
     return ["-v", f"{socket}:/run/ssh-agent", "-e", "SSH_AUTH_SOCK=/run/ssh-agent"]
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -84,6 +85,9 @@ def prepare(project: Project, output: Path, goals: Sequence[str]) -> None:
                 envfiles.write_compose_env(variant, as_root=engine.root_is_caller)
         sampled = [variant.name for variant in every if sample_host.is_named(variant)]
         lines = {**(lines or {}), "SAMPLED": " ".join(sampled)}
+        lines["PYTHON"] = _typeable([sys.executable])
+        for variant in every:
+            lines[f"SERVICES.{variant.name}"] = " ".join(variant.services)
         text = "".join(f"{key} := {_escaped(value)}\n" for key, value in lines.items())
         write_changed(output, "# Written by make: what this machine has.\n" + text)
 
