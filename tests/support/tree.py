@@ -31,7 +31,7 @@ def engine_or_skip(untested: str) -> Engine:
         untested: What nobody can tell without one.
     """
     engine = Engine.find(ENGINE)
-    if engine is None or engine.builder is None or engine.compose is None:
+    if engine is None or not engine.build or not engine.compose:
         pytest.skip(f"NO CONTAINER ENGINE HERE: {untested}")
     return engine
 
