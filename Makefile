@@ -176,7 +176,7 @@ load: ## bring in FILE, which make save wrote, if it is what was written
 
 .PHONY: doctor
 doctor: ## what this machine has and lacks, with the fix for each
-	@$(TOOLS) doctor
+	@exec python3 -m docker.tools doctor
 
 .PHONY: test
 test: ## set up what the tests need, and run them all; ARGS go to pytest

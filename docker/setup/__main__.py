@@ -10,7 +10,6 @@ from pathlib import Path
 from docker.setup import check, front, vendor
 from docker.setup.project import Failure, Project, say
 from docker.setup.variants import Variant
-from docker.tools import audit, diff, doctor, verify
 
 OF_A_VARIANT = {
     "build": front.build,
@@ -21,25 +20,16 @@ OF_A_VARIANT = {
     "logs": front.logs,
     "config": front.config,
     "clean": front.clean,
-    "trust": front.trust,
-    "save": front.save,
-    "push": front.push,
-    "reproduce": front.reproduce,
-    "size": front.size,
-    "sbom": front.sbom,
 }
-OF_SEVERAL = {"diff": diff.diff, "verify": verify.verify}
+OF_TOOLS = ("trust", "save", "push", "reproduce", "size", "sbom", "diff", "verify", "load", "audit")
 OF_THE_PROJECT = {
-    "doctor": doctor.doctor,
     "test": front.test,
-    "load": front.load,
     "bench": front.bench,
     "bench-build": front.bench_build,
     "check": check.check,
     "fmt": check.fmt,
     "lock": check.lock,
     "vendor": vendor.vendor,
-    "audit": audit.audit,
 }
 
 
@@ -49,8 +39,8 @@ def main(arguments: list[str]) -> int:
         project = Project.from_environment()
         if len(arguments) == 1 and arguments[0] in OF_THE_PROJECT:
             return OF_THE_PROJECT[arguments[0]](project)
-        if arguments and arguments[0] in OF_SEVERAL:
-            return OF_SEVERAL[arguments[0]](project, arguments[1:])
+        if arguments and arguments[0] in OF_TOOLS:
+            return front.tool(project, *arguments)
         if len(arguments) == 2 and arguments[0] in OF_A_VARIANT:
             return OF_A_VARIANT[arguments[0]](project, Variant.named(project, arguments[1]))
     except Failure as failure:

@@ -44,7 +44,7 @@ def commands(project: Project) -> dict[str, list[str]]:
     checks["compose files"] = [
         "check-jsonschema", "--builtin-schema", "vendor.compose-spec", *compose,
     ]  # fmt: skip
-    checks["env examples"] = ["python", "-m", "docker.tools.parity"]
+    checks["env examples"] = ["python", "-m", "docker.tools", "parity"]
     checks["Makefile"] = ["mbake", "validate", "Makefile"]
     checks["Makefile format"] = [
         "mbake", "format", "--config", ".bake.toml", "--check", "Makefile",

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 
-from docker.setup import containers, envfiles, host, images, sample_host
+from docker.setup import bases, containers, envfiles, host, images, sample_host
 from docker.setup.engine import Engine, NoEngine
 from docker.setup.project import Failure, Project, say
 from docker.setup.variants import Variant
-from docker.tools import reproduce as reproduction
-from docker.tools import ship
-from docker.tools import size as sizes
 
 # What the tests run, and the Debian package of each: servers, shells of accounts, and tools.
 TESTED_WITH = {
@@ -185,85 +183,46 @@ def clean(project: Project, variant: Variant) -> int:
     return containers.clean(project, variant, engine)
 
 
-def trust(project: Project, variant: Variant) -> int:
-    """Show the fingerprints of HOST's keys, and know them from now on after a yes.
-
-    Raises:
-        Failure: no HOST, or nobody to ask.
-    """
-    if not project.host:
-        raise Failure("trust needs a host: make trust HOST=host[:port]")
-    if not project.yes and not sys.stdin.isatty():
-        raise Failure(
-            "trust asks on a terminal; elsewhere say YES=1, fingerprints known to be right"
-        )
-    with project.lock():
-        envfiles.prepare(variant)
-        engine = runner(project, variant)
-        if engine is None:
-            host.environment(project)
-        else:
-            containers.prepare(project, variant, engine, [])
-    words = ["scan", project.host]
-    if engine is None:
-        code, lines = host.capture(project, variant, words)
-    else:
-        code, lines = containers.capture(variant, engine, words)
-    if code:
-        return code
-    if not project.yes:
-        print(f"Trust these keys of {project.host}? [yes/no] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise Failure("nothing was added to envs/known_hosts", 1)
-    with project.lock():
-        added = envfiles.add_known_hosts(project, lines.splitlines())
-    say(f"{added} new line(s) in envs/known_hosts; services that run read it after `make up`")
-    return 0
-
-
-def save(project: Project, variant: Variant) -> int:
-    """Write the variant's image into one file, for machines that reach no registry."""
-    engine = engine_for(project, "save")
-    with project.lock():
-        images.up_to_date(project, engine, variant.name)
-        return ship.save(project, variant, engine)
-
-
-def push(project: Project, variant: Variant) -> int:
-    """Bring the variant's image to REGISTRY."""
-    engine = engine_for(project, "push")
-    with project.lock():
-        images.up_to_date(project, engine, variant.name)
-        return ship.push(project, variant, engine)
-
-
-def reproduce(project: Project, variant: Variant) -> int:
-    """Build the variant twice without cache, and compare."""
-    engine = engine_for(project, "reproduce")
-    if engine.builder is None:
-        raise Failure("reproduce needs a client that can build; see make doctor", 1)
-    return reproduction.reproduce(project, variant, engine)
-
-
-def size(project: Project, variant: Variant) -> int:
-    """Tell where each megabyte of the variant's image is."""
-    engine = engine_for(project, "size")
-    with project.lock():
-        images.up_to_date(project, engine, variant.name)
-    return sizes.size(project, variant, engine)
-
-
-def sbom(project: Project, variant: Variant) -> int:
-    """Print the bill of materials of the variant's image."""
-    engine = engine_for(project, "sbom")
-    with project.lock():
-        images.up_to_date(project, engine, variant.name)
-    return ship.sbom(project, variant, engine)
-
-
-def load(project: Project) -> int:
-    """Bring in FILE, which `save` wrote."""
-    return ship.load(project, engine_for(project, "load"))
+def tool(project: Project, verb: str, *names: str) -> int:
+    """Prepare what a verb of docker.tools needs, and run it in .venv."""
+    python = host.environment(project)
+    env = {**os.environ}
+    ca = images.ca_bundle(images.pip_configuration())
+    env.update({"LIGHTERAGE_CA": str(ca)} if ca else {})
+    variants = [Variant.named(project, name) for name in names] or Variant.all(project)
+    engine = None
+    if verb == "trust":
+        for variant in variants:
+            envfiles.prepare(variant)
+        engine = runner(project, variants[0]) if project.host else None
+    elif verb != "audit":
+        engine = engine_for(project, verb)
+    if engine is not None:
+        words = {"DOCKER": [engine.client]}
+        if engine.compose:
+            compose, extra = engine.compose
+            words["COMPOSE"] = ["env", *(f"{k}={v}" for k, v in extra.items()), *compose]
+        with project.lock():
+            for variant in Variant.all(project) if verb in ("diff", "verify") else variants:
+                if verb != "load":
+                    envfiles.prepare(variant)
+                    containers.prepare(project, variant, engine, [])
+                if verb == "verify":
+                    images.up_to_date(project, engine, "sample-host")
+                    sample_host.up(project, variant, engine, [variant.service])
+                    envfiles.write_compose_env(variant, engine)
+        if verb == "reproduce" and engine.builder:
+            client, extra = engine.builder
+            _, arguments = bases.choose(project, engine)
+            words["BUILD"] = [
+                "env", "SOURCE_DATE_EPOCH=1767225600", *(f"{k}={v}" for k, v in extra.items()),
+                client, "build",
+                *(f"--build-arg={k}={v}" for k, v in arguments.items()),
+                *(f"--secret=id={k},src={v}" for k, v in images.build_secrets().items()),
+            ]  # fmt: skip
+        env.update({f"LIGHTERAGE_{key}": shlex.join(found) for key, found in words.items()})
+    command = [str(python), "-m", "docker.tools", verb, *names]
+    return subprocess.run(command, env=env, cwd=project.root, check=False).returncode
 
 
 def test(project: Project) -> int:
