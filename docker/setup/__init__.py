@@ -1,1 +1,1 @@
-"""What make needs before any environment exists: Python 3.9 and the standard library only."""
+"""What the recipes of the Makefile need before .venv exists: Python 3.9 and its standard library."""

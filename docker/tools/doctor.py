@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from typing import NamedTuple
 
-from docker.setup import envfiles, host
+from docker.setup import envfiles, venv
 from docker.setup.bases import HUB_IMAGES
 from docker.setup.engine import Engine, NoEngine, quiet
 from docker.setup.project import Failure, Project
@@ -51,18 +51,17 @@ def _found(value: object, name: str, text: str, fix: str, *, needed: bool = True
 def _engine_rows(context: Context, engine: Engine | NoEngine) -> list[Row]:
     if isinstance(engine, NoEngine):
         return [Row("-", "engine", f"{engine}; until then tasks run in .venv here")]
-    builder, compose = engine.builder, engine.compose
     podman = "; the latter needs podman's socket (podman system service)"
     image = "/".join(filter(None, [context.hub, HUB_IMAGES["RUNTIME"]]))
     served = quiet(engine.client, "manifest", "inspect", image, timeout=15).returncode == 0
     return [
         Row("ok", "engine", f"{engine.kind}, through {engine.client}"),
         _found(
-            builder, "BuildKit client", builder[0] if builder else "",
+            engine.build, "BuildKit client", " ".join(engine.build),
             "install docker-buildx-plugin, or Debian's client, which has BuildKit inside",
         ),
         _found(
-            compose, "compose", " ".join(compose[0]) if compose else "",
+            engine.compose, "compose", " ".join(engine.compose),
             "install docker-compose-plugin, or Debian's docker-compose"
             + (podman if engine.kind == "podman" else ""),
         ),
@@ -84,7 +83,7 @@ def _engine_rows(context: Context, engine: Engine | NoEngine) -> list[Row]:
 
 
 def _machine_rows(context: Context, engine: Engine | NoEngine) -> list[Row]:
-    python = host.find_python()
+    python = venv.find_python()
     complete = python and quiet(python, "-c", "import venv, ensurepip").returncode == 0
     fix = "install Python 3.11 or newer, for tests and RUNNER=host"
     if python:
@@ -107,7 +106,7 @@ def _env_rows(project: Project) -> list[Row]:
         name, text, fault = f"envs/{variant.name}.env", "made from its example at the first use", ""
         if variant.env_file.exists():
             try:
-                envfiles.check(variant)
+                envfiles.prepare(variant)
                 text = f"points at {envfiles.host_of(variant) or 'no host'}"
             except Failure as failure:
                 fault = str(failure)

@@ -48,7 +48,9 @@ def _measured(variant: Variant) -> Measured:
             *options, "--entrypoint", "python", variant.image, "-", "image",
         )  # fmt: skip
     image = variant.context.inspect("image", variant.image)
-    sample = Sample(variant, as_written(variant), image, inside)
+    written = as_written(variant)
+    written["services"] = {name: written["services"][name] for name in started(compose)}
+    sample = Sample(variant, written, image, inside)
     return Measured(variant, compose, expanded(VARIANT_ROWS, sample))
 
 
@@ -64,6 +66,11 @@ def resolved(variant: Variant) -> Any:
         reason = " ".join(done.stderr.decode(errors="replace").split())
         raise Failure(f"docker/{variant.name}/compose.yaml: {reason}")
     return read_yaml(path, done.stdout.decode())[0]
+
+
+def started(compose: Any) -> list[str]:
+    """Return the services of a resolved compose file that `up` starts."""
+    return [name for name, keys in compose["services"].items() if not keys.get("profiles")]
 
 
 def as_written(variant: Variant) -> Any:

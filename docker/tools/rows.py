@@ -264,7 +264,8 @@ def _image_health(sample: Sample) -> Value:
 
 def _image_environment(sample: Sample) -> Value:
     """Return the variables that the Dockerfile sets, without those of its base."""
-    own = set(re.findall(r"^(?:ENV)? +(\w+)=", sample.dockerfile, re.MULTILINE))
+    set_here = re.findall(r"^ENV +(.+)$", sample.dockerfile.replace("\\\n", " "), re.MULTILINE)
+    own = set(re.findall(r"(?:^|\s)(\w+)=", "\n".join(set_here)))
     lines = sample.config.get("Env") or []
     return sorted(masked(line) for line in lines if line.partition("=")[0] in own)
 

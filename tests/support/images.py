@@ -19,9 +19,7 @@ def context_or_skip(untested: str, project: str = "lighterage") -> Context:
         project: The prefix of images.
     """
     engine = engine_or_skip(untested)
-    client, variables = engine.builder or ("", {})
-    build = ("env", *(f"{name}={value}" for name, value in variables.items()), client, "build")
-    return Context(REPOSITORY, project, engine.kind, (engine.client,), build=build)
+    return Context(REPOSITORY, project, engine.kind, (engine.client,), build=engine.build)
 
 
 @contextlib.contextmanager
