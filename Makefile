@@ -313,6 +313,8 @@ endif
 IMAGE_VERBS := save push reproduce size sbom
 $(foreach verb,$(IMAGE_VERBS),$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): %-build .venv/.lighterage ; \
   @$$(TOOLS) $(verb) $$*))
+$(VARIANTS:%=%-reproduce): export LIGHTERAGE_BUILD = $(BUILD) $(file <$(BASES)/$(@:%-reproduce=%)) \
+  $(if $(call on,OFFLINE),--network none --build-arg OFFLINE=1) $(SECRETS)
 
 # --- For the project ----------------------------------------------------------------------------
 
@@ -388,7 +390,7 @@ check-yaml:
 check-compose:
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/*/compose.yaml
 check-env-examples:
-	$(BIN)/python -m docker.tools.parity
+	$(BIN)/python -m docker.tools parity
 check-makefile:
 	$(BIN)/mbake validate Makefile
 	$(BIN)/mbake format --config .bake.toml --check Makefile

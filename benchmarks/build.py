@@ -28,6 +28,7 @@ from benchmarks.data import MB
 from docker.setup import bases, images
 from docker.setup.engine import Engine
 from docker.setup.project import Failure, Project
+from docker.tools.context import Context
 from docker.tools.saved import saved
 from docker.tools.size import Content
 from tree import REPOSITORY, Tree
@@ -188,14 +189,14 @@ def size(yard: Yard, rounds: int) -> Iterator[Row]:
     zstd = Row("its layers, zstd -3", "MB", most=31, share=0.6)
     _, arguments = bases.choose(yard.project, yard.engine)
     for image, figures in ((yard.image, "ours"), (yard.peer_image, "peer")):
-        with saved(yard.engine, image) as layers:
+        with saved(_context(yard.engine), image) as layers:
             getattr(whole, figures).append(Content.of(layers).size / MB)
-        with saved(yard.engine, image) as layers:
+        with saved(_context(yard.engine), image) as layers:
             packed = [_packed(layer.files.fileobj) for layer in layers]
         getattr(gzip, figures).append(sum(one for one, _ in packed) / MB)
         if shutil.which("zstd"):
             getattr(zstd, figures).append(sum(two for _, two in packed) / MB)
-    with saved(yard.engine, arguments["RUNTIME"]) as layers:
+    with saved(_context(yard.engine), arguments["RUNTIME"]) as layers:
         whole.note = f"{Content.of(layers).size / MB:.1f} MB of both are the base"
     yield from (whole, gzip, zstd)
 
@@ -256,10 +257,14 @@ def source(yard: Yard, rounds: int) -> Iterator[Row]:
     yield from (row, layers)
 
 
+def _context(engine: Engine) -> Context:
+    return Context(REPOSITORY, docker=(engine.client,))
+
+
 def _layers(engine: Engine, image: str) -> list[tuple[str, int]]:
     """Give the digest and the size of each layer."""
     digests: list[str] = engine.inspect("image", image)[image]["RootFS"]["Layers"]
-    with saved(engine, image) as layers:
+    with saved(_context(engine), image) as layers:
         sizes = [size for _, size in Content.of(layers).layers]
     return list(zip(digests, sizes, strict=True))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import build
+import packages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -238,9 +238,9 @@ class Locked:
         self.folder = folder / "base"
         self.cache = cache
         shutil.copytree(SCRIPT.parent, self.folder)
-        self.lock = self.folder / build.lock_file().name
+        self.lock = self.folder / packages.lock_file().name
         if not self.lock.exists():
-            pytest.skip(f"NOT TESTED: no package is locked for {build.architecture()}")
+            pytest.skip(f"NOT TESTED: no package is locked for {packages.architecture()}")
 
     def run(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -321,10 +321,10 @@ def test_the_locked_version_is_taken_though_there_is_a_newer_one(
     locked: Locked, tmp_path: Path
 ) -> None:
     locked.renewed()
-    build.prepare("runtime", [], locked.cache, tmp_path)
+    packages.prepare("runtime", [], locked.cache, tmp_path)
     apt = tmp_path / "apt.conf"
-    names = [package.name for package in build.plan("runtime", tmp_path)]
-    table, _ = build.run("apt-cache", "madison", *names, apt_config=apt)
+    names = [package.name for package in packages.plan("runtime", tmp_path)]
+    table = packages.run("apt-cache", "madison", *names, apt_config=apt).stdout
     rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
     alone = {"tzdata", "netbase", "media-types", "ca-certificates"}  # nothing needs their version
     older = [(row[0], row[1]) for n, row in enumerate(rows) if n and rows[n - 1][0] == row[0]
@@ -332,7 +332,7 @@ def test_the_locked_version_is_taken_though_there_is_a_newer_one(
     if not older:
         pytest.skip("NOT TESTED: Debian has one version of each package today")
     name, version = older[0]
-    shown, _ = build.run("apt-cache", "show", f"{name}={version}", apt_config=apt)
+    shown = packages.run("apt-cache", "show", f"{name}={version}", apt_config=apt).stdout
     locked.set(name, version, re.findall(r"^SHA256: (\w+)$", shown, re.MULTILINE)[0])
     done, facts = locked.make("--locked")
     assert done.returncode == 0, done.stderr
@@ -345,6 +345,6 @@ def test_an_architecture_that_nobody_locked_is_told(locked: Locked) -> None:
     locked.lock.unlink()
     done, facts = locked.make()
     assert done.returncode == 0, done.stderr
-    assert f"no package is locked for {build.architecture()}" in done.stderr
+    assert f"no package is locked for {packages.architecture()}" in done.stderr
     assert facts["lighterage.unlocked"]
     assert locked.make("--locked")[0].returncode == 2
