@@ -311,7 +311,7 @@ def test_the_locks_are_those_of_their_requirements(project: Project) -> None:
         ("prod.in", "fabric>=3.2,<4\n", "", ["prod", "dev"]),
         ("dev.in", "debugpy\n", "", ["dev"]),
         ("uv.in", "uv\n", "uv<1\n", ["uv"]),
-        ("prod.in", "fabric>=3.2,<4\n", "fabric>=3.2    # SSH\n\n# more\n", []),
+        ("prod.in", "fabric>=3.2,<4\n", "fabric>=3.2,<4    # SSH\n\n# more\n", []),
         ("prod.in", "pyyaml>=6\npython-dotenv>=1\n", "python-dotenv>=1\npyyaml>=6\n", []),
     ],
 )

@@ -48,7 +48,7 @@ class Tree:
     def __init__(self, folder: Path, project: str = "", env: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.project = project
-        self.env = env or {}
+        self.env = dict(env or {})
         shutil.copytree(REPOSITORY, folder, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
         # Made from the same requirements: the stamp in it says so.
         (folder / ".venv").symlink_to(sys.prefix)
