@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
 import zlib
 from pathlib import Path
 
@@ -20,18 +21,18 @@ SBOM = "/opt/sbom.cdx.json"
 
 def save(context: Context, variant: Variant) -> int:
     """Write the variant's image into one compressed file, with its SHA-256 beside it."""
-    path = context.state / f"{variant.image}-{context.version}.tar.gz"
+    path = context.state / f"{variant.prefix}-{version(context)}.tar.gz"
     part = path.with_name(f".{path.name}")
     try:
         with (
-            subprocess.Popen([*context.docker, "save", variant.image], stdout=-1) as saving,
+            subprocess.Popen([*context.docker, "save", variant.prefix], stdout=-1) as saving,
             part.open("wb") as file,
             gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
         ):
             assert saving.stdout is not None  # noqa: S101 - -1 is subprocess.PIPE
             shutil.copyfileobj(saving.stdout, packed, 1 << 20)
         if saving.returncode:
-            raise Failure(f"{context.engine} save {variant.image} failed; see above", 1)
+            raise Failure(f"{context.engine} save {variant.prefix} failed; see above", 1)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -80,8 +81,8 @@ def push(context: Context, variant: Variant) -> int:
     """
     if not context.registry:
         raise Failure("push needs a registry: make push ENV=prod REGISTRY=registry.example/team")
-    reference = f"{context.registry}/{variant.image}:{context.version}"
-    context.must("tag", variant.image, reference)
+    reference = f"{context.registry}/{variant.prefix}:{version(context)}"
+    context.must("tag", variant.prefix, reference)
     try:
         digest = _push(context, reference)
     finally:
@@ -112,12 +113,18 @@ def sbom(context: Context, variant: Variant) -> int:
     """Print the bill of materials that the image's Dockerfile wrote into it."""
     code = f"print(open('{SBOM}').read(), end='')"
     answer = context.ask(
-        "run", "--rm", "--network", "none", "--entrypoint", "python", variant.image, "-c", code
+        "run", "--rm", "--network", "none", "--entrypoint", "python", variant.prefix, "-c", code
     )
     if answer.returncode:
-        raise Failure(f"{variant.image} has no {SBOM}: {last_line(answer)}", 1)
+        raise Failure(f"{variant.prefix} has no {SBOM}: {last_line(answer)}", 1)
     print(answer.stdout, end="")
     return 0
+
+
+def version(context: Context) -> str:
+    """Return the version in pyproject.toml."""
+    text = (context.root / "pyproject.toml").read_text(encoding="utf-8")
+    return str(tomllib.loads(text)["project"]["version"])
 
 
 def _checksum_file(path: Path) -> Path:

@@ -151,18 +151,18 @@ def _by_pattern(places: Sequence[tuple[str, str, str]], name: str) -> tuple[str,
 def size(context: Context, variant: Variant) -> int:
     """Print where the bytes of the variant's image are, and draw them; `--json` for programs."""
     options = context.options("size", "--json")
-    with saved(context, variant.image) as layers:
+    with saved(context, variant.prefix) as layers:
         content = Content.of(layers)
     parts = content.parts()
     if options:
         rows = [{"made_by": made_by, "bytes": size} for made_by, size in content.layers]
         components = [asdict(part) for part in parts]
-        report = {"image": variant.image, "bytes": content.size, "layers": rows}
+        report = {"image": variant.prefix, "bytes": content.size, "layers": rows}
         print(json.dumps({**report, "components": components}, indent=1))
     else:
-        print("\n".join(_table(variant.image, content, parts)))
+        print("\n".join(_table(variant.prefix, content, parts)))
     picture = context.state / f"size-{variant.name}.svg"
-    picture.write_text(treemap(parts, f"{variant.image}: {content.size / MB:.1f} MB"), "utf-8")
+    picture.write_text(treemap(parts, f"{variant.prefix}: {content.size / MB:.1f} MB"), "utf-8")
     give_to_owner(picture)
     say(f"drawn in {picture.relative_to(context.root)}")
     return 0

@@ -75,11 +75,11 @@ def _running(one: Measured) -> list[str]:
 
 def _structure(variant: Variant) -> list[str]:
     """Run container-structure-test on the image; return what failed."""
-    if variant.context.engine != "docker":
+    if variant.project.engine != "docker":
         say("container-structure-test drives docker only: the first document is not tested")
         return []
     program = Path(sys.executable).with_name("container-structure-test")
-    command = [str(program), "test", "--image", variant.image, "--output", "json"]
+    command = [str(program), "test", "--image", variant.prefix, "--output", "json"]
     done = subprocess.run(
         [*command, "--config", str(variant.folder / "contract.yaml")],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
