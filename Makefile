@@ -118,6 +118,9 @@ SAMPLED :=
 CONTAINER_USER :=
 MACHINE := .lighterage/$(ENGINE)$(RUNNER:%=-%).mk
 ifneq ($(PREPARED),)
+$(if $(wildcard $(MACHINE)),,$(shell mkdir -p .lighterage 2>/dev/null && touch $(MACHINE)))
+$(if $(wildcard $(MACHINE)),,$(error make writes to .lighterage/, envs/, data/ and docker/*/.env of \
+  $(CURDIR), which is read-only: use a clone that this user can write to))
 include $(MACHINE)
 endif
 $(MACHINE): $(if $(value MAKE_RESTARTS),,FORCE)

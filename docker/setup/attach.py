@@ -50,7 +50,9 @@ def task(project: Project, command: Sequence[str]) -> int:
 
 def variant_of(command: Sequence[str]) -> str:
     """Name the variant that a recipe's command is for."""
-    found = re.search(r"(?m)(?:^|/)docker/([^/]+)/compose\.yaml$|^LIGHTERAGE_VARIANT=(.*)$", "\n".join(command))
+    found = re.search(
+        r"(?m)(?:^|/)docker/([^/]+)/compose\.yaml$|^LIGHTERAGE_VARIANT=(.*)$", "\n".join(command)
+    )
     return (found[1] or found[2]) if found else ""
 
 
@@ -95,7 +97,9 @@ def _agent(file: Path) -> list[str]:
     return ["-v", f"{socket}:/run/ssh-agent", "-e", "SSH_AUTH_SOCK=/run/ssh-agent"]
 
 
-def _run(words: Sequence[str], env: os._Environ[str] | dict[str, str], file: Path | None = None) -> int:
+def _run(
+    words: Sequence[str], env: os._Environ[str] | dict[str, str], file: Path | None = None
+) -> int:
     """Run a command that ends by itself on a signal."""
     pipe = None if file is None else subprocess.PIPE
     process = subprocess.Popen(words, env=env, stderr=pipe)

@@ -149,7 +149,9 @@ def _unlocked(project: Project, *, pinned: bool) -> str:
     return UNLOCKED
 
 
-def _pull(engine: Engine, images: Sequence[str], *, offline: bool = False, again: bool = False) -> str | None:
+def _pull(
+    engine: Engine, images: Sequence[str], *, offline: bool = False, again: bool = False
+) -> str | None:
     """Have the images in the engine; return the reason when the registry does not serve one."""
     have = {} if again else engine.inspect("image", *images)
     for image in images:

@@ -113,9 +113,7 @@ class Engine:
         """Whether it maps its root to the caller, as podman without root does."""
         return self.kind == "podman" and os.getuid() != 0
 
-    def ask(
-        self, *arguments: str, timeout: float | None = 60
-    ) -> subprocess.CompletedProcess[str]:
+    def ask(self, *arguments: str, timeout: float | None = 60) -> subprocess.CompletedProcess[str]:
         """Run the client for its answer, whatever its exit code."""
         return quiet(self.client, *arguments, timeout=timeout)
 
@@ -175,7 +173,7 @@ def _docker_compose() -> tuple[str, ...]:
 
 
 def _podman_build(client: str) -> tuple[str, ...]:
-    """podman's own format has no HEALTHCHECK; without --layers it would build all again each time.
+    """Podman's own format has no HEALTHCHECK; without --layers it would build all again each time.
 
     Its cache (buildah 1.28) does not look into what a step mounts: after a change in docker/wheels
     or docker/sbom it takes `podman image rm` of the image.

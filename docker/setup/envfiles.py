@@ -171,9 +171,7 @@ def trust_sample_host(project: Project, address: str, public_key: str) -> None:
         return
     with _locked_known_hosts(project):
         have = known_lines(project)
-        kept = [
-            x for x in have if not (x.startswith(f"{address} ") and x.endswith(SAMPLE_COMMENT))
-        ]
+        kept = [x for x in have if not (x.startswith(f"{address} ") and x.endswith(SAMPLE_COMMENT))]
         wanted = [*kept, entry] if public_key else kept
         if wanted != have:
             _write_known_hosts(project, wanted)

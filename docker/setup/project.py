@@ -85,7 +85,9 @@ class Project:
     @property
     def state(self) -> Path:
         """The folder of the tools' own files, made when missing; never part of an image."""
-        return make_folder(self.root / ".lighterage")
+        folder = make_folder(self.root / ".lighterage")
+        give_to_owner(folder)  # the Makefile made it
+        return folder
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
