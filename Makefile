@@ -310,7 +310,11 @@ vendor: ## download all wheels that requirements/*.txt pin, for builds with OFFL
 
 endif
 
-IMAGE_VERBS := save push reproduce size sbom
+$(VARIANTS:%=%-sbom): %-sbom: %-build
+	@$(DOCKER) run --rm --network none --entrypoint python $(PROJECT)-$* \
+	  -c 'print(open("/opt/sbom.cdx.json").read(), end="")'
+
+IMAGE_VERBS := save push reproduce size
 $(foreach verb,$(IMAGE_VERBS),$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): %-build .venv/.lighterage ; \
   @$$(TOOLS) $(verb) $$*))
 $(VARIANTS:%=%-reproduce): export LIGHTERAGE_BUILD = $(BUILD) $(file <$(BASES)/$(@:%-reproduce=%)) \

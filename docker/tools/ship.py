@@ -1,4 +1,4 @@
-"""Move images to other machines: as a file, or through a registry; and print what is in one."""
+"""Move images to other machines: as a file, or through a registry."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from pathlib import Path
 
 from docker.setup.project import Failure, give_to_owner, say
 from docker.tools.context import Context, Variant, last_line
-
-# Where the last step of each Dockerfile writes it.
-SBOM = "/opt/sbom.cdx.json"
 
 
 def save(context: Context, variant: Variant) -> int:
@@ -107,18 +104,6 @@ def _push(context: Context, reference: str) -> str:
             raise Failure(f"{reference} was not pushed: {last_line(answer)}", 5)
         found = re.search(r"sha256:[0-9a-f]{64}", answer.stdout + file.read())
     return found[0] if found else ""
-
-
-def sbom(context: Context, variant: Variant) -> int:
-    """Print the bill of materials that the image's Dockerfile wrote into it."""
-    code = f"print(open('{SBOM}').read(), end='')"
-    answer = context.ask(
-        "run", "--rm", "--network", "none", "--entrypoint", "python", variant.prefix, "-c", code
-    )
-    if answer.returncode:
-        raise Failure(f"{variant.prefix} has no {SBOM}: {last_line(answer)}", 1)
-    print(answer.stdout, end="")
-    return 0
 
 
 def version(context: Context) -> str:
