@@ -1,4 +1,4 @@
-"""What make tells a tool: the clone, the variables of the command, and how to reach the engine."""
+"""The context of a tool: the clone, the variables of the command, and how to reach the engine."""
 
 from __future__ import annotations
 

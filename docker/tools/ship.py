@@ -96,7 +96,7 @@ def _push(context: Context, reference: str) -> str:
     with tempfile.NamedTemporaryFile("r", prefix="lighterage-") as file:
         if context.engine == "podman":
             words = ["--digestfile", file.name]
-            # docker does without TLS on this machine; podman has to be told.
+            # docker needs no TLS for a local registry; podman needs the option.
             if re.match(r"(localhost|127\.[\d.]+)[:/]", reference):
                 words.append("--tls-verify=false")
         answer = context.ask("push", *words, reference)

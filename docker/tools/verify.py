@@ -27,7 +27,7 @@ def verify(context: Context, names: Sequence[str]) -> int:
     """Print what holds and what does not; exit 1 when something does not.
 
     Args:
-        context: what make tells.
+        context: of the command.
         names: the variants whose images and containers are looked at; all without any. They are
             compared with every other variant in any case.
     """

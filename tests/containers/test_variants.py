@@ -93,7 +93,7 @@ def test_size_accounts_for_each_megabyte(tree: Tree) -> None:
     # podman counts the blocks of what it stores, and not the bytes of the files.
     near = 0.001 if engine.engine == "docker" else 0.05
     assert rows["bytes"] == pytest.approx(size, rel=near), "as the engine has it"
-    assert components["tasks"] > 7_000_000, "what was left there shows"
+    assert components["tasks"] > 7_000_000, "the added file is counted"
     assert components["cryptography"] > components["paramiko"] > 1_000_000
     picture = ET.parse(tree.folder / ".lighterage/size-prod.svg")
     assert len(picture.findall(".//{*}rect")) == len(components)
@@ -257,7 +257,7 @@ def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
 
 
 def test_a_third_variant_is_a_folder_an_example_and_a_section(tree: Tree) -> None:
-    """As README tells it; no Makefile and no Python is touched."""
+    """With the steps of README; no Makefile and no Python is touched."""
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## Your own variant\n")[2].partition("\n## ")[0]
     script = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
