@@ -9,9 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from docker.setup.project import say
 from docker.tools import isolation
@@ -78,7 +76,7 @@ def _structure(variant: Variant) -> list[str]:
     if variant.project.engine != "docker":
         say("container-structure-test drives docker only: the first document is not tested")
         return []
-    program = Path(sys.executable).with_name("container-structure-test")
+    program = variant.project.root / ".venv/bin/container-structure-test"
     command = [str(program), "test", "--image", variant.prefix, "--output", "json"]
     done = subprocess.run(
         [*command, "--config", str(variant.folder / "contract.yaml")],
