@@ -352,6 +352,24 @@ test: .venv/.lighterage ## install what the tests need, and run them all; ARGS g
 	@$(STEP) packages test
 	@LIGHTERAGE_TEST_ENGINE=$(ENGINE) $(STEP) isolated .venv/bin/python -m pytest
 
+# The transfer tests with other versions of Paramiko and Fabric, each pair in an environment of its
+# own that finds everything else in .venv: the oldest and the newest that requirements/prod.in allows.
+PARAMIKO_oldest = sed -nE 's/^(paramiko|fabric)>=([0-9.]+).*/\1==\2/p' requirements/prod.in
+PARAMIKO_newest = sed -nE 's/^((paramiko|fabric)[^ ]+).*/\1/p' requirements/prod.in
+TRANSFER_TESTS = $(addprefix tests/faults/test_,connections.py fetch.py host_keys.py listing.py \
+  login.py paramiko_private.py servers.py sftp_session.py)
+
+.PHONY: test-paramiko test-paramiko-oldest test-paramiko-newest
+test-paramiko: test-paramiko-oldest test-paramiko-newest ## test with the oldest and newest Paramiko
+test-paramiko-oldest test-paramiko-newest: test-paramiko-%:
+	@test -x .venv/bin/python || $(MAKE) build RUNNER=host
+	.venv/bin/python -m venv --clear .lighterage/paramiko-$*
+	$(PARAMIKO_$*) > .lighterage/paramiko-$*/requirements.txt
+	.lighterage/paramiko-$*/bin/pip install -r .lighterage/paramiko-$*/requirements.txt
+	echo "$$PWD"/.venv/lib/python*/site-packages > \
+	  "$$(echo .lighterage/paramiko-$*/lib/python*/site-packages)/venv.pth"
+	.lighterage/paramiko-$*/bin/python -m pytest $(TRANSFER_TESTS) $(ARGS)
+
 .PHONY: bench
 bench: .venv/.lighterage ## time it beside scp, sftp, rsync, lftp and others; ARGS=--help explains
 	@$(STEP) packages bench
