@@ -194,7 +194,7 @@ push: $(ENV)-push ## the image to REGISTRY, by version; prints the digest
 reproduce: $(ENV)-reproduce ## build twice without cache, from two clones, and compare every byte
 
 .PHONY: size
-size: $(ENV)-size ## where each megabyte of the image is, and a picture; ARGS=--json
+size: $(ENV)-size ## where each megabyte of the image is; ARGS=--json
 
 .PHONY: sbom
 sbom: $(ENV)-sbom ## print what the image is made of, as CycloneDX JSON

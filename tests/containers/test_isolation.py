@@ -19,7 +19,7 @@ PROJECT = f"lighterage-test-isolation-{os.getpid()}"
 # down each command that it refuses.
 GUARD = """#!/bin/sh
 case " $* " in
-*" exec "*-sample-host" "*) ;;
+*" exec "*-sample-host" "* | *" up --detach sample-host "*) ;;
 *" exec "* | *" kill "*) refused=yes ;;
 *" compose "* | *" -f "*)
     case " $* " in *" run "* | *" up "* | *" start "* | *" create "*) refused=yes ;; esac ;;
