@@ -194,7 +194,7 @@ push: $(ENV)-push ## the image to REGISTRY, by version; prints the digest
 reproduce: $(ENV)-reproduce ## build twice without cache, from two clones, and compare every byte
 
 .PHONY: size
-size: $(ENV)-size ## where each megabyte of the image is, and a picture; ARGS=--json
+size: $(ENV)-size ## where each megabyte of the image is; ARGS=--json
 
 .PHONY: sbom
 sbom: $(ENV)-sbom ## print what the image is made of, as CycloneDX JSON
@@ -313,7 +313,11 @@ vendor: ## download all wheels that requirements/*.txt pin, for builds with OFFL
 
 endif
 
-IMAGE_VERBS := save push reproduce size sbom
+$(VARIANTS:%=%-sbom): %-sbom: %-build
+	@$(DOCKER) run --rm --network none --entrypoint python $(PROJECT)-$* \
+	  -c 'print(open("/opt/sbom.cdx.json").read(), end="")'
+
+IMAGE_VERBS := save push reproduce size
 $(foreach verb,$(IMAGE_VERBS),$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): %-build .venv/.lighterage ; \
   @$$(TOOLS) $(verb) $$*))
 $(VARIANTS:%=%-reproduce): export LIGHTERAGE_BUILD = $(BUILD) $(file <$(BASES)/$(@:%-reproduce=%)) \
@@ -350,6 +354,24 @@ doctor: ## what this machine has and lacks, with the fix for each
 test: .venv/.lighterage ## install what the tests need, and run them all; ARGS go to pytest
 	@$(STEP) packages test
 	@LIGHTERAGE_TEST_ENGINE=$(ENGINE) $(STEP) isolated .venv/bin/python -m pytest
+
+# The transfer tests with other versions of Paramiko and Fabric, each pair in an environment of its
+# own that finds everything else in .venv: the oldest and the newest that requirements/prod.in allows.
+PARAMIKO_oldest = sed -nE 's/^(paramiko|fabric)>=([0-9.]+).*/\1==\2/p' requirements/prod.in
+PARAMIKO_newest = sed -nE 's/^((paramiko|fabric)[^ ]+).*/\1/p' requirements/prod.in
+TRANSFER_TESTS = $(addprefix tests/faults/test_,connections.py fetch.py host_keys.py listing.py \
+  login.py paramiko_private.py servers.py sftp_session.py)
+
+.PHONY: test-paramiko test-paramiko-oldest test-paramiko-newest
+test-paramiko: test-paramiko-oldest test-paramiko-newest ## test with the oldest and newest Paramiko
+test-paramiko-oldest test-paramiko-newest: test-paramiko-%:
+	@test -x .venv/bin/python || $(MAKE) build RUNNER=host
+	.venv/bin/python -m venv --clear .lighterage/paramiko-$*
+	$(PARAMIKO_$*) > .lighterage/paramiko-$*/requirements.txt
+	.lighterage/paramiko-$*/bin/pip install -r .lighterage/paramiko-$*/requirements.txt
+	echo "$$PWD"/.venv/lib/python*/site-packages > \
+	  "$$(echo .lighterage/paramiko-$*/lib/python*/site-packages)/venv.pth"
+	.lighterage/paramiko-$*/bin/python -m pytest $(TRANSFER_TESTS) $(ARGS)
 
 .PHONY: bench
 bench: .venv/.lighterage ## time it beside scp, sftp, rsync, lftp and others; ARGS=--help explains

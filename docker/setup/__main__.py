@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from docker.setup.engine import Engine
@@ -75,9 +76,14 @@ def _sample_host(project: Project, engine: Engine, name: str, words: list[str]) 
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out a step; return the exit code, after one line on what went wrong."""
+    """Carry out a step; return the exit code."""
+    return reported(lambda: step(Project.from_environment(), arguments[0], arguments[1:]))
+
+
+def reported(command: Callable[[], int]) -> int:
+    """Run a command; return its exit code, after one line on what went wrong."""
     try:
-        return step(Project.from_environment(), arguments[0], arguments[1:])
+        return command()
     except Failure as failure:
         say(str(failure))
         return failure.code

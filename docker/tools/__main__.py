@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
-from pathlib import Path
 
+from docker.setup.__main__ import reported
 from docker.setup.project import Failure, say
 from docker.tools.context import Context
 
@@ -17,7 +16,6 @@ VERBS = {
     "verify": ("verify", ANY),
     "size": ("size", ONE),
     "reproduce": ("reproduce", ONE),
-    "sbom": ("ship", ONE),
     "save": ("ship", ONE),
     "push": ("ship", ONE),
     "load": ("ship", NONE),
@@ -51,26 +49,11 @@ def run(verb: str, names: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the verb of a command line; returns the exit code, after one line on a failure."""
+    """Run the verb of a command line; returns the exit code."""
     if not arguments or arguments[0] not in VERBS:
         say(f"usage: python -m docker.tools VERB [VARIANT ...]; verbs: {' '.join(VERBS)}")
         return 2
-    try:
-        return run(arguments[0], arguments[1:])
-    except Failure as failure:
-        say(str(failure))
-        return failure.code
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except OSError as error:
-        say(f"{error.filename or 'this machine'}: {error.strerror or error}")
-        return 8
-    except Exception as error:  # noqa: BLE001 - a bug's place in one line, instead of a traceback
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(where.filename).name}:{where.lineno}"
-        say(f"a bug, please report it: {type(error).__name__} at {place}: {error}")
-        return 1
+    return reported(lambda: run(arguments[0], arguments[1:]))
 
 
 if __name__ == "__main__":

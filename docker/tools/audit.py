@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 from docker.setup.project import Failure, say
@@ -45,7 +43,7 @@ def audit(context: Context) -> int:
 def _answers(context: Context) -> list[dict[str, Any]]:
     """Return what pip-audit reports of each package: its advisories, or why there are none."""
     # The pins are complete: nothing to resolve.
-    command = [str(Path(sys.executable).with_name("pip-audit")), "--disable-pip"]
+    command = [str(context.root / ".venv/bin/pip-audit"), "--disable-pip"]
     command += ["--vulnerability-service", "osv", "--format", "json", "--progress-spinner", "off"]
     command += ["--require-hashes"]
     for file in sorted((context.root / "requirements").glob("*.txt")):

@@ -1,4 +1,4 @@
-"""What make tells a tool: the clone, the variables of the command, and how to reach the engine."""
+"""The context of a tool: the clone, the variables of the command, and how to reach the engine."""
 
 from __future__ import annotations
 
@@ -6,77 +6,53 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from docker.setup.project import Failure
+from docker.setup import variants
+from docker.setup.project import Failure, Project
 
 
 @dataclass(frozen=True)
-class Context:
-    """The `LIGHTERAGE_*` variables that the Makefile exports, read once.
+class Context(Project):
+    """The clone and the `LIGHTERAGE_*` variables that the Makefile exports for tools.
 
     Args:
-        root: the folder of the clone.
-        project: prefix of every image, container, network and volume.
-        engine: `docker` or `podman`.
         docker: words of the client whose engine answers; none without an engine.
         compose: words of compose.
         build: words of a build with base images and secrets; `--file`, `--tag` and the build
             context are still to be added.
     """
 
-    root: Path
-    project: str = "lighterage"
-    engine: str = "docker"
     docker: tuple[str, ...] = ()
     compose: tuple[str, ...] = ()
     build: tuple[str, ...] = ()
-    task: str = "1"
-    args: tuple[str, ...] = ()
-    runner: str = ""
     host: str = ""
     yes: bool = False
     file: str = ""
     registry: str = ""
-    hub: str = ""
 
     @classmethod
     def from_environment(cls) -> Context:
         """Read the variables.
 
         Raises:
-            Failure: ARGS has an unbalanced quote.
+            Failure: a value is not usable.
         """
-
-        def words(name: str) -> tuple[str, ...]:
-            text = os.environ.get(f"LIGHTERAGE_{name}", "")
-            try:
-                return tuple(shlex.split(text))
-            except ValueError as error:
-                raise Failure(f"{name}={text}: {error}; quote it as for a shell") from None
-
-        def text(name: str, default: str = "") -> str:
-            return os.environ.get(f"LIGHTERAGE_{name}", "").strip() or default
-
+        value = {name: os.environ.get(f"LIGHTERAGE_{name}", "").strip() for name in (
+            "DOCKER", "COMPOSE", "BUILD", "HOST", "YES", "FILE", "REGISTRY",
+        )}  # fmt: skip
         return cls(
-            root=Path(__file__).resolve().parents[2],
-            project=text("PROJECT", "lighterage"),
-            engine=text("ENGINE", "docker"),
-            docker=words("DOCKER"),
-            compose=words("COMPOSE"),
-            build=words("BUILD"),
-            task=text("TASK", "1"),
-            args=words("ARGS"),
-            runner=text("RUNNER"),
-            host=text("HOST"),
-            yes=text("YES") == "1",
-            file=text("FILE"),
-            registry=text("REGISTRY").rstrip("/"),
-            hub=text("HUB").rstrip("/"),
+            **vars(Project.from_environment()),
+            docker=tuple(shlex.split(value["DOCKER"])),
+            compose=tuple(shlex.split(value["COMPOSE"])),
+            build=tuple(shlex.split(value["BUILD"])),
+            host=value["HOST"],
+            yes=value["YES"] == "1",
+            file=value["FILE"],
+            registry=value["REGISTRY"].rstrip("/"),
         )
 
     def options(self, verb: str, *known: str) -> list[str]:
@@ -90,25 +66,6 @@ class Context:
             if option not in known:
                 raise Failure(f"{verb} knows no {option}; known: {' '.join(known)}")
         return options
-
-    @property
-    def state(self) -> Path:
-        """The folder of the tools' own files."""
-        folder = self.root / ".lighterage"
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    @property
-    def version(self) -> str:
-        """The version in pyproject.toml."""
-        import tomllib
-
-        text = (self.root / "pyproject.toml").read_text(encoding="utf-8")
-        return str(tomllib.loads(text).get("project", {}).get("version", "0"))
-
-    def image(self, name: str) -> str:
-        """Return the tag of a variant's image, or of another one of the project."""
-        return f"{self.project}-{name}"
 
     def ask(self, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
         """Run the engine's client for its answer, whatever its exit code."""
@@ -136,10 +93,8 @@ class Context:
         return json.loads(self.must(kind, "inspect", name))[0]
 
     def variants(self) -> list[Variant]:
-        """Return every variant: a folder with a compose file, and an env example of its name."""
-        names = [path.parent.name for path in self.root.glob("docker/*/compose.yaml")]
-        found = [Variant(self, name) for name in sorted(names)]
-        return [variant for variant in found if variant.example.exists()]
+        """Return every variant."""
+        return [Variant(self, variant.name) for variant in variants.Variant.all(self)]
 
     def variant(self, name: str) -> Variant:
         """Return the variant of a name.
@@ -154,51 +109,33 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A build variant: its files, and compose on them."""
+class Variant(variants.Variant):
+    """A build variant: its files, its image, and compose on them."""
 
-    context: Context
-    name: str
+    project: Context
 
     @property
     def folder(self) -> Path:
         """Where Dockerfile, compose file and contract are."""
-        return self.context.root / "docker" / self.name
-
-    @property
-    def env_file(self) -> Path:
-        """The user's env file."""
-        return self.context.root / "envs" / f"{self.name}.env"
+        return self.compose_file.parent
 
     @property
     def example(self) -> Path:
-        """The tracked example that it is made from."""
+        """The tracked example of its env file."""
         return self.env_file.with_name(f"{self.name}.env.example")
-
-    @property
-    def image(self) -> str:
-        """The tag of its image."""
-        return self.context.image(self.name)
-
-    @cached_property
-    def services(self) -> list[str]:
-        """The services of its compose file, in the file's order."""
-        (document,) = read_yaml(self.folder / "compose.yaml")
-        services = document.get("services") if isinstance(document, dict) else None
-        return list(services or {})
 
     @property
     def service(self) -> str:
         """The service for the chosen task: its own, or else the first."""
-        own = f"task{self.context.task}"
+        own = f"task{self.project.task}"
         return own if own in self.services else self.services[0]
 
-    def renamed(self, project: str) -> Variant:
+    def renamed(self, name: str) -> Variant:
         """Return this variant with containers, networks and volumes of another project."""
-        return Variant(replace(self.context, project=project), self.name)
+        return Variant(replace(self.project, name=name), self.name)
 
     def compose(
-        self, *words: str, files: Sequence[str] = (), stdin: bytes | None = None
+        self, *words: str, files: Sequence[str] = (), stdin: bytes = b""
     ) -> subprocess.CompletedProcess[bytes]:
         """Run compose on the variant's file for its answer, whatever its exit code.
 
@@ -206,22 +143,14 @@ class Variant:
             words: what compose is to do.
             files: further compose files, which override the variant's.
             stdin: what the command reads.
-
-        Raises:
-            Failure: there is no compose.
         """
-        if not self.context.compose:
-            raise Failure("no compose here; `make doctor` says what to install", 1)
-        command = [*self.context.compose, "-p", self.image]
-        for file in (str(self.folder / "compose.yaml"), *files):
+        command = [*self.project.compose, "-p", self.prefix]
+        for file in (str(self.compose_file), *files):
             command += ["-f", file]
-        env: Mapping[str, str] = {
-            **os.environ,
-            "LIGHTERAGE_PROJECT": self.context.project,
-            "COMPOSE_PROJECT_NAME": self.image,
-        }
+        names = {"LIGHTERAGE_PROJECT": self.project.name, "COMPOSE_PROJECT_NAME": self.prefix}
+        env = {**os.environ, **names}
         return subprocess.run(
-            [*command, *words], env=env, input=stdin or b"", capture_output=True, check=False
+            [*command, *words], env=env, input=stdin, capture_output=True, check=False
         )
 
 
@@ -240,14 +169,12 @@ def read_yaml(path: Path, text: str | None = None) -> list[Any]:
     try:
         return list(yaml.safe_load_all(text or path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
-        raise Failure(
-            f"docker/{path.parent.name}/{path.name}: {' '.join(str(error).split())}"
-        ) from None
+        name = f"docker/{path.parent.name}/{path.name}"
+        raise Failure(f"{name}: {' '.join(str(error).split())}") from None
 
 
-def last_line(answer: subprocess.CompletedProcess[str] | subprocess.CompletedProcess[bytes]) -> str:
+def last_line(answer: subprocess.CompletedProcess[Any]) -> str:
     """Return the last line that a failed command wrote on standard error."""
-    text = answer.stderr
-    if isinstance(text, bytes):
-        text = text.decode(errors="replace")
-    return str((text.strip().splitlines() or ["it gave no reason"])[-1])
+    error = answer.stderr
+    text: str = error.decode(errors="replace") if isinstance(error, bytes) else error
+    return (text.strip().splitlines() or ["it gave no reason"])[-1]

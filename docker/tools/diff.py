@@ -55,12 +55,12 @@ def diff(context: Context, names: Sequence[str]) -> int:
 def compressed_bytes(variant: Variant) -> int:
     """Return the size of the saved image, compressed."""
     packer, size = ZstdCompressor(level=3), 0
-    command = [*variant.context.docker, "save", variant.image]
+    command = [*variant.project.docker, "save", variant.prefix]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as saving:
         while saving.stdout and (block := saving.stdout.read(1 << 20)):
             size += len(packer.compress(block))
     if saving.returncode:
-        raise Failure(f"{variant.context.engine} save {variant.image} failed; see above", 1)
+        raise Failure(f"{variant.project.engine} save {variant.prefix} failed; see above", 1)
     return size + len(packer.flush())
 
 

@@ -11,8 +11,7 @@ from typing import NamedTuple
 from docker.setup import envfiles, venv
 from docker.setup.bases import HUB_IMAGES
 from docker.setup.engine import Engine, NoEngine, quiet
-from docker.setup.project import Failure, Project
-from docker.setup.variants import Variant
+from docker.setup.project import Failure
 from docker.tools.context import Context
 
 # Measured: both images, the bases and the build cache take less.
@@ -35,9 +34,8 @@ class Row(NamedTuple):
 
 def doctor(context: Context) -> int:
     """Print a row for each thing; exit 1 when `make run` lacks one that it needs."""
-    project = Project.from_environment()
-    engine = Engine.look(project.engine)
-    rows = [*_engine_rows(context, engine), *_machine_rows(context, engine), *_env_rows(project)]
+    engine = Engine.look(context.engine)
+    rows = [*_engine_rows(context, engine), *_machine_rows(context, engine), *_env_rows(context)]
     for row in rows:
         print(f"{row.state:8} {row.name:16} {row.text}")
     return 1 if any(row.state == "missing" for row in rows) else 0
@@ -100,9 +98,9 @@ def _machine_rows(context: Context, engine: Engine | NoEngine) -> list[Row]:
     ]  # fmt: skip
 
 
-def _env_rows(project: Project) -> list[Row]:
+def _env_rows(context: Context) -> list[Row]:
     rows = []
-    for variant in Variant.all(project):
+    for variant in context.variants():
         name, text, fault = f"envs/{variant.name}.env", "made from its example at the first use", ""
         if variant.env_file.exists():
             try:

@@ -45,9 +45,9 @@ def _measured(variant: Variant) -> Measured:
         inside = probe(
             variant, "run", "--rm", "--interactive", "--network", "none",
             *(["--user", user] if user else []), "--env", f"LIGHTERAGE_VARIANT={variant.name}",
-            *options, "--entrypoint", "python", variant.image, "-", "image",
+            *options, "--entrypoint", "python", variant.prefix, "-", "image",
         )  # fmt: skip
-    image = variant.context.inspect("image", variant.image)
+    image = variant.project.inspect("image", variant.prefix)
     written = as_written(variant)
     written["services"] = {name: written["services"][name] for name in started(compose)}
     sample = Sample(variant, written, image, inside)
@@ -86,9 +86,9 @@ def probe(variant: Variant, *command: str) -> Any:
     Raises:
         Failure: the container did not start, or the probe failed.
     """
-    answer = variant.context.ask(*command, stdin=None, input=PROBE.read_text(encoding="utf-8"))
+    answer = variant.project.ask(*command, stdin=None, input=PROBE.read_text(encoding="utf-8"))
     if answer.returncode:
-        raise Failure(f"image {variant.image} cannot be measured: {last_line(answer)}", 1)
+        raise Failure(f"image {variant.prefix} cannot be measured: {last_line(answer)}", 1)
     return json.loads(answer.stdout)
 
 

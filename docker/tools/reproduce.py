@@ -25,7 +25,7 @@ def reproduce(context: Context, variant: Variant) -> int:
     """
     if not context.build:
         raise Failure("reproduce needs a client that can build; see make doctor", 1)
-    tags = [f"{variant.image}:reproduce-{number}" for number in (1, 2)]
+    tags = [f"{variant.prefix}:reproduce-{number}" for number in (1, 2)]
     try:
         for number, tag in enumerate(tags):
             _build(variant, tag, number)
@@ -44,7 +44,7 @@ def reproduce(context: Context, variant: Variant) -> int:
 
 def _build(variant: Variant, tag: str, number: int) -> None:
     """Build from a copy of the tree with other times and other modes."""
-    context = variant.context
+    context = variant.project
     with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
         tree = Path(folder, "tree")
         shutil.copytree(context.root, tree, symlinks=True, ignore=NOT_BUILT)

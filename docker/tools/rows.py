@@ -246,7 +246,7 @@ def _requirements(sample: Sample) -> Value:
     """Return the smallest lock file that pins all installed packages, or nearly all."""
     installed = {re.sub(r"[-_.]+", "-", line) for line in sample.inside["packages"]}
     found = []
-    for path in (sample.variant.context.root / "requirements").glob("*.txt"):
+    for path in (sample.variant.project.root / "requirements").glob("*.txt"):
         pins = re.findall(r"^([\w.-]+)==([^ ;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
         pinned = {re.sub(r"[-_.]+", "-", f"{name.lower()} {version}") for name, version in pins}
         besides = sorted(installed - pinned)

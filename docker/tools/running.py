@@ -32,14 +32,14 @@ def running(variant: Variant) -> tuple[Facts, list[str]]:
     with _own_project(variant) as own, mounted_env_file(variant.example) as options:
         done = own.compose(
             "run", "--rm", "-T", *options, "--entrypoint", "python -", own.service,
-            "running", own.context.task, stdin=PROBE.read_bytes(),
+            "running", own.project.task, stdin=PROBE.read_bytes(),
         )  # fmt: skip
         if done.returncode:
             raise Failure(f"{variant.name} cannot be measured: {last_line(done)}", 1)
         facts = json.loads(done.stdout)
         facts.update(_service(own))
-        label = f"label=com.docker.compose.project={own.image}"
-        names = own.context.must("ps", "--all", "--quiet", "--filter", label).split()
+        label = f"label=com.docker.compose.project={own.prefix}"
+        names = own.project.must("ps", "--all", "--quiet", "--filter", label).split()
         environment = [line for name in names for line in _state(own, name)["Config"]["Env"]]
         environment += facts.pop("environment")
     return {row: value or "none" for row, value in facts.items()}, environment
@@ -48,12 +48,12 @@ def running(variant: Variant) -> tuple[Facts, list[str]]:
 @contextlib.contextmanager
 def _own_project(variant: Variant) -> Iterator[Variant]:
     """Give the variant under another project's name, its networks joined by the sample host."""
-    own, engine = variant.renamed(f"{variant.context.project}-verify"), variant.context
-    sample_host = engine.image("sample-host")
+    own, engine = variant.renamed(f"{variant.project.name}-verify"), variant.project
+    sample_host = f"{engine.name}-sample-host"
     hosts = engine.must("ps", "--quiet", "--filter", f"ancestor={sample_host}").split()
     if not hosts:
         raise Failure("the sample host does not run; `make run` starts it", 1)
-    engine.must("tag", variant.image, own.image)
+    engine.must("tag", variant.prefix, own.prefix)
     try:
         # compose creates the networks together with the containers.
         done = own.compose("up", "--no-start", own.service)
@@ -65,10 +65,10 @@ def _own_project(variant: Variant) -> Iterator[Variant]:
         yield own
     finally:
         for network in engine.ask("network", "ls", "--format", "{{.Name}}").stdout.split():
-            if network.startswith(f"{own.image}-"):
+            if network.startswith(f"{own.prefix}-"):
                 engine.ask("network", "disconnect", "--force", network, hosts[0])
         own.compose("down", "--volumes")
-        engine.ask("image", "rm", own.image)
+        engine.ask("image", "rm", own.prefix)
 
 
 def _service(own: Variant) -> Facts:
@@ -106,4 +106,4 @@ def _container(own: Variant) -> str:
 
 
 def _state(own: Variant, name: str) -> Any:
-    return own.context.inspect("container", name)
+    return own.project.inspect("container", name)

@@ -1,4 +1,4 @@
-"""Move images to other machines: as a file, or through a registry; and print what is in one."""
+"""Move images to other machines: as a file, or through a registry."""
 
 from __future__ import annotations
 
@@ -8,30 +8,28 @@ import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
 import zlib
 from pathlib import Path
 
 from docker.setup.project import Failure, give_to_owner, say
 from docker.tools.context import Context, Variant, last_line
 
-# Where the last step of each Dockerfile writes it.
-SBOM = "/opt/sbom.cdx.json"
-
 
 def save(context: Context, variant: Variant) -> int:
     """Write the variant's image into one compressed file, with its SHA-256 beside it."""
-    path = context.state / f"{variant.image}-{context.version}.tar.gz"
+    path = context.state / f"{variant.prefix}-{version(context)}.tar.gz"
     part = path.with_name(f".{path.name}")
     try:
         with (
-            subprocess.Popen([*context.docker, "save", variant.image], stdout=-1) as saving,
+            subprocess.Popen([*context.docker, "save", variant.prefix], stdout=-1) as saving,
             part.open("wb") as file,
             gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
         ):
             assert saving.stdout is not None  # noqa: S101 - -1 is subprocess.PIPE
             shutil.copyfileobj(saving.stdout, packed, 1 << 20)
         if saving.returncode:
-            raise Failure(f"{context.engine} save {variant.image} failed; see above", 1)
+            raise Failure(f"{context.engine} save {variant.prefix} failed; see above", 1)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -80,8 +78,8 @@ def push(context: Context, variant: Variant) -> int:
     """
     if not context.registry:
         raise Failure("push needs a registry: make push ENV=prod REGISTRY=registry.example/team")
-    reference = f"{context.registry}/{variant.image}:{context.version}"
-    context.must("tag", variant.image, reference)
+    reference = f"{context.registry}/{variant.prefix}:{version(context)}"
+    context.must("tag", variant.prefix, reference)
     try:
         digest = _push(context, reference)
     finally:
@@ -98,7 +96,7 @@ def _push(context: Context, reference: str) -> str:
     with tempfile.NamedTemporaryFile("r", prefix="lighterage-") as file:
         if context.engine == "podman":
             words = ["--digestfile", file.name]
-            # docker does without TLS on this machine; podman has to be told.
+            # docker needs no TLS for a local registry; podman needs the option.
             if re.match(r"(localhost|127\.[\d.]+)[:/]", reference):
                 words.append("--tls-verify=false")
         answer = context.ask("push", *words, reference)
@@ -108,16 +106,10 @@ def _push(context: Context, reference: str) -> str:
     return found[0] if found else ""
 
 
-def sbom(context: Context, variant: Variant) -> int:
-    """Print the bill of materials that the image's Dockerfile wrote into it."""
-    code = f"print(open('{SBOM}').read(), end='')"
-    answer = context.ask(
-        "run", "--rm", "--network", "none", "--entrypoint", "python", variant.image, "-c", code
-    )
-    if answer.returncode:
-        raise Failure(f"{variant.image} has no {SBOM}: {last_line(answer)}", 1)
-    print(answer.stdout, end="")
-    return 0
+def version(context: Context) -> str:
+    """Return the version in pyproject.toml."""
+    text = (context.root / "pyproject.toml").read_text(encoding="utf-8")
+    return str(tomllib.loads(text)["project"]["version"])
 
 
 def _checksum_file(path: Path) -> Path:

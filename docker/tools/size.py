@@ -9,11 +9,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 
-import squarify
-
-from docker.setup.project import give_to_owner, say
 from docker.tools.context import Context, Variant
 from docker.tools.saved import Layer, saved
 
@@ -21,13 +17,6 @@ MB = 1e6
 BAR = 30
 # Smaller components share one row; the JSON has them all.
 SHOWN = 0.004
-COLOURS = {
-    "project": "#0b6e8f",
-    "package": "#6ba3b8",
-    "Python": "#d9a441",
-    "system": "#b8c4d0",
-    "replaced": "#b00020",
-}
 # The component of a path that no Python or Debian package lists; the first pattern that matches.
 PLACES = (
     (r"app/tasks/", "project", "tasks"),
@@ -149,22 +138,18 @@ def _by_pattern(places: Sequence[tuple[str, str, str]], name: str) -> tuple[str,
 
 
 def size(context: Context, variant: Variant) -> int:
-    """Print where the bytes of the variant's image are, and draw them; `--json` for programs."""
+    """Print where the bytes of the variant's image are; `--json` for programs."""
     options = context.options("size", "--json")
-    with saved(context, variant.image) as layers:
+    with saved(context, variant.prefix) as layers:
         content = Content.of(layers)
     parts = content.parts()
     if options:
         rows = [{"made_by": made_by, "bytes": size} for made_by, size in content.layers]
         components = [asdict(part) for part in parts]
-        report = {"image": variant.image, "bytes": content.size, "layers": rows}
+        report = {"image": variant.prefix, "bytes": content.size, "layers": rows}
         print(json.dumps({**report, "components": components}, indent=1))
     else:
-        print("\n".join(_table(variant.image, content, parts)))
-    picture = context.state / f"size-{variant.name}.svg"
-    picture.write_text(treemap(parts, f"{variant.image}: {content.size / MB:.1f} MB"), "utf-8")
-    give_to_owner(picture)
-    say(f"drawn in {picture.relative_to(context.root)}")
+        print("\n".join(_table(variant.prefix, content, parts)))
     return 0
 
 
@@ -185,35 +170,3 @@ def _table(image: str, content: Content, parts: Sequence[Part]) -> Iterator[str]
 def _row(size: int, whole: int, name: str) -> str:
     bar = "█" * round(BAR * size / whole)
     return f"  {size / MB:7.2f} MB {size / whole:6.1%}  {bar:{BAR}}  {name}".rstrip()
-
-
-WIDTH, HEIGHT, HEAD = 1000.0, 600.0, 30.0
-
-
-def treemap(parts: Sequence[Part], title: str) -> str:
-    """Draw the parts, the largest first, as an SVG: the area of each is its share."""
-    sizes = squarify.normalize_sizes([part.bytes for part in parts], WIDTH, HEIGHT)
-    boxes = squarify.squarify(sizes, 0, HEAD, WIDTH, HEIGHT)
-    kinds: Counter[str] = Counter()
-    for part in parts:
-        kinds[part.kind] += part.bytes
-    legend = "   ".join(f"{kind} {size / MB:.1f}" for kind, size in kinds.most_common())
-    drawn = [_text(5, 20, f"{title}   {legend}")]
-    for part, box in zip(parts, boxes, strict=True):
-        x, y, width, height = (box[key] for key in ("x", "y", "dx", "dy"))
-        name = f"{part.name}  {part.bytes / MB:.1f} MB"
-        fits = [label for label in (name, part.name) if 7 * len(label) < width and height > 16]
-        drawn.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-            f' fill="{COLOURS[part.kind]}" stroke="#fff"><title>{escape(name)}</title></rect>'
-            + _text(x + 4, y + 14, fits[0] if fits else "")
-        )
-    body = "\n".join(drawn)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:g} {HEAD + HEIGHT:g}"'
-        f' style="font: 12px system-ui, sans-serif; background: #fff">\n{body}\n</svg>\n'
-    )
-
-
-def _text(x: float, y: float, text: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" xml:space="preserve">{escape(text)}</text>'

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from docker.setup import envfiles
-from docker.setup.project import Failure, Project, say
+from docker.setup.project import Failure, say
 from docker.tools.context import Context, Variant
 
 
@@ -40,6 +40,6 @@ def trust(context: Context, variant: Variant) -> int:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Failure("nothing was added to envs/known_hosts", 1)
     lines = done.stdout.decode("utf-8", "replace").splitlines()
-    added = envfiles.add_known_hosts(Project.from_environment(), lines)
+    added = envfiles.add_known_hosts(context, lines)
     say(f"{added} new line(s) in envs/known_hosts; running services read it after `make up`")
     return 0

@@ -9,9 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from docker.setup.project import say
 from docker.tools import isolation
@@ -27,7 +25,7 @@ def verify(context: Context, names: Sequence[str]) -> int:
     """Print what holds and what does not; exit 1 when something does not.
 
     Args:
-        context: what make tells.
+        context: of the command.
         names: the variants whose images and containers are looked at; all without any. They are
             compared with every other variant in any case.
     """
@@ -75,11 +73,11 @@ def _running(one: Measured) -> list[str]:
 
 def _structure(variant: Variant) -> list[str]:
     """Run container-structure-test on the image; return what failed."""
-    if variant.context.engine != "docker":
+    if variant.project.engine != "docker":
         say("container-structure-test drives docker only: the first document is not tested")
         return []
-    program = Path(sys.executable).with_name("container-structure-test")
-    command = [str(program), "test", "--image", variant.image, "--output", "json"]
+    program = variant.project.root / ".venv/bin/container-structure-test"
+    command = [str(program), "test", "--image", variant.prefix, "--output", "json"]
     done = subprocess.run(
         [*command, "--config", str(variant.folder / "contract.yaml")],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,

@@ -35,9 +35,10 @@ from tasks.fetch.manifest import File, Kept, Manifest, Source
 from tasks.fetch.plan import Item, Plan, compare
 from tasks.fetch.progress import Progress, progress
 from tasks.fetch.report import Failed, Report
-from tasks.fetch.ssh import checksums
+from tasks.fetch.ssh.checksums import is_checksum_file
 from tasks.fetch.ssh.connection import connect
-from tasks.fetch.ssh.host import Fault, Host, Listing
+from tasks.fetch.ssh.host import Host
+from tasks.fetch.ssh.remote_files import Fault, Listing
 from tasks.fetch.ssh.retry import MAX_DELAY, delay_before
 from tasks.fetch.stores.local.disk import writing
 from tasks.fetch.stores.local.landing import landing
@@ -49,9 +50,8 @@ if TYPE_CHECKING:
     import fabric
 
     from tasks.fetch.report import Status
-    from tasks.fetch.ssh.remote_checksums import Sums
-    from tasks.fetch.ssh.sftp import RemoteFile
-    from tasks.fetch.ssh.stream import Stream
+    from tasks.fetch.ssh.remote_checksums import RemoteChecksums
+    from tasks.fetch.ssh.remote_files import RemoteFile, Stream
     from tasks.fetch.stores.local.landing import Landing
     from tasks.settings import Settings
 
@@ -147,7 +147,7 @@ class Fetch:
             if not seen.isdisjoint(paths):
                 raise ConfigError(f"remote_file_path: {top.path} is part of another path of it")
             seen.update(paths if folder.name or not top.folder else ())
-            there.update(filter(checksums.is_beside, paths))
+            there.update(filter(is_checksum_file, paths))
             run.special += found.special
             for fault in found.faults:
                 path = folder / fault.path.removeprefix(top.path).lstrip("/")
@@ -232,7 +232,7 @@ class Fetch:
         place.begin({run.identity(item): item.source.size for item in parts})
         for one in plan.unchanged:
             run.keep(one)
-        sums = run.host.sums([item.source for item in plan.fetched], there)
+        sums = run.host.remote_checksums([item.source for item in plan.fetched], there)
         began = time.monotonic()
         total = sum(item.source.size for item in plan.fetched)
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
@@ -337,7 +337,7 @@ class _Run:
         """Asks for the sha256 of remote files, where contents decide what has changed."""
         if not self._settings.checksum:
             return None
-        return lambda files: self.host.sums(files).result(HOURS)
+        return lambda files: self.host.remote_checksums(files).result(HOURS)
 
     def identity(self, item: Item) -> str:
         """Give a name for just this content of a remote file, as far as size and time tell."""
@@ -464,7 +464,10 @@ class _Run:
         if item.packed:
             self._archive(item, stream, end)
         else:
-            self._place.write(item.path, stream, item.source.path)
+            try:
+                self._place.write(item.path, stream, item.source.path)
+            except ArchiveError as error:  # two names of a listing collide: no archive is at fault
+                raise RemotePathError(str(error)) from error
             self._note(item, "")
 
     def _note(self, item: Item, sha256: str) -> None:
@@ -481,7 +484,7 @@ class _Run:
                 identity = self.identity(item)
                 begun = self._place.begun(identity)
                 copy = stack.enter_context(self._place.archive(item.path, source.path, identity))
-            ending = partial(self.host.ending, source)
+            ending = partial(self.host.read_tail, source)
             tee = _Tee(stream, copy, begun=begun, size=source.size, end=end, ending=ending)
             wanted = self._wanted_in(item.path.parent)
             members = unpack.members(tee, limits.Limits.of(self._settings), source.path, wanted)
@@ -524,7 +527,7 @@ class _Run:
 
     # --- checking -----------------------------------------------------------------------------
 
-    def check(self, plan: Plan, sums: Sums, seconds: float) -> None:
+    def check(self, plan: Plan, sums: RemoteChecksums, seconds: float) -> None:
         """Compare what came with the checksums that the host tells.
 
         Args:
@@ -545,10 +548,10 @@ class _Run:
             sha256 = source.sha256 or landed[path]
             expected = checksums.get(path)
             if expected and expected != sha256:
-                where = "beside it" if path in sums.beside else "that the host tells"
+                where = "beside it" if path in sums.from_files else "that the host tells"
                 error = IntegrityError(
                     f"{path}: came with sha256 {sha256}, but the one {where} is {expected}",
-                    transient=path not in sums.beside or item.path in self._resumed,
+                    transient=path not in sums.from_files or item.path in self._resumed,
                 )
                 self._forget(item)
                 if not self._goes_on(plan, item, error):
@@ -570,7 +573,7 @@ class _Run:
 
     def explained(self) -> list[str]:
         """Say which ways were chosen, and why."""
-        return [*self.host.explained(), *self._ways, *self._of_archives()]
+        return [*self.host.explain(), *self._ways, *self._of_archives()]
 
     def _of_archives(self) -> list[str]:
         if not self._unpacked:
@@ -711,12 +714,12 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
         return tries(run, fetch)
 
 
-def _of_checksums(plan: Plan, sums: Sums, checksums: Mapping[str, str]) -> str:
+def _of_checksums(plan: Plan, sums: RemoteChecksums, checksums: Mapping[str, str]) -> str:
     """Say what contents were compared with, and why no better."""
     paths = [item.source.path for item in plan.fetched]
     ways = {
-        "a checksum beside the data": sum(path in sums.beside for path in paths),
-        "a checksum that the host tells": sum(path in sums.asked for path in paths),
+        "a checksum beside the data": sum(path in sums.from_files for path in paths),
+        "a checksum that the host tells": sum(path in sums.from_host for path in paths),
         "size only, as the host tells no checksum": sum(path not in checksums for path in paths),
     }
     return "verified by " + ", ".join(f"{way} ({n})" for way, n in ways.items() if n)

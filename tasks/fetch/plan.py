@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from tasks.fetch.manifest import File, Manifest
-    from tasks.fetch.ssh.sftp import RemoteFile
+    from tasks.fetch.ssh.remote_files import RemoteFile
 
     Verify = Callable[[File, bool], File | None]
     """Returns the record of a published file that is as it was, compared by content where asked."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,8 +93,12 @@ def test_a_package_unknown_to_the_service_is_an_error(tmp_path: Path) -> None:
     pins = (tree.folder / "requirements/dev.txt").read_bytes()
     (place / ".lighterage").write_text(hashlib.sha256(pins).hexdigest())
     answers = {"dependencies": [{"name": "a", "skip_reason": "404"}]}
-    for name in ("python", "pip-audit"):
-        (place / "bin" / name).write_text(f"#!/bin/sh\necho '{json.dumps(answers)}'\n")
+    scripts = {
+        "python": f'exec {sys.executable} "$@"',
+        "pip-audit": f"echo '{json.dumps(answers)}'",
+    }
+    for name, command in scripts.items():
+        (place / "bin" / name).write_text(f"#!/bin/sh\n{command}\n")
         (place / "bin" / name).chmod(0o755)
     error = tree.refused("audit")
     assert "the advisory service does not know 1 of 1 packages (a, ...)" in error

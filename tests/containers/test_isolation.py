@@ -19,7 +19,7 @@ PROJECT = f"lighterage-test-isolation-{os.getpid()}"
 # down each command that it refuses.
 GUARD = """#!/bin/sh
 case " $* " in
-*" exec "*-sample-host" "*) ;;
+*" exec "*-sample-host" "* | *" up --detach sample-host "*) ;;
 *" exec "* | *" kill "*) refused=yes ;;
 *" compose "* | *" -f "*)
     case " $* " in *" run "* | *" up "* | *" start "* | *" create "*) refused=yes ;; esac ;;
@@ -118,10 +118,10 @@ def test_verify_reports_an_unsafe_compose_file_and_starts_nothing(
     tree: Tree, tmp_path: Path
 ) -> None:
     compose = tree.folder / "docker/prod/compose.yaml"
-    asked = "    pid: ${PID_OF:-host}\n    volumes:\n      - /var/run/docker.sock:/tmp/s\n"
+    unsafe = "    pid: ${PID_OF:-host}\n    volumes:\n      - /var/run/docker.sock:/tmp/s\n"
     text = compose.read_text()
     assert "    volumes:\n" in text
-    compose.write_text(text.replace("    volumes:\n", asked, 1))
+    compose.write_text(text.replace("    volumes:\n", unsafe, 1))
     done = tree.make("verify", "ENV=prod", timeout=600)
     started = tmp_path / "started"
     assert not started.exists(), started.read_text()

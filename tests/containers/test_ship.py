@@ -14,14 +14,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
-from docker.setup import bases, images, origin
-from docker.setup.engine import Engine
+from docker.setup import bases, prepare, venv
 from docker.setup.project import Project
 from docker.tools.context import Context
 from images import context_or_skip, tree_in
@@ -45,29 +41,21 @@ PROJECT = f"lighterage-ship-{os.getpid()}"
         ("../it", None),
     ],
 )
-def test_labels_tell_the_commit_and_no_secret_and_no_path(
-    tmp_path: Path, remote: str, source: str | None
+def test_the_source_of_an_image_is_no_path_and_has_no_account(
+    remote: str, source: str | None
 ) -> None:
-    (tmp_path / "pyproject.toml").write_text('version = "1.2.3"\n')
-    me = ["-c", "user.name=x", "-c", "user.email=x@x.example"]
-    for words in (["init", "-q"], ["remote", "add", "origin", remote], ["add", "."],
-                  [*me, "commit", "-qm", "x"]):  # fmt: skip
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    project = replace(Project.from_environment(), root=tmp_path)
-    found = {key.rpartition(".")[2]: value for key, value in origin.labels(project).items()}
-    assert found["version"] == "1.2.3"
-    assert len(found["revision"]) == 40
+    assert prepare.public_address(remote) == (source or "")
+
+
+@pytest.mark.container
+def test_labels_name_version_commit_and_source(tree: Tree, engine: Context) -> None:
+    found = {key.rpartition(".")[2]: value for key, value in labels_of(engine).items()}
+    assert found["version"] == "0.1.0"
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found["revision"])
     assert found["created"][:2] == "20"
-    assert found.get("source") == source
-    assert str(tmp_path) not in str(found)
-    (tmp_path / "new").write_text("")
-    assert origin.labels(project)["org.opencontainers.image.revision"].endswith("-dirty")
-
-
-def test_without_git_there_is_the_version_at_least(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text('version = "1.2.3"\n')
-    project = replace(Project.from_environment(), root=tmp_path)
-    assert set(origin.labels(project).values()) == {"1.2.3", "lighterage"}
+    assert found["source"] == "https://git.example/it"
+    assert "secret" not in str(found)
+    assert str(tree.folder) not in str(found)
 
 
 # --- a registry -----------------------------------------------------------------------------
@@ -81,8 +69,16 @@ def engine() -> Context:
 
 @pytest.fixture(scope="module")
 def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """Give a tree with the prod image built."""
-    with tree_in(tmp_path_factory.mktemp("ship") / "clone", engine, "prod") as tree:
+    """Give a tree with history, and the prod image built."""
+    with tree_in(tmp_path_factory.mktemp("ship") / "clone", engine) as tree:
+        me = ["-c", "user.name=x", "-c", "user.email=x@x.example"]
+        for words in (
+            ["init", "-q"],
+            ["remote", "add", "origin", "https://me:secret@git.example/it"],
+            [*me, "commit", "-q", "--allow-empty", "-m", "x"],
+        ):
+            subprocess.run(["git", *words], cwd=tree.folder, check=True)
+        tree.ok("prod-build", timeout=600)
         yield tree
 
 
@@ -202,10 +198,10 @@ def forget(engine: Context, hub: str) -> None:
 
 @pytest.mark.container
 def test_bases_come_from_a_registry_that_serves_them(tree: Tree, engine: Context, hub: str) -> None:
-    """The hub way: the same Dockerfiles on what a registry has under the hub's names."""
+    """The same Dockerfiles on what a registry has under the hub's names."""
     done = tree.make("prod-build", f"HUB={hub}", "BASE=hub")
     assert done.returncode == 0, done.stderr
-    assert f"(base: hub {hub}, not as locked)" in done.stderr
+    assert f"base images: hub {hub}, not as locked" in done.stderr
     assert "hub.lock has no digests for the base images; make lock" in done.stderr
     assert labels_of(engine)["lighterage.base"].startswith(f"hub {hub}")
     assert "Task 2" in tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help", f"HUB={hub}")
@@ -243,16 +239,18 @@ def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
 # --- the same tree, the same image ------------------------------------------------------------
 
 
-def test_an_image_of_several_registries_has_the_digest_of_the_one_that_was_asked() -> None:
-    served = [f"{name}/library/python@sha256:{name}" for name in ("a.example", "b.example:5000")]
-    engine = SimpleNamespace(inspect=lambda _, name: {name: {"Id": "x", "RepoDigests": served}})
-    for base, digest in (
+@pytest.mark.parametrize(
+    ("base", "digest"),
+    [
         ("b.example:5000/library/python:3.11-bookworm", "sha256:b.example:5000"),
         ("a.example/library/python@sha256:a.example", "sha256:a.example"),
         ("python:3.11-bookworm", "x"),
-    ):
-        labels = bases.labels(cast(Engine, engine), base)
-        assert labels["org.opencontainers.image.base.digest"] == digest
+    ],
+)
+def test_the_digest_of_a_base_is_the_one_of_its_own_registry(base: str, digest: str) -> None:
+    served = [f"{name}/library/python@sha256:{name}" for name in ("a.example", "b.example:5000")]
+    labels = bases.labels({"Id": "x", "RepoDigests": served}, base)
+    assert labels[-1] == f"org.opencontainers.image.base.digest={digest}"
 
 
 @pytest.mark.container
@@ -302,7 +300,7 @@ def test_an_added_package_is_the_only_one_to_be_downloaded(tree: Tree, engine: C
     command = [*engine.build, "--progress", "plain", "--target", "builder"]
     command += ["--label", f"of={PROJECT}", "--build-arg", f"BASE={PROJECT}-base:build"]
     command += ["--file", str(tree.folder / "docker/prod/Dockerfile")]
-    command += [f"--secret=id={key},src={path}" for key, path in images.build_secrets().items()]
+    command += [f"--secret=id={key},src={path}" for key, path in venv.build_secrets().items()]
     outputs = []
     try:
         script.write_text(texts[script].replace(" --quiet", "") + f"# {PROJECT}\n")

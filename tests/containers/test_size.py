@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import io
 import tarfile
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 
-import pytest
-
 from docker.tools.saved import Layer
-from docker.tools.size import Content, Part, treemap
+from docker.tools.size import Content
 
 SITE = "opt/venv/lib/python3.11/site-packages"
 
@@ -72,14 +69,3 @@ def test_files_hidden_by_a_later_layer_are_counted_apart() -> None:
     parts = {(part.kind, part.name): part.bytes for part in content.parts()}
     assert parts == {("system", "/a"): 32, ("replaced", "hidden by a later layer"): 31}
     assert sum(parts.values()) == content.size == 63
-
-
-@pytest.mark.parametrize("sizes", [[1], [9, 9, 9], [60, 30, 5, 3, 1, 1], list(range(90, 0, -1))])
-def test_the_areas_of_a_picture_are_the_sizes_of_the_parts(sizes: list[int]) -> None:
-    picture = treemap([Part("system", f"<{n}>", size) for n, size in enumerate(sizes)], "x")
-    share = 1000 * 600 / sum(sizes)
-    tiles = ET.fromstring(picture).findall("{*}rect")
-    areas = [float(tile.attrib["width"]) * float(tile.attrib["height"]) for tile in tiles]
-    assert areas == pytest.approx([size * share for size in sizes], rel=0.02)
-    titles = [tile[0].text for tile in tiles]
-    assert titles == [f"<{n}>  0.0 MB" for n in range(len(sizes))]

@@ -6,6 +6,7 @@ Nothing here looks at how long anything took.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -21,12 +22,12 @@ import sshd
 from benchmarks import build, data, report, results, sides, works
 from benchmarks.arena import HERE, Sample
 
-FETCH = str(HERE / "fetch.py")
 
-
-def bench(output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark as `make bench` does."""
     return subprocess.run(
-        [sys.executable, FETCH, "--size", "2", "--output", str(output), *arguments],
+        [sys.executable, "-m", "benchmarks.fetch", *arguments],
+        cwd=HERE.parent, env={**os.environ, "PYTHONPATH": "tests/support"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
 
@@ -35,7 +36,7 @@ def bench(output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_every_side_brings_the_same_bytes(tmp_path: Path) -> None:
     sshd.need_sshd()
     names = ["tar", "zip", "big", "small", "rtt50", *(["sftp-small"] if sshd.ROOT else [])]
-    done = bench(tmp_path, "--rounds", "1", "--only", *names)
+    done = bench("--size", "2", "--output", str(tmp_path), "--rounds", "1", "--only", *names)
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "fetch.json").read_text())
     assert {"schema", "mode", "machine", "versions", "rounds", "missing", "memory"} <= set(written)
@@ -54,7 +55,7 @@ def test_every_side_brings_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.sshd
 def test_the_growth_line_has_its_points(tmp_path: Path) -> None:
     sshd.need_sshd()
-    done = bench(tmp_path, "--growth", "--only", "tar", "zip")
+    done = bench("--size", "2", "--output", str(tmp_path), "--growth", "--only", "tar", "zip")
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "growth.json").read_text())
     assert [line["name"] for line in written["series"]] == ["tar", "zip"]
@@ -65,9 +66,7 @@ def test_the_growth_line_has_its_points(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_none_is_told_the_names() -> None:
-    done = subprocess.run(
-        [sys.executable, FETCH, "--only", "tarr"], capture_output=True, text=True, check=False
-    )
+    done = bench("--only", "tarr")
     assert done.returncode == 2
     assert "sftp-tar" in done.stderr
 

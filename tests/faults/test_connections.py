@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fabric
 import paramiko
 import pytest
 
@@ -20,14 +22,12 @@ from client import Client, tree, trusted, wait_for
 from relay import Relay
 from sshd import Sshd
 from tasks.fetch.errors import NetworkError
-from tasks.fetch.ssh import connection as connection_module
-from tasks.fetch.ssh.connection import connect
+from tasks.fetch.ssh.connection import connect, open_connection
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host import Host
-from tasks.fetch.ssh.sftp import Reader, RemoteFile
-from tasks.fetch.ssh.stream import Stream
-from tasks.fetch.threads import ReadAhead
-from tasks.settings import Settings, Words
+from tasks.fetch.ssh.remote_files import RemoteFile, Stream
+from tasks.fetch.ssh.sftp_reader import Reader
+from tasks.settings import Settings
 
 pytestmark = pytest.mark.sshd
 ROWS = {f"{n}.csv": b"2026-01-01,%d,Genova\n" % n * 200_000 for n in range(3)}
@@ -53,16 +53,15 @@ def client(tmp_path: Path, server: Sshd) -> Client:
 
 
 def settings_of(client: Client, address: str, retry_delay: float = 0.01) -> Settings:
-    """Give the settings of the client's task 3, for the engine in this process."""
+    """Give the settings of the client, for use in this process."""
     return Settings(
-        task="3", remote_host_address=trusted(client, address), username=client.server.user,
+        remote_host_address=trusted(client, address), username=client.server.user,
         ssh_key_file=client.server.user_key, known_hosts_file=client.known_hosts,
-        remote_file_path=Words([str(client.server.home)]), timeout=60,
-        retry_delay=retry_delay,
+        timeout=60, retry_delay=retry_delay,
     )  # fmt: skip
 
 
-def read_all(stream: Stream | ReadAhead) -> None:
+def read_all(stream: Stream) -> None:
     """Read to the end."""
     while stream.read():
         pass
@@ -72,7 +71,8 @@ def read_all(stream: Stream | ReadAhead) -> None:
 
 
 def test_a_slow_consumer_is_no_slow_link(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.fetch.ssh.stream.SLOW_RATE", 5e5)  # so that this machine is fast
+    # So that this machine is fast.
+    monkeypatch.setattr("tasks.fetch.ssh.compression.SLOW_BYTES_PER_S", 5e5)
     with Relay(client.server.port).running() as relay:
         settings = settings_of(client, relay.address)
         digests: dict[str, str] = {}
@@ -125,10 +125,17 @@ def test_the_first_connection_stays_where_a_second_one_is_refused(
     assert "WARNING" not in done.err, "a refused second connection is no fault"
 
 
-@pytest.mark.parametrize("options", [(), ("MaxSessions 1",)])
+SLOW_COMMANDS = (
+    'ForceCommand case "$SSH_ORIGINAL_COMMAND" in xargs*) sleep 4; eval "$SSH_ORIGINAL_COMMAND";; '
+    "*) exec /usr/lib/openssh/sftp-server;; esac"
+)
+
+
+@pytest.mark.parametrize("options", [(), ("MaxSessions 1",), (SLOW_COMMANDS,)])
 def test_the_second_connection_replaces_the_first_without_a_byte_lost(
     client: Client, options: tuple[str, ...]
 ) -> None:
+    """Nor a checksum that was being computed on the first one."""
     client.server.stop()
     client.server.options = [*options]
     with client.server.running(), Relay(client.server.port, rate=RATE).running() as relay:
@@ -136,6 +143,7 @@ def test_the_second_connection_replaces_the_first_without_a_byte_lost(
         done = client.run("3", ".", "--explain", timeout="60")
         assert done.code == 0, done.err
         assert "SSH compression" in done.out
+        assert "checked: size, sha256" in done.out, done.err
         assert relay.connections == 2, done.err
     assert tree(client.target) == ROWS
 
@@ -152,61 +160,82 @@ def test_a_second_connection_to_a_host_with_another_key_ends_the_run(client: Cli
 # --- threads that nobody reads from any more ----------------------------------------------------
 
 
-def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
-    client: Client, caplog: pytest.LogCaptureFixture
-) -> None:
+class Reading(threading.Thread):
+    """A thread that reads a stream to the end, or to an error."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.stream = stream
+        self.error: NetworkError | None = None
+
+    def run(self) -> None:
+        try:
+            read_all(self.stream)
+        except NetworkError as error:
+            self.error = error
+
+
+@contextlib.contextmanager
+def reading(
+    client: Client, retry_delay: float = 0.01
+) -> Iterator[tuple[Host, fabric.Connection, Reading, Relay]]:
+    """Read a file in a thread, whose connection is cut."""
     file = client.server.home / "big.csv"
     file.write_bytes(os.urandom(2**23))
     with Relay(client.server.port, "cut", 2**21).running() as relay:
-        settings = settings_of(client, relay.address, retry_delay=1)
-        with connect(settings) as connection, caplog.at_level(logging.WARNING):
+        settings = settings_of(client, relay.address, retry_delay)
+        with connect(settings) as connection:
             host = Host(connection, settings)
             stream = next(host.files([(host.facts(str(file)), 0)], lambda _: None))
-            ahead = ReadAhead(stream.read, 100)
-            wait_for(lambda: "in 1.0 s" in caplog.text)
-            host.reset()
-            host.reconnect()
-            transport = connection.transport
-            ahead._thread.join(30)
-            assert not ahead._thread.is_alive()
-            with pytest.raises(NetworkError):
-                read_all(ahead)
-            assert connection.transport is transport
-            assert transport.is_active()
+            thread = Reading(stream)
+            thread.start()
+            yield host, connection, thread, relay
             assert host.facts(str(file)).size == 2**23
-            assert relay.connections == 2
+
+
+def take_over(host: Host, connection: fabric.Connection) -> paramiko.Transport:
+    """Reset and reconnect, as a run does that gives up an archive."""
+    host.reset()
+    host._link.reconnect()
+    transport: paramiko.Transport = connection.transport
+    return transport
+
+
+def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with reading(client, retry_delay=1) as (host, connection, thread, relay):
+        wait_for(lambda: "in 1.0 s" in caplog.text)
+        transport = take_over(host, connection)
+        thread.join(30)
+        assert thread.error
+        assert connection.transport is transport
+        assert transport.is_active()
+        assert relay.connections == 2
 
 
 def test_a_thread_that_is_connecting_again_gives_way(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reset falls between the login of the thread's new connection and its use."""
-    file = client.server.home / "big.csv"
-    file.write_bytes(os.urandom(2**23))
     opening, done = threading.Event(), threading.Event()
 
-    def opened(*arguments: object, **options: object) -> object:
-        opened_now = connection_module.opened(*arguments, **options)  # type: ignore[arg-type]
-        if threading.current_thread().name == "read ahead":
+    def slow_open(*arguments: Any, **options: Any) -> object:
+        connection = open_connection(*arguments, **options)
+        if threading.current_thread().name == "reader":
             opening.set()
             assert done.wait(30)
-        return opened_now
+        return connection
 
-    monkeypatch.setattr("tasks.fetch.ssh.host.opened", opened)
-    with Relay(client.server.port, "cut", 2**21).running() as relay:
-        settings = settings_of(client, relay.address)
-        with connect(settings) as connection:
-            host = Host(connection, settings)
-            stream = next(host.files([(host.facts(str(file)), 0)], lambda _: None))
-            ahead = ReadAhead(stream.read, 100)
-            assert opening.wait(30)
-            host.reset()
-            host.reconnect()
-            transport = connection.transport
-            done.set()
-            ahead._thread.join(30)
-            assert connection.transport is transport
-            assert host.facts(str(file)).size == 2**23
+    monkeypatch.setattr("tasks.fetch.ssh.link.open_connection", slow_open)
+    with reading(client) as (host, connection, thread, _):
+        assert opening.wait(30)
+        transport = take_over(host, connection)
+        done.set()
+        thread.join(30)
+        assert thread.error
+        assert connection.transport is transport
 
 
 # --- bugs -------------------------------------------------------------------------------------
@@ -264,10 +293,10 @@ def test_a_bug_in_a_thread_that_asks_for_checksums_is_not_lost(
     def computed(*_: object) -> None:
         raise TypeError("a bug")
 
-    monkeypatch.setattr("tasks.fetch.ssh.checksums.computed", computed)
+    monkeypatch.setattr("tasks.fetch.ssh.checksums.read_output", computed)
     settings = settings_of(client, client.server.address)
     with connect(settings) as connection:
         host = Host(connection, settings)
-        remote = host.sums([host.facts(str(client.server.home / "0.csv"))])
+        remote = host.remote_checksums([host.facts(str(client.server.home / "0.csv"))])
         with pytest.raises(TypeError):
             remote.result(20)

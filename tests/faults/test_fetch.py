@@ -316,7 +316,7 @@ def test_the_agent_logs_in(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words", "code"),
-    [(None, "no such file", 2), ("no key", "no private key", 4)],
+    [(None, "no such file", 2), ("no key", "not a usable private key", 4)],
 )
 def test_a_useless_key_file_is_named(
     client: Client, content: str | None, words: str, code: int
@@ -454,7 +454,7 @@ def test_a_cut_connection_is_tried_again_or_goes_on_where_it_was(
         address = trusted(client, relay.address)
         done = client.run(task, path, remote_host_address=address)
     assert done.code == 0, done.err
-    assert ("try 1 of 3" if after < 10_000 else "going on at byte") in done.err
+    assert ("try 1 of 3" if after < 10_000 else "resuming at byte") in done.err
     assert tree(client.target) == big
     assert relay.passed < 7_000_000, "what came once is not asked for again"
 
@@ -505,7 +505,7 @@ def test_a_stalled_connection_is_a_fault(client: Client, big: dict[str, bytes]) 
         done = client.run("1", "big.zip", remote_host_address=address, timeout="1")
     assert done.code == 0, done.err
     assert "timed out" in done.err
-    assert "going on at byte" in done.err
+    assert "resuming at byte" in done.err
     assert tree(client.target) == big
 
 
@@ -514,7 +514,7 @@ def test_corrupted_bytes_never_land(client: Client, big: dict[str, bytes]) -> No
         address = trusted(client, relay.address)
         done = client.run("1", "big.zip", remote_host_address=address)
     assert done.code == 0, done.err
-    assert "going on at byte" in done.err
+    assert "resuming at byte" in done.err
     assert tree(client.target) == big
 
 

@@ -20,7 +20,7 @@ from client import Client, write_datasets
 from relay import Relay
 from sshd import Sshd
 from tasks.fetch.errors import HostKeyError
-from tasks.fetch.ssh import connection, host_keys
+from tasks.fetch.ssh import connection, host_keys, known_hosts, paramiko_private
 from tasks.fetch.ssh.transport import Transport
 from tasks.settings import Settings
 
@@ -60,7 +60,7 @@ def test_a_line_applies_to_the_hosts_that_it_does_for_openssh(
     command = ["ssh-keygen", "-F", name, "-f", str(file)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     expected = [line.split()[-1] for line in found.stdout.splitlines() if line[0] == "#"]
-    ours = [line for line in host_keys.parse(file.read_bytes()) if line.applies_to(name)]
+    ours = [line for line in known_hosts.parse(file.read_bytes()) if line.applies_to(name)]
     assert [str(line.number) for line in ours] == expected
 
 
@@ -218,8 +218,13 @@ def test_no_second_key_of_a_jump_host_is_accepted(tmp_path: Path) -> None:
     assert "Accepted" not in (tmp_path / "gateway/other/log").read_text()
 
 
-def test_another_key_in_a_later_key_exchange_ends_the_connection() -> None:
+@pytest.mark.parametrize("hooked", [True, False])
+def test_another_key_in_a_later_key_exchange_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, hooked: bool
+) -> None:
     """A fake server (paramiko): OpenSSH keeps its host key for the whole of a connection."""
+    if not hooked:
+        monkeypatch.setattr(paramiko_private, "disabled", {paramiko_private.Item.VERIFY_KEY})
     first, second = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -231,12 +236,19 @@ def test_another_key_in_a_later_key_exchange_ends_the_connection() -> None:
         client = stack.enter_context(contextlib.closing(Transport(ours)))
         client.start_client(timeout=20)
         client.renegotiate_keys()
+        paramiko_private.require_same_host_key(client)
         assert client.get_remote_server_key() == first
         server.add_server_key(second)
         with pytest.raises(paramiko.SSHException):
-            client.renegotiate_keys()
+            renegotiate(client)
         client.join(20)
         assert not client.is_active()
+
+
+def renegotiate(client: Transport) -> None:
+    """Exchange keys again, and check the key as a session does before a request."""
+    client.renegotiate_keys()
+    paramiko_private.require_same_host_key(client)
 
 
 # --- the file -------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ CASES = [(m, c, code) for m, codes in FACTORS.items() for c, code in codes.items
 
 
 @pytest.mark.parametrize(("methods", "credentials", "code"), CASES)
-def test_a_login_is_one_when_the_server_says_so(
+def test_a_login_succeeds_when_the_server_says_so(
     start: Callable[..., Client], methods: str, credentials: str, code: int
 ) -> None:
     client = start(f"AuthenticationMethods {methods}", pam=[PAM_PASSWORD, *PAM_OTHERS])
@@ -88,7 +88,7 @@ def test_a_partial_success_names_what_the_server_still_requires(
     done = login(client, "key")
     assert done.code == 4
     assert "publickey accepted, but the server also requires keyboard-interactive" in done.err
-    assert "'Password:'" in done.err, "the question, which nobody could answer"
+    assert "'Password:'" in done.err, "the question, which needs a terminal"
 
 
 def test_a_wrong_password_is_sent_once(start: Callable[..., Client]) -> None:

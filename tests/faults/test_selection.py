@@ -25,7 +25,7 @@ import sshd
 from client import CSVS, Client, ended, left_over, tarred, tree, trusted, wait_for, zipped
 from relay import Relay
 from sshd import Sshd
-from tasks.fetch.ssh import stream
+from tasks.fetch.ssh import retry
 
 TREE = {
     "a.csv": b"a,1\n" * 1000,
@@ -641,17 +641,17 @@ def test_a_rate_asks_for_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.slept += seconds
 
     time = SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
-    monkeypatch.setattr(stream, "time", time)
-    pace = stream.Pace(1000)
+    monkeypatch.setattr(retry, "time", time)
+    limit = retry.RateLimit(1000)
     for _ in range(10):
-        pace.keep(500)
+        limit.wait(500)
     assert clock.slept == pytest.approx(5)
     clock.now += 60  # a pause of the host gives no more than a second's worth back
     for _ in range(10):
-        pace.keep(500)
+        limit.wait(500)
     assert clock.slept == pytest.approx(5 + 4)
-    free = stream.Pace(0)
-    free.keep(10**9)
+    free = retry.RateLimit(0)
+    free.wait(10**9)
     assert clock.slept == pytest.approx(5 + 4)
 
 

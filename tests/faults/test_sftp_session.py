@@ -9,7 +9,6 @@ import hashlib
 import os
 import random
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -21,37 +20,12 @@ import pytest
 
 import hosts
 import sshd
-from client import CSVS, Client, tarred, tree, trusted, zipped
+from client import CSVS, Client, put, tarred, tree, trusted, zipped
 from relay import Relay
 from sshd import Sshd
 
 pytestmark = pytest.mark.sshd
 NOISE = random.Random(1)  # noqa: S311 (no secret)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """Give a folder for a server, with a short path."""
-    sshd.need_sshd()
-    folder = Path(tempfile.mkdtemp(prefix="lighterage-session-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def put(home: Path, files: dict[str, bytes]) -> None:
-    """Write files."""
-    for name, content in files.items():
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_bytes(content)
-
-
-def report(client: Client, task: str, path: str, *flags: str, code: int = 0) -> Any:
-    """Run a task; return its JSON."""
-    done = client.run(task, path, "--json", *flags)
-    assert done.code == code, done.err
-    return done.data()
 
 
 # --- servers that answer a READ with less than was asked for ---------------------------------
@@ -107,9 +81,9 @@ def test_a_short_answer_is_normal(short: Client, task: str, path: str, cap: str)
     Short.cap, size, most = CAPS[cap]
     csvs = {f"{n}.csv": NOISE.randbytes(size // 4 - 2 * n) for n in range(4)} | {"empty.csv": b""}
     packed = {"data.zip": zipped(csvs), "data.tar.gz": tarred(csvs)}
-    put(short.server.home, packed if task != "3" else {f"tree/{n}": c for n, c in csvs.items()})
+    short.put(packed if task != "3" else {f"tree/{n}": c for n, c in csvs.items()})
     Short.reads = 0
-    report(short, task, path)
+    short.report(task, path)
     assert tree(short.target) == csvs
     size = len(packed[path]) if task != "3" else sum(map(len, csvs.values()))
     assert Short.reads <= most(size * (1.1 if task == "1" else 1), len(csvs))  # a zip's end twice
@@ -117,7 +91,7 @@ def test_a_short_answer_is_normal(short: Client, task: str, path: str, cap: str)
 
 def test_a_file_that_grows_while_short_answers_arrive_is_noticed(short: Client) -> None:
     path = short.server.home / "tree/a.csv"
-    put(short.server.home, {"tree/a.csv": b"1" * 200_000})
+    short.put({"tree/a.csv": b"1" * 200_000})
 
     def grow(size: int) -> int:
         if Short.reads == 3:
@@ -158,10 +132,10 @@ def test_one_session_is_enough(
             "tree/a.csv": b"a", "tree/zips/z.zip": zipped(CSVS),
             **{f"many/{n}.csv": b"%d" % n for n in range(300)},
         })  # fmt: skip
-        data = report(client, task, path)
+        data = client.report(task, path)
         assert data["checked"].startswith("size, sha256")
         assert data["status"] == "landed"
-        assert report(client, task, path, "--checksum")["status"] == "unchanged"
+        assert client.report(task, path, "--checksum")["status"] == "unchanged"
 
 
 def test_a_broken_file_among_others_is_fetched_again_in_one_session(
@@ -172,7 +146,7 @@ def test_a_broken_file_among_others_is_fetched_again_in_one_session(
         client = Client(tmp_path, server)
         put(server.home, {f"tree/{n}.zip": zipped(CSVS)[:-30] for n in range(5)})
         put(server.home, {"tree/z.csv": b"z"})
-        data = report(client, "3", "tree", "--on-error=continue", code=7)
+        data = client.report("3", "tree", "--on-error=continue", code=7)
         assert len(data["failed"]) == 5
         assert tree(client.target) == {"z.csv": b"z"}
 
@@ -271,8 +245,8 @@ def test_no_shell_reads_a_name(with_shell: Callable[[str], Client], shell: str) 
     home = client.server.home
     top = "x\\'\"; touch pwned; #"  # what fish takes for a quote, sh does not
     files = {name: name.encode() for name in ODD}
-    put(home, {f"{top}/{name}": content for name, content in files.items()})
-    data = report(client, "3", top)
+    client.put({f"{top}/{name}": content for name, content in files.items()})
+    data = client.report("3", top)
     assert tree(client.target) == files
     assert [path.name for path in home.iterdir() if path.name[0] not in {".", "x"}] == []
     assert data["checked"] == "size, sha256"
@@ -293,31 +267,28 @@ def test_a_shell_that_is_none_leaves_sftp_only(
     with_shell: Callable[[str], Client], tmp_path: Path, text: str
 ) -> None:
     client = with_shell(script(tmp_path / "shell", text))
-    put(client.server.home, {"tree/a.csv": b"a"})
+    client.put({"tree/a.csv": b"a"})
     done = client.run("3", "tree", "--json", timeout="2")
     assert done.code == 0, done.err
     assert done.data()["checked"] == "size only"
     assert "no SHA-256 from the host for 1 of 1 files" in done.err
 
 
-def test_text_of_start_up_files_hides_no_checksum(
-    with_shell: Callable[[str], Client], tmp_path: Path
+@pytest.mark.parametrize(
+    ("text", "checked"),
+    [
+        # Text of start-up files.
+        ('echo "Welcome!"; exec /bin/sh "$@"', "size, sha256"),
+        # A file that was removed, or may not be read by the commands.
+        ('/bin/sh "$@" | grep -v b.csv; exit 123', "size, sha256 of some"),
+    ],
+)
+def test_other_output_of_a_command_hides_no_checksum(
+    with_shell: Callable[[str], Client], tmp_path: Path, text: str, checked: str
 ) -> None:
-    client = with_shell(script(tmp_path / "shell", 'echo "Welcome!"; exec /bin/sh "$@"'))
-    put(client.server.home, {"tree/a.csv": b"a"})
-    assert report(client, "3", "tree")["checked"] == "size, sha256"
-
-
-def test_a_file_without_a_checksum_takes_none_from_the_others(
-    with_shell: Callable[[str], Client], tmp_path: Path
-) -> None:
-    """As one that was removed, or may not be read by the commands."""
-    shell = script(tmp_path / "shell", '/bin/sh "$@" | grep -v b.csv; exit 123')
-    client = with_shell(shell)
-    put(client.server.home, {f"tree/{name}.csv": b"" for name in "abc"})
-    done = client.run("3", "tree", "--json")
-    assert done.data()["checked"] == "size, sha256 of some"
-    assert "1 of 3 files, the first is " in done.err
+    client = with_shell(script(tmp_path / "shell", text))
+    client.put({f"tree/{name}.csv": b"" for name in "abc"})
+    assert client.report("3", "tree")["checked"] == checked
 
 
 @pytest.mark.parametrize("to", ["", " >&2"])
@@ -326,10 +297,10 @@ def test_endless_output_of_a_command_is_cut(
 ) -> None:
     client = with_shell(script(tmp_path / "shell", f"exec yes{to}"))
     content = os.urandom(3_000_000)
-    put(client.server.home, {"tree/a.csv": content})
+    client.put({"tree/a.csv": content})
     with Relay(client.server.port, rate=1_000_000).running() as relay:
         client.options["remote-host-address"] = trusted(client, relay.address)
-        data = report(client, "3", "tree", "--max-tries=1")
+        data = client.report("3", "tree", "--max-tries=1")
         assert relay.passed < len(content) + 6_000_000  # two windows, of two commands
     assert data["checked"] == "size only"
     (source,) = [tree(client.target)["a.csv"]]

@@ -9,7 +9,7 @@ import shutil
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,29 @@ class Client:
         """Run a task to its end."""
         return ended(self.start(task, path, *flags, **options))
 
+    def report(self, task: str, path: str | None, *flags: str, code: int = 0) -> Any:
+        """Run a task that ends with an exit code; return its JSON."""
+        done = self.run(task, path, "--json", *flags)
+        assert done.code == code, done.err
+        return done.data()
+
+    def put(self, files: Mapping[Any, bytes]) -> None:
+        """Write files into the server's home; see `put`."""
+        put(self.server.home, files)
+
     def secret(self, text: str, name: str = "secret") -> str:
         """Write a secret file; returns its path."""
         path = self.folder / name
         path.write_text(text + "\n")
         return str(path)
+
+
+def put(folder: Path, files: Mapping[Any, bytes]) -> None:
+    """Write files; names are text, or bytes that are none."""
+    for name, content in files.items():
+        path = folder / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

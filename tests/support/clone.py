@@ -24,7 +24,7 @@ from tasks.fetch import errors
 from tasks.fetch.api import Report
 from tasks.fetch.manifest import File, Manifest, Source
 from tasks.fetch.plan import Item, Plan
-from tasks.fetch.ssh.sftp import RemoteFile
+from tasks.fetch.ssh.remote_files import RemoteFile
 
 PLAN = Plan([Item(RemoteFile("a.zip", 5, 0), "a.zip", True)])
 

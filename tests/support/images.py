@@ -19,7 +19,13 @@ def context_or_skip(untested: str, project: str = "lighterage") -> Context:
         project: The prefix of images.
     """
     engine = engine_or_skip(untested)
-    return Context(REPOSITORY, project, engine.kind, (engine.client,), build=engine.build)
+    return Context(
+        REPOSITORY,
+        project,
+        engine=engine.kind,
+        docker=(engine.client,),
+        build=engine.build,
+    )
 
 
 @contextlib.contextmanager
@@ -34,7 +40,7 @@ def tree_in(
         built: The variants to build.
         env: Variables that each make has besides.
     """
-    tree = Tree(folder, context.project, env)
+    tree = Tree(folder, context.name, env)
     packages = REPOSITORY / ".lighterage/debian"
     if packages.is_dir():
         shutil.copytree(packages, tree.folder / ".lighterage/debian")
@@ -46,4 +52,4 @@ def tree_in(
         for example in tree.folder.glob("envs/*.env.example"):
             tree.make("clean", f"ENV={example.name.partition('.')[0]}")
         volumes = context.ask("volume", "ls", "--format", "{{.Name}}").stdout.split()
-        context.ask("volume", "rm", *(name for name in volumes if name.startswith(context.project)))
+        context.ask("volume", "rm", *(name for name in volumes if name.startswith(context.name)))

@@ -1,4 +1,4 @@
-"""Checksums that a host tells: files beside the data, and the output of its sha256sum."""
+"""Checksums as text: in files beside the data, and in the output of commands on the host."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from tasks.fetch.ssh.sftp import encoded
+from tasks.fetch.ssh.sftp_packets import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,33 +14,50 @@ if TYPE_CHECKING:
 SUFFIX: Final = ".sha256"
 SUMS: Final = "SHA256SUMS"
 MAX_SIZE: Final = 2**24
-"""Bytes of a file of checksums: a line takes about a hundred."""
+"""Bytes of a checksum file: a line takes about a hundred."""
+
+COMMANDS: Final = ("xargs -0 openssl dgst -sha256 -r", "xargs -0 sha256sum --")
+"""Compute the SHA-256 of the files whose names, each with a NUL, are in the standard input.
+
+Plain words only: sh, csh, fish and others read them alike, and no name is read by a shell. The
+first is up to four times as fast, but not everywhere.
+"""
 BATCH_BYTES: Final = 2**20
 """Bytes that one command writes at most, and reads less: both fit into the windows of a channel
 (2 MiB with paramiko and OpenSSH), so that neither side waits for the other."""
 LINE_BYTES: Final = 80
 """Bytes of a line without its name: the digest, blanks, the end of the line, and some to spare."""
 
-_GNU: Final = re.compile(r"(\\?)([0-9A-Fa-f]{64})(?: [ *](.+))?")
-_BSD: Final = re.compile(r"SHA256 \((.+)\) = ([0-9A-Fa-f]{64})")
+_GNU_LINE: Final = re.compile(r"(\\?)([0-9A-Fa-f]{64})(?: [ *](.+))?")
+_BSD_LINE: Final = re.compile(r"SHA256 \((.+)\) = ([0-9A-Fa-f]{64})")
 
 
-def parse(text: str, folder: PurePosixPath, alone: str = "") -> dict[str, str]:
-    """Read a file of checksums, as sha256sum of GNU or sha256 of BSD write it.
+def places(path: str) -> tuple[str, str]:
+    """Return where the checksum of a path may be: in a file of its own, and in its folder's."""
+    return path + SUFFIX, str(PurePosixPath(path).parent / SUMS)
+
+
+def is_checksum_file(path: str) -> bool:
+    """Return whether a path may be a checksum file, by its name."""
+    return path.endswith(SUFFIX) or path.rpartition("/")[2] == SUMS
+
+
+def parse(text: str, folder: PurePosixPath, own_name: str = "") -> dict[str, str]:
+    """Read a checksum file, as sha256sum of GNU or sha256 of BSD write it.
 
     Args:
         text: Its content.
-        folder: Where it lies: names in it are relative to that.
-        alone: What a checksum without a name belongs to: `NAME` of `NAME.sha256`.
+        folder: Its own: names in it are relative to that.
+        own_name: What a checksum without a name belongs to: `NAME` of `NAME.sha256`.
 
     Returns:
-        The sha256, in lower case hex, by path. Lines that are none are passed over.
+        The SHA-256, in lower case hex, by path. Other lines are ignored.
     """
     found = {}
     for line in text.splitlines():
-        if match := _GNU.fullmatch(line.strip()):
-            name, digest = _name(match) or alone, match[2]
-        elif match := _BSD.fullmatch(line.strip()):
+        if match := _GNU_LINE.fullmatch(line.strip()):
+            name, digest = _gnu_name(match) or own_name, match[2]
+        elif match := _BSD_LINE.fullmatch(line.strip()):
             name, digest = match[1], match[2]
         else:
             continue
@@ -49,22 +66,10 @@ def parse(text: str, folder: PurePosixPath, alone: str = "") -> dict[str, str]:
     return found
 
 
-def beside(path: str) -> tuple[str, str]:
-    """Return where the checksum of a path may be: in a file of its own, and in its folder's."""
-    return path + SUFFIX, str(PurePosixPath(path).parent / SUMS)
-
-
-def is_beside(path: str) -> bool:
-    """Whether a path may be a file of checksums, by its name."""
-    return path.endswith(SUFFIX) or path.rpartition("/")[2] == SUMS
-
-
-COMMANDS: Final = ("xargs -0 openssl dgst -sha256 -r", "xargs -0 sha256sum --")
-"""What computes SHA-256 of the files whose names, each with a NUL, are in its standard input.
-
-Plain words only: sh, csh, fish and others read them alike, and no name is read by a shell. The
-first is up to four times as fast, but not everywhere.
-"""
+def _gnu_name(match: re.Match[str]) -> str:
+    """Return the name in a line of sha256sum, which escapes two characters (coreutils 6.6)."""
+    name = match[3] or ""
+    return name.replace("\\n", "\n").replace("\\\\", "\\") if match[1] else name
 
 
 def batches(paths: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -95,7 +100,7 @@ def output_bytes(names: Iterable[str]) -> int:
     return sum(LINE_BYTES + 2 * len(encoded(name)) for name in names)
 
 
-def computed(output: str, batch: Mapping[str, str]) -> dict[str, str]:
+def read_output(output: str, batch: Mapping[str, str]) -> dict[str, str]:
     """Read what one of the commands wrote.
 
     Returns:
@@ -104,12 +109,6 @@ def computed(output: str, batch: Mapping[str, str]) -> dict[str, str]:
     """
     found = {}
     for line in output.split("\n"):
-        if (match := _GNU.fullmatch(line)) and (path := batch.get(_name(match))):
+        if (match := _GNU_LINE.fullmatch(line)) and (path := batch.get(_gnu_name(match))):
             found[path] = match[2].lower()
     return found
-
-
-def _name(match: re.Match[str]) -> str:
-    """Return the name in a line of sha256sum, which escapes two characters (coreutils 6.6)."""
-    name = match[3] or ""
-    return name.replace("\\n", "\n").replace("\\\\", "\\") if match[1] else name

@@ -1,4 +1,4 @@
-"""Connections: a Fabric connection of which each hop is verified."""
+"""Connection: a Fabric connection, each hop of which is verified and logged in to."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 import fabric
 import paramiko
 
-from tasks.fetch.errors import (
-    ConfigError,
-)
+from tasks.fetch.errors import ConfigError
 from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host_keys import verify_hop
@@ -22,7 +20,7 @@ from tasks.fetch.ssh.host_keys import verify_hop
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.settings import Settings
+    from tasks.fetch.ssh.connection_settings import ConnectionSettings
 
 
 log = logging.getLogger(__name__)
@@ -48,7 +46,7 @@ def split_address(address: str) -> tuple[str, int | None]:
 
 
 @contextlib.contextmanager
-def connect(settings: Settings) -> Iterator[fabric.Connection]:
+def connect(settings: ConnectionSettings) -> Iterator[fabric.Connection]:
     """Open a connection to the host of `settings`; each hop verified, closed at the end.
 
     Raises:
@@ -56,14 +54,16 @@ def connect(settings: Settings) -> Iterator[fabric.Connection]:
         AuthError: Login denied, host key unknown or changed.
         NetworkError: Not reachable.
     """
-    connection = opened(settings)
+    connection = open_connection(settings)
     try:
         yield connection
     finally:
         close_hops(connection)
 
 
-def opened(settings: Settings, *, compress: bool = False, prompt: bool = True) -> fabric.Connection:
+def open_connection(
+    settings: ConnectionSettings, *, compress: bool = False, prompt: bool = True
+) -> fabric.Connection:
     """Return a new connection to the host of `settings`, open; see `connect`.
 
     Args:
@@ -102,10 +102,10 @@ def _local_commands() -> Iterator[None]:
         ) from error
 
 
-def prepare(settings: Settings, *, prompt: bool = True) -> fabric.Connection:
-    """Make a connection, not open yet, with every hop's policy and credentials set."""
+def prepare(settings: ConnectionSettings, *, prompt: bool = True) -> fabric.Connection:
+    """Return a connection, not open yet, with every hop's policy and credentials set."""
     host, port = split_address(settings.remote_host_address)
-    # Lazy, with an ssh_config of our own: no file of this machine's home has a say.
+    # Lazy, with an ssh_config of our own: files of this machine's home are not read.
     config = fabric.Config(
         lazy=True, ssh_config=_ssh_config(settings.ssh_config_file),
         overrides={"user": settings.username},
@@ -113,12 +113,17 @@ def prepare(settings: Settings, *, prompt: bool = True) -> fabric.Connection:
     connection = fabric.Connection(host, user=settings.username or None, port=port, config=config)
     key = private_key(settings)
     password = read_secret(settings.password_file, "password_file") or settings.password or None
-    via = read_secret(settings.gateway_password_file, "gateway_password_file")
+    jump_password = read_secret(settings.gateway_password_file, "gateway_password_file")
     hop: Any = connection
     while isinstance(hop, fabric.Connection):
-        target = hop is connection
+        is_target = hop is connection
         hop.connect_kwargs = login_arguments(
-            settings, hop, key, password if target else via, explicit=target, prompt=prompt
+            settings,
+            hop,
+            key,
+            password if is_target else jump_password,
+            explicit=is_target,
+            prompt=prompt,
         )
         verify_hop(hop, settings)
         hop = hop.gateway
@@ -138,7 +143,7 @@ def _check_command(line: str) -> None:
 
 
 def replace_by(connection: fabric.Connection, other: fabric.Connection) -> None:
-    """Let `connection`, which a task holds, be what `other` is; its own hops are not closed."""
+    """Let `connection`, which a task holds, use the transport and hops of `other`."""
     connection.gateway, connection.client = other.gateway, other.client
     connection.transport = other.transport
 
@@ -155,7 +160,7 @@ def _ssh_config(file: Path) -> paramiko.SSHConfig:
 
 
 def close_hops(connection: Any) -> None:
-    """Close every hop, the target first; a lost connection has nothing more to say."""
+    """Close every hop, the target first; errors of a lost connection are ignored."""
     while isinstance(connection, fabric.Connection):
         with contextlib.suppress(Exception):
             connection.close()

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 import fabric
 import paramiko
 
-from tasks.fetch.errors import (
-    AuthError,
-    ConfigError,
-)
+from tasks.fetch.errors import AuthError, ConfigError
 from tasks.fetch.ssh.login import Login
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tasks.settings import Settings
+    from tasks.fetch.ssh.connection_settings import ConnectionSettings
 
 
 log = logging.getLogger(__name__)
@@ -28,7 +25,7 @@ DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 
 
 def login_arguments(
-    settings: Settings,
+    settings: ConnectionSettings,
     hop: fabric.Connection,
     key: paramiko.PKey | None,
     password: str | None,
@@ -36,10 +33,10 @@ def login_arguments(
     explicit: bool,
     prompt: bool,
 ) -> dict[str, Any]:
-    """Give the arguments of paramiko's `connect` for one hop.
+    """Return the arguments of paramiko's `connect` for one hop.
 
-    What was named is what is tried: keys of the agent and of ~/.ssh come in only where neither
-    a password nor a key was, since a host counts each wrong key as a failed login.
+    Keys of the agent and of ~/.ssh are tried only where the settings have neither a password nor
+    a key, since a host counts each wrong key as a failed login.
     """
     named = password is not None or (key is not None and explicit)
     files = hop.connect_kwargs.get("key_filename") or []  # IdentityFile of ssh_config
@@ -66,7 +63,7 @@ def _exists(file: str) -> bool:
     return Path(file).expanduser().exists()
 
 
-def _loadable(files: Iterable[str], settings: Settings) -> Iterator[paramiko.PKey]:
+def _loadable(files: Iterable[str], settings: ConnectionSettings) -> Iterator[paramiko.PKey]:
     """Yield the keys of some files, and warn of those that cannot be used."""
     for file in files:
         phrase = read_secret(settings.ssh_key_passphrase_file, "ssh_key_passphrase_file")
@@ -92,7 +89,7 @@ def read_secret(file: Path | None, setting: str) -> str | None:
     return text
 
 
-def private_key(settings: Settings) -> paramiko.PKey | None:
+def private_key(settings: ConnectionSettings) -> paramiko.PKey | None:
     """Return the key of `ssh_key_file`, with its certificate; None where none is set."""
     file = settings.ssh_key_file
     if file is None:
@@ -102,7 +99,7 @@ def private_key(settings: Settings) -> paramiko.PKey | None:
 
 
 def _load(file: Path, setting: str, phrase: str | None) -> paramiko.PKey:
-    reason = "it is no private key that can be used"
+    reason = "not a usable private key"
     for kind in KEY_TYPES:
         try:
             key: paramiko.PKey = kind.from_private_key_file(str(file), password=phrase)
@@ -121,7 +118,7 @@ def _load(file: Path, setting: str, phrase: str | None) -> paramiko.PKey:
         except Exception as error:  # noqa: BLE001 (paramiko and cryptography raise a dozen kinds)
             log.debug("%s is no %s: %r", file, kind.__name__, error)
             if phrase:
-                reason = "the passphrase is wrong, or it is no private key that can be used"
+                reason = "the passphrase is wrong, or it is not a usable private key"
         else:
             return key
     raise AuthError(f"{setting} is {file}: {reason}")

@@ -20,8 +20,10 @@ from tasks.fetch.errors import (
     RemotePathError,
     printable,
 )
-from tasks.fetch.ssh import sftp
-from tasks.fetch.ssh.login import NO_CREDENTIALS
+from tasks.fetch.ssh.login import NoCredentialsError
+from tasks.fetch.ssh.paramiko_private import Text, says
+from tasks.fetch.ssh.refusal import NoSftpError, SessionRefusedError, first_line
+from tasks.fetch.ssh.remote_files import Fault
 from tasks.fetch.ssh.transport import AlgorithmError
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ _EXPIRED = re.compile(
     r"password.{0,20}expired|password change required|change your password", re.IGNORECASE
 )
 """What OpenSSH and PAM write in place of a session where a password has expired."""
-
 
 _EXPECTED = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError)
 
@@ -55,6 +56,20 @@ def translated(where: str) -> Iterator[None]:
             raise  # a bug, not a fault of the network: it is not retried
         log.debug("%s: %r", where, error, exc_info=True)
         raise _translated(where, error) from error
+
+
+def fault_of(path: str, is_folder: bool, error: Exception) -> Fault:
+    """Return why a listing leaves out a path; raise errors that are not the path's own."""
+    try:
+        with translated(path):
+            raise error
+    except RemotePathError as reason:
+        return Fault(path, is_folder, reason)
+
+
+def connection_lost(name: str) -> NetworkError:
+    """Return the error of a connection that ended unexpectedly."""
+    return NetworkError(f"{name}: the connection was lost", transient=True)
 
 
 def _raised_by_paramiko(error: Exception) -> bool:
@@ -79,10 +94,12 @@ def _translated(where: str, error: Exception) -> LighterageError:
         first = cast("OSError", next(iter(error.errors.values())))
         return NetworkError(f"{where}: {first.strerror or first}", transient=True)
     if isinstance(error, socket.gaierror):
-        again = error.errno == socket.EAI_AGAIN
-        return NetworkError(f"{where}: the name is not known: {error.strerror}", transient=again)
+        temporary = error.errno == socket.EAI_AGAIN
+        return NetworkError(
+            f"{where}: the host name cannot be resolved: {error.strerror}", transient=temporary
+        )
     if isinstance(error, TimeoutError):
-        return NetworkError(f"{where}: timed out: no byte came in time", transient=True)
+        return NetworkError(f"{where}: timed out: no byte arrived in time", transient=True)
     if isinstance(error, EOFError):
         return NetworkError(f"{where}: the host closed the connection", transient=True)
     if not isinstance(error, OSError):
@@ -93,46 +110,42 @@ def _translated(where: str, error: Exception) -> LighterageError:
         return RemotePathError(f"{where}: no such file or directory on the host")
     if error.errno in {errno.EACCES, errno.EPERM} and error.filename:  # not of a socket
         return RemotePathError(f"{where}: this account has no permission to read it")
-    if isinstance(error, ConnectionError) or error.errno is not None:
-        return NetworkError(f"{where}: {error.strerror or reason}", transient=True)
-    if reason == "Socket is closed":
-        return NetworkError(f"{where}: the connection was lost", transient=True)
-    return RemotePathError(f"{where}: the host cannot read it: {reason}")
+    if error.errno is None:  # paramiko's, of a closed channel
+        return connection_lost(where)
+    return NetworkError(f"{where}: {error.strerror or reason}", transient=True)
 
 
 def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> LighterageError:
-    if isinstance(error, sftp.NoSftpError):
+    if isinstance(error, NoSftpError):
         return _of_session(where, error)
-    if isinstance(error, sftp.SessionRefusedError):
+    if isinstance(error, SessionRefusedError):
         return NetworkError(
             f"{where}: the server refuses a session for SFTP: {reason}; it must allow one on each "
             "connection (MaxSessions in sshd_config)"
         )
+    if isinstance(error, NoCredentialsError):
+        return AuthError(
+            f"{where}: no credentials to log in with: set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE"
+        )
     if isinstance(error, paramiko.AuthenticationException):
-        if reason.startswith("Authentication timeout"):
+        if says(error, Text.LOGIN_TIMED_OUT):
             return NetworkError(f"{where}: timed out while logging in", transient=True)
-        if reason.startswith(
-            "Authentication failed: transport"
-        ):  # a cut, or a host that has seen too many wrong keys
+        if says(error, Text.CLOSED_IN_LOGIN):  # a cut, or too many wrong keys for the host
             return NetworkError(f"{where}: closed while logging in", transient=True)
         return AuthError(f"{where}: login denied: {reason}")
-    if reason == "No existing session":  # paramiko goes on without one when its time is up
+    if says(error, Text.NO_SESSION):
         return NetworkError(f"{where}: timed out while agreeing on keys", transient=True)
-    if reason == NO_CREDENTIALS:
-        return AuthError(
-            f"{where}: nothing to log in with: set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE"
-        )
     if isinstance(error, paramiko.ChannelException):
-        refused = error.code == 2  # the gateway could not connect onwards (RFC 4254, 5.1)
+        refused = error.code == 2  # the jump host could not connect onwards (RFC 4254, 5.1)
         return NetworkError(f"{where}: refused by the host: {reason}", transient=refused)
     if isinstance(error, AlgorithmError | paramiko.ssh_exception.IncompatiblePeer):
         return NetworkError(f"{where}: {reason}")
     return NetworkError(f"{where}: {reason}", transient=True)
 
 
-def _of_session(where: str, error: sftp.NoSftpError) -> LighterageError:
-    """Say why a session is not one of SFTP, with the first line that the server wrote."""
-    line = error.first_line
+def _of_session(where: str, error: NoSftpError) -> LighterageError:
+    """Return why a session is not one of SFTP, with the first line that the server wrote."""
+    line = first_line(error.text)
     if not line:
         return NetworkError(
             f"{where}: the server does not offer the SFTP subsystem to this account, and it is "

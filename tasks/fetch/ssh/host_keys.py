@@ -1,120 +1,34 @@
-"""Host keys: which ones a connection accepts, and where new ones are remembered.
-
-known_hosts is read as sshd(8) describes it and OpenSSH does it: paramiko's own reader knows no
-wildcards, negation or markers, and fails at a line that it cannot parse.
-"""
+"""Host keys: which ones a connection accepts, and where new ones are remembered."""
 
 from __future__ import annotations
 
-import base64
 import errno
 import fcntl
-import hashlib
 import logging
 import os
 import re
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import paramiko
 
-from tasks.fetch.errors import (
-    ConfigError,
-    HostKeyError,
-)
+from tasks.fetch.errors import ConfigError, HostKeyError
+from tasks.fetch.ssh.known_hosts import CERT_AUTHORITY, REVOKED, KnownKey, parse
 from tasks.fetch.ssh.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import fabric
 
-    from tasks.settings import Settings
+    from tasks.fetch.ssh.connection_settings import ConnectionSettings
 
 
 log = logging.getLogger(__name__)
 
-CERT_AUTHORITY = "@cert-authority"
-REVOKED = "@revoked"
-
 _accepted: dict[tuple[Path, str], bytes] = {}
 """The new keys that this process accepted, by known_hosts file and host: it accepts no second one
-for the same host, even where the file could not be written or was emptied meanwhile."""
-
-
-@dataclass(frozen=True)
-class KnownKey:
-    """A line of known_hosts.
-
-    Attributes:
-        number: Of the line.
-        marker: `@cert-authority`, `@revoked`, or nothing.
-        hosts: Its patterns, or one hashed name.
-        kind: The key's type, as `ssh-ed25519`.
-        blob: The key as the host shows it; empty where the line cannot be parsed.
-    """
-
-    number: int
-    marker: str
-    hosts: str
-    kind: str = ""
-    blob: bytes = b""
-
-    @property
-    def fingerprint(self) -> str:
-        """The fingerprint as OpenSSH shows it."""
-        digest = base64.b64encode(hashlib.sha256(self.blob).digest())
-        return f"{self.kind} SHA256:{digest.decode().rstrip('=')}"
-
-    def applies_to(self, name: str) -> bool:
-        """Return whether the line is about a host: `host`, or `[host]:port`."""
-        if self.hosts.startswith("|"):
-            return _is_hash_of(self.hosts, name)
-        found = False
-        for pattern in self.hosts.split(","):
-            if _matches(pattern.removeprefix("!"), name):
-                if pattern.startswith("!"):
-                    return False
-                found = True
-        return found
-
-
-def _matches(pattern: str, name: str) -> bool:
-    expression = re.escape(pattern.lower()).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.fullmatch(expression, name, re.DOTALL) is not None
-
-
-def _is_hash_of(hashed: str, name: str) -> bool:
-    try:
-        return paramiko.HostKeys.hash_host(name, hashed) == hashed
-    except (ValueError, IndexError, AssertionError):  # no hash of the one kind that there is
-        return False
-
-
-def parse(data: bytes) -> Iterator[KnownKey]:
-    """Yield the lines of a known_hosts file, comments and empty ones aside."""
-    text = data.decode("utf-8-sig", "surrogateescape")
-    for number, line in enumerate(text.split("\n"), 1):
-        fields = line.strip(" \t\r").replace("\t", " ").split(" ")
-        fields = [field for field in fields if field]
-        if not fields or fields[0].startswith("#"):
-            continue
-        marker = fields.pop(0) if fields[0].startswith("@") else ""
-        yield _parsed(number, marker, fields)
-
-
-def _parsed(number: int, marker: str, fields: list[str]) -> KnownKey:
-    hosts, kind, encoded = (*fields[:3], "", "", "")[:3]
-    try:
-        blob = base64.b64decode(encoded, validate=True)
-    except ValueError:
-        blob = b""
-    announced = len(kind).to_bytes(4, "big") + kind.encode("utf-8", "surrogateescape")
-    if marker not in {"", CERT_AUTHORITY, REVOKED} or not blob.startswith(announced):
-        return KnownKey(number, marker, hosts)
-    return KnownKey(number, marker, hosts, kind, blob)
+for the same host, even where the file could not be written or was emptied since."""
 
 
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
@@ -126,7 +40,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         settings: Name the file, and whether new keys are accepted.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ConnectionSettings) -> None:
         self._file = settings.known_hosts_file
         self._accept_new = settings.host_keys == "accept-new"
 
@@ -178,25 +92,25 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         return found
 
     def _is_known(self, data: bytes, name: str, key: paramiko.PKey) -> bool:
-        """Return whether a host is known by this key; False where nothing is known of it.
+        """Return whether a host is known by this key; False where it has no line at all.
 
         Raises:
             HostKeyError: It is known by another key, or this one must not be accepted.
         """
-        shown, address = key.asbytes(), _address_of(name)
+        offered, address = key.asbytes(), _address_of(name)
         lines = self._lines(data, name)
         # As OpenSSH: a line without port is also good for the same key on another port.
         host = name[1:].partition("]")[0] if name.startswith("[") else name
         portless = [line for line in parse(data) if line.applies_to(host)]
         for line in (*lines, *portless):
-            if line.marker == REVOKED and line.blob == shown:
+            if line.marker == REVOKED and line.blob == offered:
                 raise HostKeyError(
                     f"{address}: the host key {line.fingerprint} is revoked: "
                     f"{self._file}:{line.number}; ask the host's administrator for the new key"
                 )
         accepted = _accepted.get((self._file, name))
-        if shown == accepted or any(
-            not line.marker and line.blob == shown for line in (*lines, *portless)
+        if offered == accepted or any(
+            not line.marker and line.blob == offered for line in (*lines, *portless)
         ):
             return True
         plain = [line.fingerprint for line in lines if line.blob and not line.marker]
@@ -205,14 +119,15 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         if plain:
             raise HostKeyError(
                 f"{address}: the host key CHANGED: known {', '.join(plain)}, shown "
-                f"{key.get_name()} {key.fingerprint}; somebody may be in between. If the host was "
-                f"set up anew, remove its lines from {self._file}, then `make trust`"
+                f"{key.get_name()} {key.fingerprint}; an attacker may intercept the "
+                f"connection. If the host was reinstalled, remove its "
+                f"lines from {self._file}, then run `make trust`"
             )
         for line in lines:
             if not line.blob:
                 raise HostKeyError(
                     f"{self._file}:{line.number}: the line for {address} cannot be parsed: remove "
-                    f"it, then `make trust HOST={address}`, and compare the fingerprint"
+                    f"it, then run `make trust HOST={address}`, and compare the fingerprint"
                 )
             if line.marker == CERT_AUTHORITY:
                 raise HostKeyError(
@@ -230,7 +145,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         """
         self._file.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            # Not truncated, and only ever appended to: another process may write meanwhile.
+            # Not truncated, and only ever appended to: another process may write at the same time.
             fd = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             with os.fdopen(fd, "r+b", buffering=0) as file:
                 fcntl.flock(fd, fcntl.LOCK_EX)
@@ -256,7 +171,7 @@ def _address_of(hostname: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def verify_hop(hop: fabric.Connection, settings: Settings) -> None:
+def verify_hop(hop: fabric.Connection, settings: ConnectionSettings) -> None:
     """Let a hop's connection trust known_hosts, and a new host only where the variant says so."""
     keys = HostKeyPolicy(settings)
     name = hop.host if hop.port == 22 else f"[{hop.host}]:{hop.port}"

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 from typing import TYPE_CHECKING, Any
 
 import paramiko
 
-from tasks.fetch.errors import (
-    NetworkError,
-)
+from tasks.fetch.errors import NetworkError
 from tasks.fetch.ssh.connection import close_hops, prepare
 from tasks.fetch.ssh.errors import translated
-from tasks.fetch.ssh.transport import HOST_KEY_TYPES, AlgorithmError, Transport, known
+from tasks.fetch.ssh.paramiko_private import Item, set_timeout
+from tasks.fetch.ssh.transport import HOST_KEY_TYPES, AlgorithmError, Transport, supported
 
 if TYPE_CHECKING:
-    from tasks.settings import Settings
+    from tasks.fetch.ssh.connection_settings import ConnectionSettings
 
 
-log = logging.getLogger(__name__)
-
-
-def scan(settings: Settings) -> list[tuple[str, paramiko.PKey]]:
-    """Ask a host for its keys, one of each type, without logging in; gateways are verified.
+def scan(settings: ConnectionSettings) -> list[tuple[str, paramiko.PKey]]:
+    """Ask a host for its keys, one of each type, without logging in; jump hosts are verified.
 
     Returns:
         The name for known_hosts, and the key, of each.
@@ -57,14 +52,15 @@ def scan(settings: Settings) -> list[tuple[str, paramiko.PKey]]:
 def _shown_key(sock: Any, kinds: tuple[str, ...], timeout: float) -> paramiko.PKey | None:
     """Return the key that a host shows when only `kinds` are offered; None when it has none."""
     with contextlib.closing(Transport(sock)) as transport:
-        transport.banner_timeout = timeout
-        transport.get_security_options().key_types = known(
-            kinds, transport.get_security_options().key_types
-        )
+        set_timeout(transport, Item.BANNER_TIMEOUT, timeout)
+        security = transport.get_security_options()
+        security.key_types = supported(kinds, security.key_types)
         try:
             transport.start_client(timeout=timeout)
         except AlgorithmError as error:
             if list(error.kinds) != ["host key type"]:
                 raise
+            return None
+        except paramiko.ssh_exception.IncompatiblePeer:  # of which kind, paramiko does not say
             return None
         return transport.get_remote_server_key()

@@ -1,4 +1,4 @@
-"""Login: with each of the credentials that the server still asks for, as OpenSSH does it.
+"""Login: use each of the credentials that the server still asks for, as OpenSSH does.
 
 Paramiko's own way takes a partial success (RFC 4252, 5.1) for a login, and asks for a second
 factor on standard output.
@@ -18,6 +18,7 @@ import paramiko
 from paramiko.ssh_exception import AuthenticationException, BadAuthenticationType
 
 from tasks.fetch.errors import printable
+from tasks.fetch.ssh.paramiko_private import Item, Text, says, set_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
 PUBLICKEY: Final = "publickey"
 PASSWORD: Final = "password"  # noqa: S105 (the name of a method)
 INTERACTIVE: Final = "keyboard-interactive"
-NO_CREDENTIALS: Final = "no credentials"
 PROMPT_TIMEOUT_S: Final = 120.0
 """For an answer at the terminal: as long as sshd waits for a login (LoginGraceTime)."""
 SHOWN_CHARACTERS: Final = 200
 """Of what a server writes, in an error."""
+
+
+class NoCredentialsError(paramiko.SSHException):
+    """There is no key and no password to log in with."""
 
 
 class Login:
@@ -37,7 +41,7 @@ class Login:
 
     Args:
         user: The account.
-        host: Whose; shown where a person is asked.
+        host: Shown in prompts.
         keys: Gives the private keys, in the order in which to try them.
         password: Also the answer where the server asks one hidden question (PAM's password).
         prompt: Whether a person at the terminal may be asked.
@@ -73,10 +77,10 @@ class Login:
             login = partial(transport.auth_password, self._user, self._password, fallback=False)
             attempt.untried.append((PASSWORD, login))
         if not attempt.untried:
-            raise paramiko.SSHException(NO_CREDENTIALS)
+            raise NoCredentialsError
         interactive = partial(transport.auth_interactive, self._user, attempt.answer)
         attempt.untried.append((INTERACTIVE, interactive))
-        attempt.carry_out()
+        attempt.run()
 
 
 class _Attempt:
@@ -98,9 +102,9 @@ class _Attempt:
         self._accepted: list[str] = []
         self._denied: list[str] = []
         self._wanted: Sequence[str] | None = None  # the server's methods, once it names them
-        self._question = ""  # that nobody could answer
+        self._question = ""  # without an answer
 
-    def carry_out(self) -> None:
+    def run(self) -> None:
         """Try one method after the other until the server lets the account in."""
         not_permitted = []
         while step := next(filter(self._may_help, self.untried), None):
@@ -112,7 +116,7 @@ class _Attempt:
                 self._wanted = error.allowed_types
                 not_permitted.append(step)  # perhaps after another one
             except AuthenticationException as error:
-                if not self._transport.is_active() or str(error).endswith("timeout."):
+                if not self._transport.is_active() or says(error, Text.LOGIN_TIMED_OUT):
                     raise
                 self._denied.append(method)
             else:
@@ -137,14 +141,13 @@ class _Attempt:
 
     def _try(self, method: str, login: Callable[[], Sequence[str]]) -> Sequence[str]:
         if method == INTERACTIVE and self._terminal:
-            self._transport.auth_timeout = PROMPT_TIMEOUT_S
+            set_timeout(self._transport, Item.LOGIN_TIMEOUT, PROMPT_TIMEOUT_S)
             with _restored_terminal():
                 return login()
         try:
             return login()
         except paramiko.SSHException as error:
-            # SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252, 8), which paramiko takes for another.
-            if method == PASSWORD and "info request" in str(error):
+            if method == PASSWORD and says(error, Text.PASSWORD_CHANGE):
                 raise AuthenticationException(
                     "the password has expired: the server asks for a new one"
                 ) from error
@@ -165,9 +168,9 @@ class _Attempt:
     def answer(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
         """Answer the questions of keyboard-interactive (RFC 4256, 3.2), in paramiko's thread."""
         one_hidden = len(prompts) == 1 and not prompts[0][1]
-        # Behind an accepted password the question is another factor: a person knows it better.
+        # After an accepted password the question is another factor, which a person knows.
         if one_hidden and self._password is not None and not (self._accepted and self._terminal):
-            password, self._password = self._password, None  # the same question again: it is wrong
+            password, self._password = self._password, None  # if the server asks again, it is wrong
             return [password]
         if not self._terminal:
             if prompts:

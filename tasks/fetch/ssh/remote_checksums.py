@@ -1,25 +1,30 @@
-"""Remote checksums: read from files beside the data, or computed by the host meanwhile."""
+"""Remote checksums: read from files beside the data, or computed by the host."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import ChainMap
+from collections import ChainMap, deque
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tasks.fetch.errors import NetworkError, printable
-from tasks.fetch.ssh import checksums
-from tasks.fetch.ssh.errors import translated
+import paramiko
+
+from tasks.fetch.errors import IntegrityError, NetworkError, RemotePathError, printable
+from tasks.fetch.ssh import checksums, commands
+from tasks.fetch.ssh.errors import connection_lost, translated
+from tasks.fetch.ssh.refusal import SessionRefusedError
+from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.retry import delay_before
-from tasks.fetch.ssh.sftp import SessionRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
-    from tasks.fetch.ssh.host import Host
-    from tasks.settings import Settings
+    from tasks.fetch.ssh.link import Link
+    from tasks.fetch.ssh.remote_files import Stream
 
+    Read = Callable[[Sequence[RemoteFile]], Iterator[Stream]]
 
 log = logging.getLogger(__name__)
 
@@ -27,122 +32,205 @@ OTHER_BYTES = 2**16
 """Bytes that a command may write besides: greetings of start-up files, say."""
 
 
-class Sums:
-    """The sha256 of remote files: told beside them, or by the host's own sha256sum meanwhile.
+class RemoteChecksums:
+    """The SHA-256 of remote files, computed by the host in a thread while we download.
 
     Args:
-        host: Whose.
-        settings: For the trying again.
+        link: To the host.
         missing: The paths that the host is to be asked for.
-        beside: What is known already.
+        from_files: The checksums that files beside the data have.
+
+    Attributes:
+        from_host: The checksums that the host computed, so far.
     """
 
-    def __init__(
-        self, host: Host, settings: Settings, missing: list[str], beside: dict[str, str]
-    ) -> None:
-        self._host = host
-        self._settings = settings
-        self._missing = missing
-        self._end = float("inf")
-        self.beside = beside
-        self.asked: dict[str, str] = {}
-        self._cut: Exception | None = None
+    def __init__(self, link: Link, missing: list[str], from_files: dict[str, str]) -> None:
+        self.from_files = from_files
+        self.from_host: dict[str, str] = {}
+        self._link = link
+        self._wanted = missing
+        self._deadline = float("inf")
+        self._error: Exception | None = None
         self._refused = False  # the server grants no session beside SFTP
         self._reason = ""
         self._thread = threading.Thread()
         if missing:
             self._start()
 
+    def result(self, seconds: float) -> Mapping[str, str]:
+        """Return the SHA-256 by path, of those that have one.
+
+        Args:
+            seconds: How long to wait for it at most, and as long again after a cut.
+
+        Raises:
+            AuthError: The host denies the login after a cut.
+        """
+        settings, link = self._link.settings, self._link
+        if isinstance(self._error, NetworkError):
+            self._start()  # the download has connected again since
+        reconnect = False
+        for tries in range(1, settings.max_tries + 1):
+            try:
+                if tries > 1:
+                    time.sleep(delay_before(settings, tries - 1))
+                    if reconnect:
+                        link.reconnect()
+                    self._start()
+                self._deadline = time.monotonic() + seconds
+                self._wait()
+                if self._refused:
+                    self._wait_without_sftp()
+                # Only now: some hosts send nothing else while they compute.
+                self.from_host.update(check_file(link, self._missing(), seconds))
+                break
+            except NetworkError as error:
+                # A command that ended with its connection can run on the one that replaced it.
+                reconnect = error is not self._error or not link.is_active()
+                log.warning(
+                    "try %d of %d to get remote checksums: %s", tries, settings.max_tries, error
+                )
+        self._log_missing()
+        return ChainMap(self.from_files, self.from_host)
+
+    def _missing(self) -> list[str]:
+        return [path for path in self._wanted if path not in self.from_host]
+
+    def _wait(self) -> None:
+        """Wait for the thread, while the host shows that it is there."""
+        while self._thread.is_alive() and (left_s := self._deadline - time.monotonic()) > 0:
+            self._thread.join(min(left_s, self._link.settings.timeout))
+            if self._thread.is_alive():
+                self._link.require_answer()
+        if self._error:
+            raise self._error
+
+    def _wait_without_sftp(self) -> None:
+        """Try again, with the SFTP session closed: for a server that grants one at a time."""
+        self._refused = False
+        self._link.reset()
+        self._start()
+        self._wait()
+
+    def _log_missing(self) -> None:
+        if missing := self._missing():
+            reason = f" ({printable(self._reason)})" if self._reason else ""
+            log.info(
+                "no SHA-256 from the host for %d of %d files, the first is %s: compared by size "
+                "only%s", len(missing), len(self._wanted), printable(missing[0]), reason,
+            )  # fmt: skip
+
+    # --- in the thread --------------------------------------------------------------------
+
     def _start(self) -> None:
-        self._cut = None
+        self._error = None
         self._thread = threading.Thread(target=self._run, name="sha256sum", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            with translated(self._host.name):
-                self._ask()
+            with translated(self._link.name):
+                self._compute()
         except Exception as error:  # noqa: BLE001 (raised again in the main thread)
-            self._cut = error
+            self._error = error
 
-    def _ask(self) -> None:
-        commands = list(checksums.COMMANDS)
-        missing = [path for path in self._missing if path not in self.asked]
+    def _compute(self) -> None:
+        available = list(checksums.COMMANDS)
         try:
-            for batch in checksums.batches(missing):
-                while commands and not (found := self._computed(commands[0], batch)):
-                    commands.pop(0)  # what finds nothing of many need not be asked again
-                if not commands:
+            for batch in checksums.batches(self._missing()):
+                while available and not (found := self._computed(available[0], batch)):
+                    available.pop(0)  # a command that finds nothing of many is not run again
+                if not available:
                     return
-                self.asked.update(found)
+                self.from_host.update(found)
         except SessionRefusedError as error:
             self._refused, self._reason = True, f"the server refuses a second session: {error}"
 
     def _computed(self, command: str, batch: dict[str, str]) -> dict[str, str]:
-        done = self._host.run(
+        done = commands.run(
+            self._link,
             command,
             checksums.standard_input(batch),
             checksums.output_bytes(batch) + OTHER_BYTES,
-            lambda: self._end - time.monotonic(),
+            lambda: self._deadline - time.monotonic(),
         )
         if done.failure:
             self._reason = f"{command.split()[2]}: {done.failure}"
             log.debug("%s: %s", command, done.failure)
-        return checksums.computed(done.output, batch)
+        return checksums.read_output(done.output, batch)
 
-    def result(self, seconds: float) -> Mapping[str, str]:
-        """Return the sha256 by path, of those that the host tells.
 
-        Args:
-            seconds: How long to wait for it at most, after a cut once more.
+def check_file(link: Link, paths: Sequence[str], seconds: float) -> dict[str, str]:
+    """Ask through SFTP for the SHA-256 of some files, which few hosts compute.
 
-        Raises:
-            AuthError: The host does not take us back after a cut.
-        """
-        if isinstance(self._cut, NetworkError):
-            self._start()  # somebody connected again, and there is more to ask for
-        most = self._settings.max_tries
-        for tries in range(1, most + 1):
-            try:
-                if tries > 1:
-                    time.sleep(delay_before(self._settings, tries - 1))
-                    self._host.reconnect()
-                    self._start()
-                self._end = time.monotonic() + seconds
-                self._wait()
-                if self._refused:
-                    self._wait_alone()
-                # Only now: some hosts send nothing else while they look.
-                missing = [path for path in self._missing if path not in self.asked]
-                self.asked.update(self._host.checksums(missing, seconds))
-                break
-            except NetworkError as error:
-                log.warning("try %d of %d to ask for checksums: %s", tries, most, error)
-        self._explain()
-        return ChainMap(self.beside, self.asked)
+    Args:
+        link: To the host.
+        paths: Of which files.
+        seconds: How long may be waited for each.
 
-    def _wait(self) -> None:
-        """Wait for the answers, while the host shows that it is there."""
-        while self._thread.is_alive() and (left := self._end - time.monotonic()) > 0:
-            self._thread.join(min(left, self._settings.timeout))
-            if self._thread.is_alive():
-                self._host.alive()
-        if self._cut:
-            raise self._cut
+    Raises:
+        NetworkError: The connection is lost.
+    """
+    found: dict[str, str] = {}
+    if not paths:
+        return found
+    try:
+        session = link.session()
+        with session.temporary_timeout(seconds):
+            found.update(session.checksums(paths))
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        log.debug("no checksums through SFTP: %r", error)
+        link.reset()
+        if not link.is_active():
+            raise connection_lost(link.name) from error
+    return found
 
-    def _wait_alone(self) -> None:
-        """Ask again, once the SFTP session is closed: for a server that grants one at a time."""
-        self._refused = False
-        self._host.reset()
-        self._start()
-        self._wait()
 
-    def _explain(self) -> None:
-        """Log how many files have no checksum, and the reason."""
-        missing = [path for path in self._missing if path not in self.asked]
-        if missing:
-            reason = f" ({printable(self._reason)})" if self._reason else ""
-            log.info(
-                "no SHA-256 from the host for %d of %d files, the first is %s: compared by size "
-                "only%s", len(missing), len(self._missing), printable(missing[0]), reason,
-            )  # fmt: skip
+def read_checksum_files(
+    link: Link, read: Read, paths: list[str], listed: Container[str] | None
+) -> dict[str, str]:
+    """Read the checksum files beside the data: NAME.sha256, and SHA256SUMS.
+
+    Args:
+        link: To the host.
+        read: Yields the stream of each file.
+        paths: The files whose checksums are wanted.
+        listed: The paths of a listing; None where the folders were not listed.
+
+    Returns:
+        The SHA-256 by path, of those that have one.
+    """
+    candidates = [
+        place
+        for path in paths
+        for place in checksums.places(path)
+        if listed is None or place in listed
+    ]
+    facts = link.session().stats(list(dict.fromkeys(candidates)))
+    found = [
+        file
+        for file in facts
+        if isinstance(file, RemoteFile) and not file.folder and file.size <= checksums.MAX_SIZE
+    ]
+    of_folder: dict[str, str] = {}
+    of_file: dict[str, str] = {}
+    for place, text in _texts(link, read, found):
+        name = place.name.removesuffix(checksums.SUFFIX) if place.suffix else ""
+        (of_file if name else of_folder).update(checksums.parse(text, place.parent, name))
+    digests = {**of_folder, **of_file}
+    by_path = {path: digests.get(str(PurePosixPath(path))) for path in paths if digests}
+    return {path: digest for path, digest in by_path.items() if digest}
+
+
+def _texts(link: Link, read: Read, found: list[RemoteFile]) -> Iterator[tuple[PurePosixPath, str]]:
+    """Read small files; skip those that cannot be read."""
+    waiting = deque(found)
+    while waiting:
+        try:
+            for stream in read(waiting):
+                text = b"".join(stream).decode("utf-8", "replace")
+                yield PurePosixPath(waiting.popleft().path), text
+        except (RemotePathError, IntegrityError) as error:
+            log.warning("%s; the checksum file is skipped", error)
+            waiting.popleft()
+            link.reset()

@@ -1,0 +1,134 @@
+"""Download: the bytes of some files in order, resumed after a cut where they were."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from tasks.fetch.errors import HostKeyError, LighterageError, NetworkError
+from tasks.fetch.ssh import compression
+from tasks.fetch.ssh.errors import translated
+from tasks.fetch.ssh.retry import RateLimit, Retries
+from tasks.fetch.ssh.sftp_reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tasks.fetch.ssh.link import Link
+    from tasks.fetch.ssh.remote_files import RemoteFile
+
+log = logging.getLogger(__name__)
+
+
+class Download:
+    """One pass over some files.
+
+    Args:
+        link: To read from.
+        wanted: The files in order, and the byte of each at which to start.
+        on_bytes: Called with the number of bytes of each block that arrived.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        wanted: list[tuple[RemoteFile, int]],
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self._link = link
+        self._wanted = wanted
+        self._on_bytes = on_bytes
+        self._generation = link.generation
+        self._retries = Retries(link.settings)
+        self._rate_limit = RateLimit(link.settings.max_rate)
+        self._speed = compression.LinkSpeed()
+        self._index = 0
+        self._offset = wanted[0][1] if wanted else 0
+        self.reader: Reader | None = None
+
+    def is_current(self) -> bool:
+        """Return whether the link was not reset since this download started."""
+        return self._generation == self._link.generation
+
+    def items(self) -> Iterator[bytes | None]:
+        """Yield the blocks of each file and then None.
+
+        Raises:
+            LighterageError: The connection is lost for good, or a file's own error.
+        """
+        while self._index < len(self._wanted):
+            try:
+                yield from self._read_session()
+            except NetworkError as error:
+                if not self.is_current():
+                    raise
+                self._retries.wait(error, f"resuming at byte {self._offset}")
+
+    def _read_session(self) -> Iterator[bytes | None]:
+        """Yield from where we are, until the end or until another session is to be used."""
+        file, _ = self._wanted[self._index]
+        with translated(file.path):
+            if self._retries.failures:
+                self._link.reopen(file, self._generation)
+            session = self._link.session_of(self._generation)
+            rest = [(file, self._offset), *self._wanted[self._index + 1 :]]
+            self.reader = Reader(session, rest)
+            blocks = self.reader.blocks()
+        while self._index < len(self._wanted) and self._link.is_current(session):
+            file, _ = self._wanted[self._index]
+            started = time.monotonic()
+            with translated(file.path):
+                block = next(blocks)
+            waited_s = time.monotonic() - started
+            self._retries.failures = 0
+            if block is None:
+                self._index += 1
+                if self._index < len(self._wanted):
+                    self._offset = self._wanted[self._index][1]
+            else:
+                self._offset += len(block)
+                self._on_bytes(len(block))
+                self._rate_limit.wait(len(block))
+                self._compress_if_slow(file, block, waited_s)
+            yield block
+
+    def _compress_if_slow(self, file: RemoteFile, block: bytes, waited_s: float) -> None:
+        """Move to a connection with compression where that pays; stay here where it fails."""
+        link = self._link
+        if link.compressed is not None or link.settings.max_rate:
+            return
+        if not self._speed.needs_compression(block, waited_s):
+            return
+        rest = sum(other.size - start for other, start in self._wanted[self._index + 1 :])
+        if file.size - self._offset + rest < compression.WORTHWHILE_BYTES:
+            return
+        log.info("the link is slow: opening a second connection, with compression")
+        link.compressed = False
+        try:
+            link.compress(file, self._generation)
+        except HostKeyError:
+            raise
+        except LighterageError as error:
+            log.info("staying on the first connection, without compression: %s", error)
+        else:
+            link.compressed = True
+
+    def tail(self, file: RemoteFile, start: int) -> bytes:
+        """Read a file from a byte to its end, beside the blocks of `items`.
+
+        Raises:
+            LighterageError: See `items`.
+        """
+        retries = Retries(self._link.settings)
+        while True:
+            try:
+                with translated(file.path):
+                    if retries.failures:
+                        self._link.reopen(file, self._generation)
+                    session = self._link.session_of(self._generation)
+                    if self.reader is None or self.reader.session is not session:
+                        self.reader = Reader(session, [])
+                    return self.reader.tail(file, start)
+            except NetworkError as error:
+                retries.wait(error, "reading the end again")

@@ -1,0 +1,226 @@
+"""What this project uses of paramiko beyond its documented interface, and what replaces it.
+
+Each use is an `Item`, an attribute, or a `Text`, a message. Where a version of paramiko lacks it,
+a slower way through the documented interface does the same. No other module touches such a name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from enum import StrEnum
+from operator import attrgetter
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+import paramiko
+from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
+
+REKEY_BYTES: Final = 2**35
+"""Bytes until we ask for new keys: half of what OpenSSH takes AES for (2**32 blocks of 16 bytes).
+
+Paramiko asks at 512 MiB, and a busy channel can then hang (paramiko #822). What the server asks
+for is served all the same.
+"""
+CHANNEL_REQUEST: Final = b"\x62"
+"""SSH_MSG_CHANNEL_REQUEST (RFC 4254, 9)."""
+
+
+class Item(StrEnum):
+    """Undocumented attributes: the path of each from a transport or a channel."""
+
+    PACKET_QUEUE = "in_buffer"
+    CHANNEL_NUMBER = "remote_chanid"
+    SEND_MESSAGE = "_send_user_message"
+    REKEY_BYTES = "packetizer.REKEY_BYTES"
+    KEX_INIT = "_parse_kex_init"
+    VERIFY_KEY = "_verify_key"
+    CIPHER = "remote_cipher"
+    LOGIN_TIMEOUT = "auth_timeout"
+    BANNER_TIMEOUT = "banner_timeout"
+
+
+class Text(StrEnum):
+    """Parts of messages by which faults of one class are distinguished."""
+
+    LOGIN_TIMED_OUT = "Authentication timeout"
+    CLOSED_IN_LOGIN = "Authentication failed: transport"
+    NO_SESSION = "No existing session"
+    """Paramiko proceeds without a session when the time to agree on keys is over."""
+    PASSWORD_CHANGE = "info request"  # noqa: S105 (a message)
+    """SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252, 8), which paramiko takes for another."""
+
+
+disabled: set[Item | Text] = set()
+"""What to do without, as if paramiko lacked it: for tests."""
+
+
+def has(owner: object, item: Item) -> bool:
+    """Return whether a transport or channel has an undocumented attribute."""
+    try:
+        attrgetter(item)(owner)
+    except AttributeError:
+        return False
+    return item not in disabled
+
+
+def says(error: BaseException, text: Text) -> bool:
+    """Return whether an error has a text in its message."""
+    return text in str(error) and text not in disabled
+
+
+def cipher(transport: paramiko.Transport) -> str:
+    """Return the name of the cipher in use; empty where paramiko does not say."""
+    return str(attrgetter(Item.CIPHER)(transport)) if has(transport, Item.CIPHER) else ""
+
+
+def set_timeout(transport: paramiko.Transport, item: Item, seconds: float) -> None:
+    """Set how long a phase of the login may take; without it, paramiko's own limit holds."""
+    if has(transport, item):
+        setattr(transport, item, seconds)
+
+
+class HookedTransport(paramiko.Transport):
+    """A transport with larger rekey limits, and two checks during key exchanges."""
+
+    def __init__(self, sock: Any, **options: Any) -> None:
+        super().__init__(sock, **options)
+        self.first_host_key: paramiko.PKey | None = None
+        if has(self, Item.REKEY_BYTES):
+            self.packetizer.REKEY_BYTES = REKEY_BYTES
+
+    def incompatible(self, kex_init: bytes) -> paramiko.SSHException | None:
+        """Return a better error than paramiko's where no algorithm is in common, or None.
+
+        Args:
+            kex_init: The server's SSH_MSG_KEXINIT.
+        """
+
+    def _parse_kex_init(self, message: paramiko.Message) -> None:
+        content = message.asbytes()
+        try:
+            super()._parse_kex_init(message)  # type: ignore[misc] # not in the stubs
+        except paramiko.ssh_exception.IncompatiblePeer as error:
+            better = None if Item.KEX_INIT in disabled else self.incompatible(content)
+            raise better or error from error
+
+    def _verify_key(self, host_key: bytes, sig: bytes) -> None:
+        """Check the host's signature; in a later key exchange also that the key is the same.
+
+        Paramiko's client compares the key with known_hosts once, after the first exchange.
+        """
+        before = self.host_key
+        super()._verify_key(host_key, sig)  # type: ignore[misc] # not in the stubs
+        if before is not None and self.host_key != before and Item.VERIFY_KEY not in disabled:
+            raise paramiko.SSHException("the host showed another key in a later key exchange")
+
+
+def require_same_host_key(transport: paramiko.Transport) -> None:
+    """Compare the host key with the first one, where no key exchange does: before each request.
+
+    Raises:
+        SSHException: It is another key.
+    """
+    if not isinstance(transport, HookedTransport) or has(paramiko.Transport, Item.VERIFY_KEY):
+        return
+    key = transport.get_remote_server_key()
+    transport.first_host_key = transport.first_host_key or key
+    if key != transport.first_host_key:
+        transport.close()
+        raise paramiko.SSHException("the host showed another key in a later key exchange")
+
+
+def request_subsystem(channel: paramiko.Channel, name: str, timeout: float) -> None:
+    """Ask for a subsystem without waiting for the answer, which saves a round trip.
+
+    A server that has none closes the channel, or paramiko does at its refusal (RFC 4254, 6.5):
+    the channel's reader then finds its end.
+    """
+    transport = channel.get_transport()
+    if not (has(channel, Item.CHANNEL_NUMBER) and has(transport, Item.SEND_MESSAGE)):
+        _invoke_subsystem(channel, name, timeout)
+        return
+    message = paramiko.Message()
+    message.add_byte(CHANNEL_REQUEST)
+    message.add_int(attrgetter(Item.CHANNEL_NUMBER)(channel))
+    message.add_string("subsystem")
+    message.add_boolean(True)
+    message.add_string(name)
+    attrgetter(Item.SEND_MESSAGE)(transport)(message)
+
+
+def _invoke_subsystem(channel: paramiko.Channel, name: str, timeout: float) -> None:
+    timer = threading.Timer(timeout, channel.close)  # paramiko waits without a limit
+    timer.start()
+    with contextlib.suppress(paramiko.SSHException):
+        channel.invoke_subsystem(name)
+    if timer.finished.is_set():
+        raise TimeoutError
+    timer.cancel()
+
+
+def use_packet_queue(channel: paramiko.Channel) -> None:
+    """Let a channel pass on its packets as they are, without a copy into paramiko's buffer.
+
+    The channel must not have been asked for anything that may still arrive.
+    """
+    if not has(channel, Item.PACKET_QUEUE):
+        return
+    pipe = attrgetter(Item.PACKET_QUEUE)(channel)
+    if type(pipe) is BufferedPipe and not len(pipe):
+        setattr(channel, Item.PACKET_QUEUE, _PacketQueue())
+
+
+class _PacketQueue:
+    """Replaces paramiko's BufferedPipe: packets change hands, and no byte is moved.
+
+    Its queue is bounded by the channel's window, which the reader opens as it reads.
+    """
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[bytes] = SimpleQueue()
+        self._rest = b""
+        self._closed = False
+
+    def feed(self, data: bytes) -> None:
+        """Take a packet, in paramiko's thread."""
+        if data:
+            self._queue.put(data)
+
+    def close(self) -> None:
+        """Note the end, in paramiko's thread."""
+        self._closed = True
+        self._queue.put(b"")
+
+    def read(self, nbytes: int, timeout: float | None = None) -> bytes:
+        """Return at most `nbytes` bytes; b"" at the end.
+
+        Raises:
+            PipeTimeout: Nothing arrived in time.
+        """
+        block = self._rest
+        if not block:
+            try:
+                block = self._queue.get(timeout=timeout)
+            except Empty:
+                raise PipeTimeout from None
+            if not block:
+                self._queue.put(b"")  # the end stays the end
+        self._rest = block[nbytes:]
+        return block[:nbytes]
+
+    def read_ready(self) -> bool:
+        """Return whether a read would not wait."""
+        return bool(self._rest) or not self._queue.empty()
+
+    def __len__(self) -> int:
+        return len(self._rest)
+
+    def empty(self) -> bytes:
+        """Drop nothing: only paramiko's merging of error output empties a pipe."""
+        return b""
+
+    def set_event(self, event: threading.Event) -> None:
+        """Wake no thread: only `select` on the channel would wait for that."""
+        if self._closed:
+            event.set()

@@ -1,0 +1,216 @@
+"""SFTP listing: the names in a folder and the folders in it, within limits of names and time."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tasks.fetch import names
+from tasks.fetch.errors import NetworkError, RemotePathError
+from tasks.fetch.ssh import sftp_packets as packets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tasks.fetch.ssh.remote_files import RemoteFile
+    from tasks.fetch.ssh.sftp_session import Session
+
+    OnFault = Callable[[str, bool, Exception], None]
+
+FOLDERS_AHEAD: Final = 16
+MAX_NAMELESS: Final = 100
+"""Answers to READDIR in a row without a name, after which a listing is taken to have no end."""
+
+
+class ListingLimitError(RemotePathError):
+    """A listing has more names or answers than it may."""
+
+
+class Limits:
+    """The names and the time that the listings of a run, or of one glob, may take together.
+
+    A server can answer for ever without an end of names, and keep each answer in time.
+
+    Args:
+        names: How many files and links at most, and as many folders.
+        seconds: How long at most without a new name or a folder's end. All of it may take ten
+            times as long, and as long again for each hundred names.
+    """
+
+    def __init__(self, names: int, seconds: float) -> None:
+        self._names = names
+        self._seconds = seconds
+        self._files = self._folders = 0
+        self._start = time.monotonic()
+        self.deadline = self._start + seconds
+
+    def count(self, folder: str, file: RemoteFile) -> None:
+        """Count a name.
+
+        Raises:
+            ListingLimitError: These are too many.
+        """
+        if file.folder:
+            self._folders += 1
+        else:
+            self._files += 1
+        if max(self._files, self._folders) > self._names:
+            raise ListingLimitError(
+                f"{folder}: the directory listing has more than {self._names} names: set "
+                "max_members higher if that is right"
+            )
+
+    def progress(self) -> None:
+        """Note that the listing proceeds."""
+        most = self._seconds * (10 + (self._files + self._folders) / 100)
+        self.deadline = min(time.monotonic() + self._seconds, self._start + most)
+
+    def late(self, folder: str) -> NetworkError:
+        """Return the error of a listing that takes too long."""
+        return NetworkError(
+            f"{folder}: listing timed out: {self._files + self._folders} names in "
+            f"{time.monotonic() - self._start:.0f} s; set timeout higher if the host is that slow",
+            transient=True,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Folder:
+    """A folder being listed.
+
+    Attributes:
+        path: On the host.
+        below: Relative to the top, with a slash at its end.
+        depth: How many folders it is below the top.
+        handle: The server's, once it has answered.
+        nameless: How many answers in a row had no name.
+    """
+
+    path: str
+    below: str = ""
+    depth: int = 0
+    handle: bytes = b""
+    nameless: int = 0
+
+
+class Lister:
+    """Lists a folder and the folders in it, many at once. Links are not followed.
+
+    Args:
+        session: With no other user at the same time.
+        top: The folder.
+        max_depth: How many folders below folders to list; 0 lists only `top`.
+        limits: How many names and how much time it may take.
+        on_fault: Called with each path below `top` that is left out, whether it is a folder, and
+            why.
+    """
+
+    def __init__(
+        self, session: Session, top: str, max_depth: int, limits: Limits, on_fault: OnFault
+    ) -> None:
+        self._session = session
+        self._max_depth = max_depth
+        self._limits = limits
+        self._on_fault = on_fault
+        self._waiting = deque([_Folder(top.rstrip("/") or "/")])
+        self._requests: dict[int, _Folder] = {}
+
+    def entries(self) -> Iterator[tuple[str, RemoteFile]]:
+        """Yield each name in it: its path relative to the top, and its attributes.
+
+        Raises:
+            RemotePathError: `top` cannot be read, or there are too many names.
+            NetworkError: It takes too long.
+        """
+        self._limits.progress()
+        while self._waiting or self._requests:
+            while self._waiting and len(self._requests) < FOLDERS_AHEAD:
+                folder = self._waiting.popleft()
+                self._request(packets.OPENDIR, packets.path_string(folder.path), folder)
+            number, kind, body = self._receive()
+            if number not in self._requests:
+                continue  # of a CLOSE, or after the end of a folder
+            folder = self._requests.pop(number)
+            if kind == packets.HANDLE and not folder.handle:
+                folder.handle = packets.read_handle(body)
+                # Mostly the first answer has all the names, and the second one says so.
+                self._request_names(folder)
+                self._request_names(folder)
+            elif kind == packets.NAME and folder.handle:
+                yield from self._take_names(folder, body)
+            elif folder.handle and _is_end(kind, body):
+                self._end(folder)
+            else:
+                self._end(folder, packets.error_of(folder.path, kind, body))
+
+    def _request(self, kind: int, fields: bytes, folder: _Folder) -> None:
+        self._requests[self._session.send(kind, fields)] = folder
+
+    def _request_names(self, folder: _Folder) -> None:
+        self._request(packets.READDIR, packets.string(folder.handle), folder)
+
+    def _receive(self) -> tuple[int, int, memoryview]:
+        session, limits = self._session, self._limits
+        session.deadline = limits.deadline
+        try:
+            answer = session.receive()
+            late = time.monotonic() > limits.deadline
+        except TimeoutError:
+            late = True
+        finally:
+            session.deadline = float("inf")
+        if late:
+            raise limits.late(next(iter(self._requests.values())).path)
+        return answer
+
+    def _take_names(self, folder: _Folder, body: memoryview) -> Iterator[tuple[str, RemoteFile]]:
+        folder.nameless += 1
+        for name, file in packets.read_names(folder.path, body):
+            folder.nameless = 0
+            self._limits.count(folder.path, file)
+            if problem := _problem(folder.below, name):
+                error = RemotePathError(f"{file.path}: the name {name!r} {problem}")
+                self._on_fault(file.path, file.folder, error)
+                continue
+            if file.folder and self._max_depth:
+                self._add(_Folder(file.path, f"{folder.below}{name}/", folder.depth + 1))
+            yield folder.below + name, file
+        if folder.nameless > MAX_NAMELESS:
+            text = f"the listing has no end: {folder.nameless} answers in a row without a name"
+            self._end(folder, ListingLimitError(f"{folder.path}: {text}"))
+            return
+        if not folder.nameless:
+            self._limits.progress()
+        self._request_names(folder)
+
+    def _add(self, folder: _Folder) -> None:
+        """Have a folder listed in its turn."""
+        if folder.depth <= self._max_depth:
+            self._waiting.append(folder)
+            return
+        error = RemotePathError(f"{folder.path}: more than {self._max_depth} folders deep")
+        self._on_fault(folder.path, True, error)
+
+    def _end(self, folder: _Folder, error: Exception | None = None) -> None:
+        """Close a folder, at its end or because of an error of its own."""
+        if error is not None:
+            if not folder.depth or not isinstance(error, OSError | RemotePathError):
+                raise error
+            self._on_fault(folder.path, True, error)
+        self._limits.progress()
+        if folder.handle:
+            self._session.send(packets.CLOSE, packets.string(folder.handle))
+        self._requests = {n: other for n, other in self._requests.items() if other is not folder}
+
+
+def _is_end(kind: int, body: memoryview) -> bool:
+    return kind == packets.STATUS and packets.read_status(body)[0] == packets.END_OF_FILE
+
+
+def _problem(below: str, name: str) -> str:
+    """Return why a name of a listing cannot be used, or nothing."""
+    if not name:
+        return "is empty"
+    return "has a slash" if "/" in name else names.problem(below + name)

@@ -1,0 +1,157 @@
+"""SFTP packets: their numbers and how they are written and read.
+
+Protocol: draft-ietf-secsh-filexfer-02, version 3, which every server has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import struct
+from typing import TYPE_CHECKING, Final
+
+import paramiko
+
+from tasks.fetch.errors import RemotePathError
+from tasks.fetch.ssh.remote_files import RemoteFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VERSION_3: Final = 3
+INIT, VERSION, OPEN, CLOSE, READ, FSTAT, OPENDIR, READDIR, STAT = 1, 2, 3, 4, 5, 8, 11, 12, 17
+STATUS, HANDLE, DATA, NAME, ATTRS, EXTENDED, EXTENDED_REPLY = 101, 102, 103, 104, 105, 200, 201
+END_OF_FILE, NO_SUCH_FILE, PERMISSION_DENIED = 1, 2, 3  # status codes
+
+READ_ONLY: Final = struct.pack(">II", 1, 0)  # SSH_FXF_READ, no attributes
+RANGE: Final = struct.Struct(">QI")  # offset, length
+WHOLE_FILE: Final = struct.pack(">QQI", 0, 0, 0)  # from where, how much, in blocks of
+HEADER: Final = struct.Struct(">IBI")  # length of what follows, kind, number
+SHA256_BYTES: Final = 32
+
+_SIZE, _OWNER, _MODE, _TIMES = 1, 2, 4, 8  # SSH_FILEXFER_ATTR_*
+
+
+class ProtocolError(paramiko.SSHException):
+    """The server's answer breaks the protocol."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"unexpected SFTP answer: {text}")
+
+
+def encoded(path: str) -> bytes:
+    """Return a path as the host wants it; names that are not UTF-8 are sent as they were."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def string(text: bytes) -> bytes:
+    """Write a string."""
+    return len(text).to_bytes(4, "big") + text
+
+
+def path_string(path: str) -> bytes:
+    """Write a path."""
+    return string(encoded(path))
+
+
+def read_string(body: memoryview) -> memoryview:
+    """Read a string at the start of `body`.
+
+    Raises:
+        ProtocolError: The packet ends early.
+    """
+    size = int.from_bytes(body[:4], "big")
+    if len(body) < 4 + size:
+        raise ProtocolError("it ends early")
+    return body[4 : 4 + size]
+
+
+def read_handle(body: memoryview) -> bytes:
+    """Read a handle, which is not empty.
+
+    Raises:
+        ProtocolError: It is.
+    """
+    handle = bytes(read_string(body))
+    if not handle:
+        raise ProtocolError("a handle of no bytes")
+    return handle
+
+
+def read_sha256(body: memoryview) -> bytes:
+    """Read the answer to check-file: its name, which some hosts leave out, sha256, the digest.
+
+    Returns:
+        The digest; empty where it is no SHA-256 of the whole file.
+
+    Raises:
+        ProtocolError: It is of another kind.
+    """
+    texts = []
+    for _ in range(2):
+        texts.append(bytes(read_string(body)))
+        body = body[4 + len(texts[-1]) :]
+        if texts[-1] == b"sha256":
+            return bytes(body) if len(body) == SHA256_BYTES else b""
+    raise ProtocolError(f"a checksum of kind {texts}")
+
+
+def read_status(body: memoryview) -> tuple[int, str]:
+    """Read a status: its code and text."""
+    code, text = int.from_bytes(body[:4], "big"), ""
+    with contextlib.suppress(ProtocolError):
+        text = bytes(read_string(body[4:])).decode(errors="replace")
+    return code, text
+
+
+def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
+    """Read attributes: the bytes that they take, and what they say of `path`.
+
+    Raises:
+        ProtocolError: The packet ends early.
+    """
+    flags, used = int.from_bytes(body[:4], "big"), 4
+    size = mode = mtime = 0
+    if flags & _SIZE:
+        size, used = int.from_bytes(body[used : used + 8], "big"), used + 8
+    if flags & _OWNER:
+        used += 8
+    if flags & _MODE:
+        mode, used = int.from_bytes(body[used : used + 4], "big"), used + 4
+    if flags & _TIMES:
+        mtime, used = int.from_bytes(body[used + 4 : used + 8], "big"), used + 8
+    if flags >> 31:  # extended pairs
+        pairs, used = int.from_bytes(body[used : used + 4], "big"), used + 4
+        for _ in range(2 * pairs):
+            used += 4 + len(read_string(body[used:]))
+    if used > len(body):
+        raise ProtocolError("attributes end early")
+    kind = stat.S_IFMT(mode)
+    special = kind not in {0, stat.S_IFREG, stat.S_IFDIR}
+    return used, RemoteFile(path, size, mtime, folder=kind == stat.S_IFDIR, special=special)
+
+
+def read_names(folder: str, body: memoryview) -> Iterator[tuple[str, RemoteFile]]:
+    """Read the names of an answer to READDIR, and their attributes; `.` and `..` aside."""
+    count, body = int.from_bytes(body[:4], "big"), body[4:]
+    for _ in range(count):
+        raw = read_string(body)
+        body = body[4 + len(raw) :]
+        body = body[4 + len(read_string(body)) :]  # the line of `ls`, which is not to be parsed
+        name = bytes(raw).decode("utf-8", "surrogateescape")
+        used, file = read_attributes(f"{folder.rstrip('/')}/{name}", body)
+        body = body[used:]
+        if name not in {".", ".."}:
+            yield name, file
+
+
+def error_of(path: str, kind: int, body: memoryview) -> Exception:
+    """Return the error that an answer stands for which is not of the wanted kind."""
+    if kind != STATUS:
+        return ProtocolError(f"of kind {kind}")
+    code, text = read_status(body)
+    if code == NO_SUCH_FILE:
+        return FileNotFoundError(text or path)
+    if code == PERMISSION_DENIED:
+        return PermissionError(13, text, path)
+    return RemotePathError(f"{path}: the host cannot read it: {text or code}")

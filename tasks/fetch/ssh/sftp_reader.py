@@ -1,0 +1,276 @@
+"""SFTP reader: the bytes of files in order, with READs asked for ahead across files.
+
+The speed of the project comes from here: the same reader serves a single large file and a tree
+of small ones.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from tasks.fetch.errors import IntegrityError, LighterageError
+from tasks.fetch.ssh import sftp_packets as packets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tasks.fetch.ssh.remote_files import RemoteFile
+    from tasks.fetch.ssh.sftp_session import Session
+
+READ_BYTES: Final = 2**16
+"""Bytes of one READ."""
+SMALL_READ_BYTES: Final = 2**15
+"""The same for a server that answers with less: each server can answer this (draft-02, 3)."""
+SHORT_ANSWERS: Final = 8
+"""Short answers after which READs are small."""
+FILES_AHEAD: Final = 64
+BLOCK_BYTES: Final = 2**18
+"""Bytes of a block of a file that has as many."""
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """A file that is being read.
+
+    Attributes:
+        file: Which.
+        given: Bytes returned to the caller.
+        requested: Offset of the next byte to ask for.
+        handle: The server's, once it has answered.
+        ranges: Ranges that arrived in full and are not returned yet, by offset.
+        unanswered: How many READs have no answer yet.
+        closing: Whether all of it was asked for.
+        early: Whether its attributes arrived while READs were unanswered.
+        after: The attributes of the open file, which arrived after its last data.
+        error: What went wrong with it, to be raised in its turn.
+    """
+
+    file: RemoteFile
+    given: int = 0
+    requested: int = 0
+    handle: bytes = b""
+    ranges: dict[int, memoryview | bytearray] = field(default_factory=dict)
+    unanswered: int = 0
+    closing: bool = False
+    early: bool = False
+    after: RemoteFile | None = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class _Range:
+    """A range of a file that was asked for; `part` has its first bytes after a short answer."""
+
+    start: int
+    length: int
+    part: bytearray
+
+
+class Reader:
+    """Reads files in the order given, the next ones asked for ahead.
+
+    Args:
+        session: With no other user at the same time.
+        files: What to read, and at which byte of each to start.
+    """
+
+    def __init__(self, session: Session, files: Iterable[tuple[RemoteFile, int]]) -> None:
+        self.session = session
+        self._files = iter(files)
+        self._open: deque[_OpenFile] = deque()
+        self._tail: _OpenFile | None = None
+        self._requests: dict[int, tuple[_OpenFile, _Range | None]] = {}
+        self._ahead = 0
+        self._read_bytes = READ_BYTES
+        self._short_answers = 0
+
+    def blocks(self) -> Iterator[bytes | None]:
+        """Yield the blocks of each file, then None once it is read and checked.
+
+        Raises:
+            IntegrityError: A file is not as long as it was, or changed while it was read.
+            RemotePathError: A file no longer exists, or cannot be read.
+        """
+        self._request()
+        while self._open:
+            yield from self._blocks_of(self._open[0])
+            self._open.popleft()
+            yield None
+            self._request()
+
+    def tail(self, file: RemoteFile, start: int) -> bytes:
+        """Read a file from a byte to its end, between two blocks of what is read in order.
+
+        In the same session: a server may grant only one (`MaxSessions 1`).
+
+        Raises:
+            IntegrityError: The file is not as long as it was, or changed.
+            RemotePathError: The file no longer exists, or cannot be read.
+        """
+        self._tail = self._request_open(file, start)
+        try:
+            return b"".join(self._blocks_of(self._tail))
+        finally:
+            self._tail = None
+
+    def _blocks_of(self, opened: _OpenFile) -> Iterator[bytes]:
+        """Yield the blocks of a file, and check it at its end."""
+        while True:
+            if opened.error:
+                raise opened.error
+            block = self._next_block(opened)
+            if block:
+                yield block
+                self._request()
+            elif opened.given == opened.file.size and opened.after:
+                opened.file.require_same(opened.after)
+                return
+            else:
+                self._take_answer(*self.session.receive())
+
+    def _next_block(self, opened: _OpenFile) -> bytes:
+        """Return the next block once it is full or nothing more will follow; else b""."""
+        offset, parts = opened.given, []
+        while (
+            offset - opened.given < BLOCK_BYTES and (part := opened.ranges.get(offset)) is not None
+        ):
+            parts.append(part)
+            offset += len(part)
+        if offset - opened.given < BLOCK_BYTES and offset < opened.file.size:
+            return b""
+        for part in parts:
+            del opened.ranges[opened.given]
+            opened.given += len(part)
+        self._ahead -= sum(map(len, parts))
+        return b"".join(parts)
+
+    # --- requests -------------------------------------------------------------------------
+
+    def _request(self) -> None:
+        """Ask for what may be asked for ahead."""
+        budget = self.session.ahead
+        while self._ahead < budget and len(self._open) < FILES_AHEAD:
+            file, start = next(self._files, (None, 0))
+            if file is None:
+                break
+            self._open.append(self._request_open(file, start))
+        if self._tail:
+            self._request_data(self._tail, budget, first=True)
+        for opened in self._open:
+            # The first must proceed, whatever the others have taken.
+            self._request_data(opened, budget, first=opened is self._open[0])
+
+    def _request_open(self, file: RemoteFile, start: int) -> _OpenFile:
+        opened = _OpenFile(file, start, start)
+        fields = packets.path_string(file.path) + packets.READ_ONLY
+        self._requests[self.session.send(packets.OPEN, fields)] = (opened, None)
+        self._ahead += 1  # empty files count as well
+        return opened
+
+    def _request_data(self, opened: _OpenFile, budget: int, *, first: bool) -> None:
+        """Ask for more of an open file."""
+        if not opened.handle or opened.closing or opened.error:
+            return
+        size = opened.file.size
+        while opened.requested < size and (
+            self._ahead < budget or (first and opened.requested - opened.given < BLOCK_BYTES)
+        ):
+            length = min(self._read_bytes, size - opened.requested)
+            self._request_range(opened, _Range(opened.requested, length, bytearray()))
+            opened.requested += length
+            self._ahead += length
+        if opened.requested >= size:
+            opened.closing = True
+            if not size:
+                self._request_range(opened, _Range(0, 0, bytearray()))
+            self._request_facts(opened)
+
+    def _request_range(self, opened: _OpenFile, wanted: _Range) -> None:
+        """Ask for what is missing of a range.
+
+        The last range is asked for with a byte more, to notice a file that has grown.
+        """
+        offset, length = wanted.start + len(wanted.part), wanted.length - len(wanted.part)
+        last = offset + length == opened.file.size
+        fields = packets.string(opened.handle) + packets.RANGE.pack(offset, length + last)
+        self._requests[self.session.send(packets.READ, fields)] = (opened, wanted)
+        opened.unanswered += 1
+
+    def _request_facts(self, opened: _OpenFile) -> None:
+        """Ask for the attributes of the open file, as they are after the READs before."""
+        number = self.session.send(packets.FSTAT, packets.string(opened.handle))
+        self._requests[number] = (opened, None)
+
+    # --- answers --------------------------------------------------------------------------
+
+    def _take_answer(self, number: int, kind: int, body: memoryview) -> None:
+        opened, wanted = self._requests.pop(number, (None, None))
+        if opened is None or opened.error:  # of a CLOSE, or of no use any more
+            return
+        try:
+            if wanted is not None:
+                self._take_data(opened, wanted, kind, body)
+            else:
+                self._take_handle_or_facts(opened, kind, body)
+        except (OSError, LighterageError) as error:
+            opened.error = error
+
+    def _take_handle_or_facts(self, opened: _OpenFile, kind: int, body: memoryview) -> None:
+        if kind == packets.HANDLE:
+            opened.handle = packets.read_handle(body)
+            self._ahead -= 1
+            self._request()
+        elif kind == packets.ATTRS and opened.handle:
+            # Attributes that arrive before the last data are too early: they are asked for again.
+            opened.early = bool(opened.unanswered)
+            if not opened.early:
+                _, opened.after = packets.read_attributes(opened.file.path, body)
+                self.session.send(packets.CLOSE, packets.string(opened.handle))
+        else:
+            raise packets.error_of(opened.file.path, kind, body)
+
+    def _take_data(self, opened: _OpenFile, wanted: _Range, kind: int, body: memoryview) -> None:
+        """Take the answer to a READ; one that is short is normal (draft-02, 6.4)."""
+        file = opened.file
+        opened.unanswered -= 1
+        offset, length = wanted.start + len(wanted.part), wanted.length - len(wanted.part)
+        if kind == packets.DATA:
+            data = packets.read_string(body)
+            if not data:
+                raise packets.ProtocolError("data of no bytes")
+            if offset + len(data) > file.size:
+                raise IntegrityError(
+                    f"{file.path}: the host sends more than its size of {file.size} bytes: the "
+                    "file is still being written",
+                    transient=True,
+                )
+            if len(data) > length:
+                raise packets.ProtocolError(f"{len(data)} bytes of {length}")
+            if len(data) == wanted.length:
+                opened.ranges[wanted.start] = data
+            else:
+                self._take_part(opened, wanted, data)
+        elif kind == packets.STATUS and packets.read_status(body)[0] == packets.END_OF_FILE:
+            if offset < file.size:
+                raise IntegrityError(
+                    f"{file.path}: short data: {offset} of {file.size} bytes were sent; the file "
+                    "shrank, or the server failed",
+                    transient=True,
+                )
+        else:
+            raise packets.error_of(file.path, kind, body)
+        if opened.early and not opened.unanswered:
+            opened.early = False
+            self._request_facts(opened)
+
+    def _take_part(self, opened: _OpenFile, wanted: _Range, data: memoryview) -> None:
+        wanted.part += data
+        if len(wanted.part) == wanted.length:
+            opened.ranges[wanted.start] = wanted.part
+            return
+        self._short_answers += 1
+        if self._short_answers == SHORT_ANSWERS:
+            self._read_bytes = SMALL_READ_BYTES
+        self._request_range(opened, wanted)

@@ -1,0 +1,240 @@
+"""SFTP session: many requests under way at once, on one channel.
+
+Paramiko's own client waits for one answer before the next request, or prefetches without a
+bound. Here requests go ahead, and answers are taken as they arrive. No command on the host is
+needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import paramiko
+
+from tasks.fetch.ssh import sftp_packets as packets
+from tasks.fetch.ssh.paramiko_private import (
+    request_subsystem,
+    require_same_host_key,
+    use_packet_queue,
+)
+from tasks.fetch.ssh.refusal import NoSftpError, text_instead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tasks.fetch.ssh.remote_files import RemoteFile
+
+AHEAD_BYTES: Final = 2 * 2**20
+"""Bytes asked for ahead where the host is near."""
+MAX_AHEAD_BYTES: Final = 32 * 2**20
+"""The same at most, where it is far: this much may wait in memory."""
+MIN_AHEAD_BYTES: Final = 2**16
+LINK_BYTES_PER_S: Final = 400e6
+"""The fastest link expected: the bytes ahead are this times the round trip."""
+STATS_AHEAD: Final = 256
+REQUESTS_PER_PACKET: Final = 16
+"""Requests sent in one packet while answers keep arriving; else each when none is left to take."""
+CHECKS_TRIED: Final = 16
+"""Files of which a host that computes checksums has one; ProFTPD has none of an empty file."""
+CHANNEL_WINDOW: Final = 2 * MAX_AHEAD_BYTES
+CHANNEL_PACKET: Final = 2**18
+MAX_PACKET: Final = 2**20
+
+
+class Session:
+    """An SFTP session of a transport.
+
+    Args:
+        transport: Authenticated.
+        timeout: Seconds without an answer until a fault.
+        max_rate: Bytes per second at most, 0 for no limit: no more is asked for ahead.
+    """
+
+    def __init__(self, transport: paramiko.Transport, timeout: float, max_rate: int = 0) -> None:
+        started = time.monotonic()
+        channel = transport.open_session(
+            window_size=CHANNEL_WINDOW, max_packet_size=CHANNEL_PACKET, timeout=timeout
+        )
+        self.round_trip = time.monotonic() - started
+        channel.settimeout(timeout)
+        use_packet_queue(channel)
+        request_subsystem(channel, "sftp", timeout)
+        self.deadline = float("inf")
+        self._channel = channel
+        self._transport = transport
+        self._agreed = False
+        self._rest = memoryview(b"")
+        # Sent with the first requests: a host takes one after the other anyway.
+        init = packets.HEADER.pack(5, packets.INIT, packets.VERSION_3)
+        self._requests = [init]
+        self._number = 0
+        self._unanswered = 0
+        self._max_ahead = max(MIN_AHEAD_BYTES, max_rate) if max_rate else MAX_AHEAD_BYTES
+
+    @property
+    def ahead(self) -> int:
+        """How many bytes to ask for ahead: what the link holds in a round trip."""
+        trip = self.round_trip if self.round_trip < 10 else 0
+        return int(min(max(AHEAD_BYTES, trip * LINK_BYTES_PER_S), MAX_AHEAD_BYTES, self._max_ahead))
+
+    @contextlib.contextmanager
+    def temporary_timeout(self, seconds: float) -> Iterator[None]:
+        """Wait longer for each answer, for a block."""
+        before = self._channel.gettimeout()
+        self._channel.settimeout(seconds)
+        yield
+        self._channel.settimeout(before)
+
+    def close(self) -> None:
+        """End it, whatever is still under way."""
+        with contextlib.suppress(Exception):
+            self._channel.close()
+
+    # --- requests about many paths --------------------------------------------------------
+
+    def stat(self, path: str) -> RemoteFile:
+        """Return the facts of `path`, links followed; measures the round trip as well."""
+        started = time.monotonic()
+        (facts,) = self.stats([path])
+        self.round_trip = min(self.round_trip, time.monotonic() - started)
+        if isinstance(facts, Exception):
+            raise facts
+        return facts
+
+    def stats(self, paths: Sequence[str]) -> list[RemoteFile | Exception]:
+        """Return the facts of each path, links followed, or the error of each."""
+        found: dict[str, RemoteFile | Exception] = {}
+        requests = {path: packets.path_string(path) for path in paths}
+        for path, kind, body in self._answers(packets.STAT, requests):
+            if kind == packets.ATTRS:
+                _, found[path] = packets.read_attributes(path, body)
+            else:
+                found[path] = packets.error_of(path, kind, body)
+        return [found[path] for path in paths]
+
+    def checksums(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the paths of which the host computes the SHA-256, and that, in hex.
+
+        Through the extension check-file (draft-ietf-secsh-filexfer-extensions-00, 3), which needs
+        no command. Hosts that have it need not announce it: it is tried with some files.
+        """
+        name, whole = packets.string(b"check-file-name"), packets.string(b"sha256")
+        whole += packets.WHOLE_FILE
+        requests = {path: name + packets.path_string(path) + whole for path in paths}
+        found = False
+        answers = self._answers(packets.EXTENDED, requests)
+        for count, (path, kind, body) in enumerate(answers, 1):
+            digest = packets.read_sha256(body) if kind == packets.EXTENDED_REPLY else b""
+            if digest:
+                found = True
+                yield path, digest.hex()
+            elif not found and count == CHECKS_TRIED:
+                return
+
+    def _answers(
+        self, kind: int, requests: Mapping[str, bytes]
+    ) -> Iterator[tuple[str, int, memoryview]]:
+        """Send a request for each path, many ahead; yield path, kind and body of each answer."""
+        unanswered = {}
+        waiting = iter(requests.items())
+        for path, fields in islice(waiting, STATS_AHEAD):
+            unanswered[self.send(kind, fields)] = path
+        while unanswered:
+            number, answer, body = self.receive()
+            path = unanswered.pop(number, "")
+            if not path:
+                continue  # the answer to a request of an earlier user of the session
+            yield path, answer, body
+            for following, fields in islice(waiting, 1):
+                unanswered[self.send(kind, fields)] = following
+
+    # --- packets --------------------------------------------------------------------------
+
+    def send(self, kind: int, fields: bytes) -> int:
+        """Send a request, soon: with those that follow, before an answer is waited for.
+
+        Returns:
+            Its number, which its answer will have.
+        """
+        self._number = self._number + 1 if self._number < 2**32 - 1 else 1
+        self._unanswered += 1
+        self._requests.append(packets.HEADER.pack(len(fields) + 5, kind, self._number) + fields)
+        return self._number
+
+    def receive(self) -> tuple[int, int, memoryview]:
+        """Wait for the next answer: its number, its kind, and what follows those.
+
+        Raises:
+            TimeoutError: None arrived in time.
+            EOFError: The session ended.
+        """
+        if not self._agreed:
+            self._agree()
+        if len(self._requests) >= REQUESTS_PER_PACKET:
+            self._flush()
+        size = int.from_bytes(self._exactly(4), "big")
+        if not 5 <= size <= MAX_PACKET:
+            raise packets.ProtocolError(f"a packet of {size} bytes")
+        packet = self._exactly(size)
+        self._unanswered -= 1
+        if self._unanswered < 0:
+            raise packets.ProtocolError("more answers than requests")
+        return int.from_bytes(packet[1:5], "big"), packet[0], packet[5:]
+
+    def _agree(self) -> None:
+        """Take the server's answer to our version, which comes first (draft-02, 4).
+
+        Raises:
+            NoSftpError: There is no SFTP, or the server writes text before it.
+        """
+        end = time.monotonic() + (self._channel.gettimeout() or 0)
+        head = memoryview(b"")
+        try:
+            head = self._exactly(4)
+            size = int.from_bytes(head, "big")
+            if 5 <= size < 2**16 and self._exactly(size, end)[0] == packets.VERSION:
+                self._agreed = True
+                return
+        except TimeoutError:
+            if not head and not self._rest and not self._channel.recv_stderr_ready():
+                raise
+        except (EOFError, OSError):
+            if not self._transport.is_active():
+                raise  # the connection is lost, and not only the session
+        raise NoSftpError(text_instead(self._channel, bytes(head) + bytes(self._rest)))
+
+    def _flush(self) -> None:
+        require_same_host_key(self._transport)
+        self._channel.sendall(b"".join(self._requests))
+        self._requests.clear()
+
+    def _exactly(self, size: int, end: float = float("inf")) -> memoryview:
+        rest = self._rest
+        if len(rest) >= size:
+            self._rest = rest[size:]
+            return rest[:size]
+        parts, missing = [rest], size - len(rest)
+        end = min(end, self.deadline)
+        try:
+            while missing > 0:
+                if self._requests and not self._channel.recv_ready():
+                    self._flush()
+                block = self._channel.recv(CHANNEL_PACKET)
+                if not block:
+                    raise EOFError  # noqa: TRY301 (as paramiko's own reading has it)
+                parts.append(memoryview(block))
+                missing -= len(block)
+                if missing > 0 and time.monotonic() > end:
+                    raise TimeoutError
+        except (OSError, EOFError):
+            self._rest = memoryview(b"".join(parts))
+            raise
+        if missing < 0:
+            last = parts[-1]
+            parts[-1], self._rest = last[:missing], last[missing:]
+        else:
+            self._rest = memoryview(b"")
+        return memoryview(b"".join(parts))
