@@ -282,23 +282,6 @@ def test_a_failures_exit_code_is_no_line_of_its_own(tree: Tree, variant: str, co
     assert "ERROR" not in done.stderr
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_ctrl_c_shows_no_error_of_compose(tree: Tree, engine: Engine, variant: str) -> None:
-    process = tree.start("run", "TASK=1", f"ENV={variant}", f"ARGS={SLOW} --log-level DEBUG")
-    try:
-        name = wait_for(running(engine, f"{variant}-run-"))
-        wait_for(lambda: engine.ask("logs", name).stderr)
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    assert out == ""
-    assert "ended with exit code 130: interrupted" in err
-    assert "ERROR:" not in err
-    assert "130" not in err.splitlines()
-
-
 def test_ctrl_c_on_a_terminal_shows_no_error_of_compose(tree: Tree, engine: Engine) -> None:
     import pty
 

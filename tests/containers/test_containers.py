@@ -477,11 +477,13 @@ def test_a_signal_ends_a_run_and_its_container(
     assert process.returncode != 0
     assert "nothing was changed" in err
     assert f"ended with exit code {code}" in err
+    assert "ERROR:" not in err, "no error of compose"
+    assert str(code) not in err.splitlines()
     assert not [name for name in names_of(engine, "container") if "-run-" in name]
-    left = in_shell(tree, variant, "mkdir -p data/task_1; ls -A data/task_1").split()
-    left = [name for name in left if f"s{code}" in name]
+    found = in_shell(tree, variant, "mkdir -p data/task_1; ls -A data/task_1").split()
+    found = [name for name in found if f"s{code}" in name]
     kept = [f".s{code}.part"] if variant == "dev" else []
-    assert left == kept, "nothing half-landed, but what an archive that is kept has so far"
+    assert found == kept, "nothing half-landed, but what an archive that is kept has so far"
 
 
 def wait_for_run(engine: Engine, variant: str) -> str:
