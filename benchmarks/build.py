@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -20,12 +21,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, report
 from benchmarks.data import MB
-from docker.setup import bases, images
+from docker.setup import bases, venv
 from docker.setup.engine import Engine
 from docker.setup.project import Failure, Project
 from docker.tools.context import Context
@@ -132,6 +134,20 @@ class Yard:
         project = replace(Project.from_environment(), root=self.tree.folder, name=self.name)
         self.project = replace(project, args=())
 
+    @cached_property
+    def base_options(self) -> list[str]:
+        """The options of a build on the chosen bases: build arguments and a label."""
+        bases.choose(self.project, self.engine)
+        file = bases.folder_of(self.project) / "arguments"
+        return shlex.split(file.read_text(encoding="utf-8"))
+
+    def base(self, name: str) -> str:
+        """Give the value of a build argument or a label among these options."""
+        values = [
+            word.partition("=")[2] for word in self.base_options if word.startswith(f"{name}=")
+        ]
+        return values[0]
+
     def pin(self) -> None:
         """Give the peer what our lock file pins, as people write it: without hashes."""
         locked = (self.tree.folder / "requirements/prod.txt").read_text()
@@ -140,7 +156,7 @@ class Yard:
 
     def ours(self, *more: str) -> str:
         """Build ours by the engine alone; gives what it said."""
-        dockerfile = images.dockerfile_of(self.project, "prod")
+        dockerfile = self.tree.folder / "docker/prod/Dockerfile"
         return self._build(self.tree.folder, dockerfile, f"{self.name}-cold", *more)
 
     def peers(self, *more: str) -> str:
@@ -148,14 +164,11 @@ class Yard:
         return self._build(self.peer, self.peer / "Dockerfile", self.peer_image, *more)
 
     def _build(self, root: Path, dockerfile: Path, tag: str, *more: str) -> str:
-        client, env = self.engine.builder or (self.engine.client, {})
-        _, arguments = bases.choose(self.project, self.engine)
-        command = [client, "build", "--progress", "plain", "--file", str(dockerfile), "--tag", tag]
-        command += ["--label", f"of={self.name}"]
-        command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        command += [f"--secret=id={key},src={path}" for key, path in images.build_secrets().items()]
+        command = [*self.engine.build, "--progress", "plain", "--file", str(dockerfile)]
+        command += ["--tag", tag, "--label", f"of={self.name}", *self.base_options]
+        command += [f"--secret=id={key},src={path}" for key, path in venv.build_secrets().items()]
         done = subprocess.run(
-            [*command, *more, str(root)], env={**os.environ, **env}, text=True, check=False,
+            [*command, *more, str(root)], text=True, check=False,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         if done.returncode:
@@ -187,7 +200,6 @@ def size(yard: Yard, rounds: int) -> Iterator[Row]:
     whole = Row("image, all files", "MB", most=95, share=0.6)
     gzip = Row("its layers, gzip -6 (docker push)", "MB", most=31, share=0.6)
     zstd = Row("its layers, zstd -3", "MB", most=31, share=0.6)
-    _, arguments = bases.choose(yard.project, yard.engine)
     for image, figures in ((yard.image, "ours"), (yard.peer_image, "peer")):
         with saved(_context(yard.engine), image) as layers:
             getattr(whole, figures).append(Content.of(layers).size / MB)
@@ -196,7 +208,7 @@ def size(yard: Yard, rounds: int) -> Iterator[Row]:
         getattr(gzip, figures).append(sum(one for one, _ in packed) / MB)
         if shutil.which("zstd"):
             getattr(zstd, figures).append(sum(two for _, two in packed) / MB)
-    with saved(_context(yard.engine), arguments["RUNTIME"]) as layers:
+    with saved(_context(yard.engine), yard.base("RUNTIME")) as layers:
         whole.note = f"{Content.of(layers).size / MB:.1f} MB of both are the base"
     yield from (whole, gzip, zstd)
 
@@ -309,8 +321,7 @@ def start(yard: Yard, rounds: int) -> Iterator[Row]:
     above = Row("of it above the bare engine", "s", most=0.5)
     helping = Row("python -m tasks 2 --help, inside", "s", most=0.15)
     client = yard.engine.client
-    _, arguments = bases.choose(yard.project, yard.engine)
-    bare = [client, "run", "--rm", "--entrypoint", "true", arguments["RUNTIME"]]
+    bare = [client, "run", "--rm", "--entrypoint", "true", yard.base("RUNTIME")]
     inside = [client, "run", "--rm", "--entrypoint", "python", yard.image, "-c", HELP]
     yard.tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help")
     for _ in range(rounds):
@@ -351,14 +362,14 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     engine = Engine.find("docker")
-    if engine is None or engine.builder is None:
+    if engine is None or not engine.build:
         report.say("there is no engine here that can build; see make doctor")
         return 2
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="lighterage-bench-") as folder:
         yard = Yard(Path(folder), engine)
         try:
-            base, _ = bases.choose(yard.project, engine)
+            base = yard.base("lighterage.base")
             for name in options.only:
                 report.note(name)
                 rows += PARTS[name](yard, max(options.rounds, 1))
