@@ -219,9 +219,12 @@ $(VARIANTS:%=%-config): %-config: %-build
 $(VARIANTS:%=%-shell): %-shell: %-build
 	@$(STEP) attach $(compose) run --rm --entrypoint bash $(service)
 
-$(VARIANTS:%=%-up): %-up: %-build
+.PHONY: $(VARIANTS:%=%-settings)
+$(VARIANTS:%=%-settings): %-settings: %-build
 	@LIGHTERAGE_ARGS= $(STEP) attach $(compose) run --rm --entrypoint 'python -c' $(service) \
 	  '$(CHECK_SETTINGS)' $(TASKS) >/dev/null
+
+$(VARIANTS:%=%-up): %-up: %-settings
 	@$(STEP) attach $(compose) up --detach
 
 $(VARIANTS:%=%-logs): %-logs:

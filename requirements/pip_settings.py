@@ -1,4 +1,4 @@
-"""Print as shell assignments where Python keeps pip, and a pip.conf's index in uv's variables.
+"""Write as shell assignments where Python keeps pip, and a pip.conf's index in uv's variables.
 
 python3 pip_settings.py [PIP_CONF]
 
@@ -23,7 +23,7 @@ VARIABLES = {
 
 
 def main(pip_conf: str) -> None:
-    """Print the assignments.
+    """Write the assignments.
 
     Raises:
         SystemExit: pip.conf is not readable as one.
@@ -44,8 +44,8 @@ def main(pip_conf: str) -> None:
         value = os.environ.get(f"PIP_{name.upper().replace('-', '_')}")
         if value:
             found[variable] = value
-    for variable, value in found.items():
-        print(f"export {variable}={shlex.quote(value)}")
+    lines = (f"export {variable}={shlex.quote(value)}\n" for variable, value in found.items())
+    sys.stdout.writelines(lines)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What the recipes of the Makefile need before .venv exists: Python 3.9 and its standard library."""
+"""The steps of the recipes before .venv exists: Python 3.9 and its standard library."""

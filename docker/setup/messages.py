@@ -1,4 +1,4 @@
-"""Errors of the container engine in plain words, and compose's standard error cleared of its own."""
+"""Engine errors in plain words, and compose's standard error without its own lines."""
 
 from __future__ import annotations
 

@@ -48,58 +48,67 @@ def prepare(project: Project, output: Path, goals: Sequence[str]) -> None:
         Failure: A goal cannot be reached here.
     """
     every = Variant.all(project)
-    chosen: dict[str, set[str]] = {variant.name: set() for variant in every}
-    for goal in goals:
-        name, _, verb = goal.rpartition("-")
-        for variant in chosen:
-            if variant == name:
-                chosen[variant].add(verb)
-            elif name not in chosen:
-                chosen[variant].add(goal)
+    chosen = {variant: _verbs(variant, every, goals) for variant in every}
     verbs = set().union(*chosen.values())
-    if project.debugger:
-        for variant in every:
-            if "run" in chosen[variant.name] and not variant.binds_tree:
-                raise Failure(
-                    f"DEBUGGER=1: the {variant.name} variant has no debugger; use ENV=dev"
-                )
-    if "vendor" in verbs and project.offline:
-        raise Failure("vendor downloads what OFFLINE=1 builds take: run it without, on a network")
+    _refuse(project, chosen)
     locks.report(project)
     with project.lock("prepare"):
-        used = [variant for variant in every if chosen[variant.name]]
-        for variant in used:
-            if chosen[variant.name] & START:
+        for variant in filter(chosen.get, every):
+            if chosen[variant] & START:
                 envfiles.prepare(variant)
-            elif variant.env_file.parent.is_dir():
+            else:
                 envfiles.make_files(variant)
         engine, answers = _engine(project, every)
-        lines = _without_engine(project, engine, chosen) if isinstance(engine, NoEngine) else None
-        if lines is None and isinstance(engine, Engine):
-            if verbs - NO_BUILD and project.offline:
-                wheelhouse.check(project)
+        if isinstance(engine, NoEngine):
+            _without_engine(project, engine, chosen)
+            lines = {"FOUND": "host"}
+        else:
             lines = _with_engine(project, engine, every, verbs, answers)
-            for variant in used:
+            for variant in filter(chosen.get, every):
                 if variant.binds_tree:
                     _data_folders(project)
                 envfiles.write_compose_env(variant, as_root=engine.root_is_caller)
-        sampled = [variant.name for variant in every if sample_host.is_named(variant)]
-        lines = {**(lines or {}), "SAMPLED": " ".join(sampled)}
         lines["PYTHON"] = _typeable([sys.executable])
+        lines["SAMPLED"] = " ".join(v.name for v in every if sample_host.is_named(v))
         for variant in every:
             lines[f"SERVICES.{variant.name}"] = " ".join(variant.services)
         text = "".join(f"{key} := {_escaped(value)}\n" for key, value in lines.items())
         write_changed(output, "# Written by make: what this machine has.\n" + text)
 
 
+def _verbs(variant: Variant, every: Sequence[Variant], goals: Sequence[str]) -> set[str]:
+    """Return the goals that concern a variant, without its name."""
+    found = set()
+    for goal in goals:
+        name, _, verb = goal.rpartition("-")
+        if name == variant.name:
+            found.add(verb)
+        elif name not in {other.name for other in every}:
+            found.add(goal)
+    return found
+
+
+def _refuse(project: Project, chosen: Mapping[Variant, set[str]]) -> None:
+    """Refuse what can be reached nowhere.
+
+    Raises:
+        Failure: There is such a goal.
+    """
+    for variant, verbs in chosen.items():
+        if project.debugger and "run" in verbs and not variant.binds_tree:
+            raise Failure(f"DEBUGGER=1: the {variant.name} variant has no debugger; use ENV=dev")
+        if project.offline and "vendor" in verbs:
+            raise Failure(
+                "vendor downloads what OFFLINE=1 builds take: run it without, on a network"
+            )
+
+
 def _escaped(value: str) -> str:
     return value.replace("$", "$$").replace("#", "\\#")
 
 
-def _without_engine(
-    project: Project, engine: NoEngine, chosen: Mapping[str, set[str]]
-) -> dict[str, str]:
-    """Return the lines for this machine as runner.
+def _without_engine(project: Project, engine: NoEngine, chosen: Mapping[Variant, set[str]]) -> None:
+    """Say that this machine is the runner, and why.
 
     Raises:
         Failure: A goal needs an engine.
@@ -113,22 +122,21 @@ def _without_engine(
     if project.runner == "container" and verbs - STOP:
         raise Failure(f"RUNNER=container, but {engine}", 1)
     if on_purpose:
-        return {"FOUND": "host"}
+        return
     if verbs <= STOP:
         if engine.refused:
             raise Failure(str(engine), 1)
         say(f"{engine.why}: no containers to stop or remove")
-        return {"FOUND": "host"}
+        return
     say(f"{engine.why}; running in .venv on this machine")
     say(f"for containers: {engine.fix}")
-    for variant in Variant.all(project):
-        if chosen[variant.name] & FALL_BACK and not variant.binds_tree:
+    for variant, goals in chosen.items():
+        if goals & FALL_BACK and not variant.binds_tree:
             say(
                 f"WARNING: {variant.name} runs without isolation: no container, no limits, a"
                 " writable file system, this user's rights, the packages of requirements/dev.txt"
                 " (RUNNER=container refuses this, RUNNER=host accepts it)"
             )
-    return {"FOUND": "host"}
 
 
 def _with_engine(
@@ -143,6 +151,8 @@ def _with_engine(
     Raises:
         Failure: Nothing here can build, or there is no compose.
     """
+    if verbs - NO_BUILD and project.offline:
+        wheelhouse.check(project)
     if verbs - NO_BUILD and not engine.build:
         raise Failure(
             "no BuildKit-capable docker client on the path: install buildx (Debian: apt-get install"

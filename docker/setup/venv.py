@@ -58,6 +58,8 @@ def install(project: Project, command: Sequence[str]) -> None:
         if (folder / "bin/python").exists() and stamp.exists() and stamp.read_text() == pins:
             stamp.touch()
             return
+        if folder.is_symlink():
+            raise Failure(f"{command[2]} is a link to what {command[3]} does not pin: remove it", 1)
         if project.offline:
             wheelhouse.check(project)
         say(f"making {command[2]} from {command[3]}")
@@ -130,7 +132,7 @@ def _pip_configuration() -> Path | None:
 
 
 def _ca_bundle(pip_conf: Path | None) -> Path | None:
-    """Return the CA bundle of this machine's Python tools: a variable's, pip.conf's, the system's."""
+    """Return the CA bundle of a variable, pip.conf or the system, in that order."""
     named = [os.environ.get(name) for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
     parser = configparser.RawConfigParser()
     if pip_conf:
