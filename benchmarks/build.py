@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -134,29 +133,20 @@ class Yard:
         project = replace(Project.from_environment(), root=self.tree.folder, name=self.name)
         self.project = replace(project, args=())
 
-    @cached_property
-    def base_options(self) -> list[str]:
-        """The options of a build on the chosen bases: build arguments and a label."""
-        bases.choose(self.project, self.engine)
-        file = bases.folder_of(self.project) / "arguments"
-        return shlex.split(file.read_text(encoding="utf-8"))
-
-    def base(self, name: str) -> str:
-        """Give the value of a build argument or a label among these options."""
-        values = [
-            word.partition("=")[2] for word in self.base_options if word.startswith(f"{name}=")
-        ]
-        return values[0]
-
     def pin(self) -> None:
         """Give the peer what our lock file pins, as people write it: without hashes."""
         locked = (self.tree.folder / "requirements/prod.txt").read_text()
         pins = re.findall(r"^[A-Za-z0-9._-]+==[^\\\n]+", locked, re.MULTILINE)
         (self.peer / "requirements.txt").write_text("\n".join(pins) + "\n")
 
+    @cached_property
+    def bases(self) -> tuple[str, dict[str, str]]:
+        """The base images that both are built on: a label, and the build arguments."""
+        return bases.choose(self.project, self.engine)
+
     def ours(self, *more: str) -> str:
         """Build ours by the engine alone; gives what it said."""
-        dockerfile = self.tree.folder / "docker/prod/Dockerfile"
+        dockerfile = self.project.root / "docker/prod/Dockerfile"
         return self._build(self.tree.folder, dockerfile, f"{self.name}-cold", *more)
 
     def peers(self, *more: str) -> str:
@@ -165,7 +155,9 @@ class Yard:
 
     def _build(self, root: Path, dockerfile: Path, tag: str, *more: str) -> str:
         command = [*self.engine.build, "--progress", "plain", "--file", str(dockerfile)]
-        command += ["--tag", tag, "--label", f"of={self.name}", *self.base_options]
+        command += ["--tag", tag]
+        command += ["--label", f"of={self.name}"]
+        command += [f"--build-arg={name}={value}" for name, value in self.bases[1].items()]
         command += [f"--secret=id={key},src={path}" for key, path in venv.build_secrets().items()]
         done = subprocess.run(
             [*command, *more, str(root)], text=True, check=False,
@@ -208,7 +200,7 @@ def size(yard: Yard, rounds: int) -> Iterator[Row]:
         getattr(gzip, figures).append(sum(one for one, _ in packed) / MB)
         if shutil.which("zstd"):
             getattr(zstd, figures).append(sum(two for _, two in packed) / MB)
-    with saved(_context(yard.engine), yard.base("RUNTIME")) as layers:
+    with saved(_context(yard.engine), yard.bases[1]["RUNTIME"]) as layers:
         whole.note = f"{Content.of(layers).size / MB:.1f} MB of both are the base"
     yield from (whole, gzip, zstd)
 
@@ -321,7 +313,7 @@ def start(yard: Yard, rounds: int) -> Iterator[Row]:
     above = Row("of it above the bare engine", "s", most=0.5)
     helping = Row("python -m tasks 2 --help, inside", "s", most=0.15)
     client = yard.engine.client
-    bare = [client, "run", "--rm", "--entrypoint", "true", yard.base("RUNTIME")]
+    bare = [client, "run", "--rm", "--entrypoint", "true", yard.bases[1]["RUNTIME"]]
     inside = [client, "run", "--rm", "--entrypoint", "python", yard.image, "-c", HELP]
     yard.tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help")
     for _ in range(rounds):
@@ -369,7 +361,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="lighterage-bench-") as folder:
         yard = Yard(Path(folder), engine)
         try:
-            base = yard.base("lighterage.base")
+            base, _ = yard.bases
             for name in options.only:
                 report.note(name)
                 rows += PARTS[name](yard, max(options.rounds, 1))

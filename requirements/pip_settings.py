@@ -41,9 +41,9 @@ def main(pip_conf: str) -> None:
             if key.replace("_", "-") in VARIABLES:
                 found[VARIABLES[key.replace("_", "-")]] = " ".join(value.split())
     for name, variable in VARIABLES.items():
-        value = os.environ.get(f"PIP_{name.upper().replace('-', '_')}")
-        if value:
-            found[variable] = value
+        named = os.environ.get(f"PIP_{name.upper().replace('-', '_')}")
+        if named:
+            found[variable] = named
     lines = (f"export {variable}={shlex.quote(value)}\n" for variable, value in found.items())
     sys.stdout.writelines(lines)
 

@@ -48,8 +48,12 @@ def forget(project: Project) -> None:
     (folder_of(project) / "stamp").unlink(missing_ok=True)
 
 
-def choose(project: Project, engine: Engine) -> None:
-    """Choose the bases, and write the words that builds on them take: a file for each image."""
+def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
+    """Choose the bases, and write the words that builds on them take: a file for each image.
+
+    Returns:
+        A label for the bases, and the build arguments.
+    """
     label, arguments = _choose(project, engine)
     facts = engine.inspect("image", *arguments.values())
     words = [word for pair in arguments.items() for word in ("--build-arg", "{}={}".format(*pair))]
@@ -67,6 +71,7 @@ def choose(project: Project, engine: Engine) -> None:
     (folder / "stamp").touch()
     give_to_owner(folder / "stamp")
     say(f"base images: {label}")
+    return label, arguments
 
 
 def labels(facts: Mapping[str, Any], reference: str) -> list[str]:
