@@ -409,3 +409,20 @@ def test_examples_may_differ_where_both_contracts_say_so(project: Project) -> No
         with (project.root / f"docker/{name}/contract.yaml").open("a") as contract:
             contract.write(f"  env example: [{keys}]\n")
     assert parity.faults(project.root) == []
+
+
+# --- Debian packages --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("purpose", "package"), [("test", "strace"), ("bench", "lftp")])
+def test_packages_are_named_and_not_installed_where_setup_refuses(
+    purpose: str, package: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/none")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing may be run"))
+    monkeypatch.setattr(venv, "PEERS", {"no-lftp-here": "lftp"})
+    monkeypatch.setattr(venv, "TESTED_WITH", {"no-strace-here": "strace"})
+    venv.packages(purpose, allowed=False)
+    lines = capfd.readouterr().err.splitlines()
+    assert f"no-{package}-here" in lines[0]
+    assert package in lines[1].split()
