@@ -63,7 +63,7 @@ class Settings:
     remote_file_path: Words = _setting(
         "what to fetch, on the remote host: a path, a glob, or several", Words(), env=True
     )
-    file_save_path: Path | None = _setting("the local folder to land in", env=True)
+    file_save_path: Path | str | None = _setting("the folder, or store URL, to land in", env=True)
     overwrite: bool = _setting("replace data that landed before", True, env=True)
     include: Words = _setting("globs of the names that land", Words())
     exclude: Words = _setting("globs of the names that do not", Words())
@@ -110,8 +110,8 @@ class Settings:
     ssh_config_file: Path = _setting("an ssh_config", Path("envs/ssh_config"), env=True)
 
     @property
-    def target(self) -> Path:
-        """The folder to land in. Raises `ConfigError` where none is set."""
+    def target(self) -> Path | str:
+        """The folder, or store URL, to land in. Raises `ConfigError` where none is set."""
         if self.file_save_path is None:
             raise ConfigError(_missing(self.task, "file_save_path"))
         return self.file_save_path
@@ -312,7 +312,7 @@ def _convert(wanted: Any, value: Any) -> Any:
     text = str(value)
     if "\0" in text:
         return _no()
-    if Path not in (wanted, *parts):
+    if Path not in (wanted, *parts) or (str in parts and "://" in text):
         return text
     return Path(text).expanduser() if text else _no()
 

@@ -16,13 +16,12 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from test_publish import NEW, OLD, beside, complete, content, land
 
 from clone import Clone
+from landed import NEW, OLD, beside, complete, content, land, locked
 from tasks.fetch import interrupt
 from tasks.fetch.errors import Interrupted
-from tasks.fetch.stores.local import records
-from tasks.fetch.stores.local.landing import landing
+from tasks.fetch.stores.local import verify
 
 REPOSITORY = Path(__file__).parents[2]
 SOON = 30.0
@@ -31,7 +30,7 @@ SOON = 30.0
 SCRIPT = """
 import ctypes, os, signal, sys, threading, time
 from tasks.fetch import interrupt
-from tasks.fetch.stores.local import records
+from tasks.fetch.stores.local import verify
 from tasks.fetch.errors import Interrupted
 
 def say(what):
@@ -215,10 +214,10 @@ def test_nothing_is_published_once_the_clean_up_has_begun() -> None:
 PUBLISH = """
     sys.path[:0] = ['tests/support', 'tests/unit']
     from pathlib import Path
-    from test_publish import NEW, land
-    from tasks.fetch.stores.local import publish, records
+    from landed import NEW, land
+    from tasks.fetch.stores.local import disk
     interrupt.GRACE_SECONDS = 0.1
-    exchange, rename = publish.exchange, Path.rename
+    exchange, rename = disk.exchange, Path.rename
 
     def late(do, *names):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -236,10 +235,9 @@ PUBLISH = """
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param("publish.exchange = lambda *names: late(exchange, *names)", id="exchange"),
+        pytest.param("disk.exchange = lambda *names: late(exchange, *names)", id="exchange"),
         pytest.param(
-            "publish.exchange = lambda *_: False; "
-            "Path.rename = lambda *names: late(rename, *names)",
+            "disk.exchange = lambda *_: False; Path.rename = lambda *names: late(rename, *names)",
             id="renames",
         ),
     ],
@@ -256,7 +254,7 @@ def test_a_publish_that_takes_longer_than_the_grace_is_not_disturbed(
     assert beside(target) == set()
 
 
-TRACED = {"landing.py", "lock.py", "interrupt.py", "publish.py", "contextlib.py"}
+TRACED = {"staging.py", "store.py", "lock.py", "interrupt.py", "publish.py", "contextlib.py"}
 
 
 class SignalAt:
@@ -285,7 +283,7 @@ def test_a_signal_before_any_instruction_leaves_neither_files_nor_a_lock(
     Every 17th instruction, or each with LIGHTERAGE_FAULTS.
     """
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.setattr(records, "TICK_NS", 0)
+    monkeypatch.setattr(verify, "TICK_NS", 0)
     target = tmp_path / "data/events"
     stride, at, done, signals = 1 if "LIGHTERAGE_FAULTS" in os.environ else 17, 0, False, 0
     while not done:
@@ -304,8 +302,8 @@ def test_a_signal_before_any_instruction_leaves_neither_files_nor_a_lock(
         assert beside(target) <= {".events.part"}, at
         assert complete(target) == content(target)
         assert content(target) in [OLD, NEW]
-        with landing(target, overwrite=True) as place:  # the lock is free
-            place.finish()
+        with locked(target) as (store, _):  # the lock is free
+            store.partial_downloads.keep_only({})
         at += stride
     assert signals > 150
 

@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import archives
+from landed import locked
 from tasks.fetch import names
 from tasks.fetch.archives import unpack
 from tasks.fetch.archives.limits import BLOCK, RATIO_FROM, Limits, Member
 from tasks.fetch.errors import ArchiveError
-from tasks.fetch.stores.local.landing import landing
 from tasks.settings import Settings
 
 LIMITS = Limits(members=1000, size=10**9, ratio=Settings().max_ratio)
@@ -109,11 +109,11 @@ def read_all(found: Iterator[Member | None], with_block: Callable[[bytes], None]
 
 def land(kind: str, data: bytes, target: Path) -> None:
     """Unpack into a target's staging folder, as a run does, and stop before the commit."""
-    with landing(target, overwrite=True) as place:
-        place.begin()
+    with locked(target) as (_, staged):
+        staged.begin()
         for member in members(kind, data):
             if member is not None:
-                place.write(member.path, member.blocks, "x")
+                staged.write(str(member.path), member.blocks, "x")
 
 
 # --- good ones ----------------------------------------------------------------------------
