@@ -364,14 +364,13 @@ TRANSFER_TESTS = $(addprefix tests/faults/test_,connections.py fetch.py host_key
 
 .PHONY: test-paramiko test-paramiko-oldest test-paramiko-newest
 test-paramiko: test-paramiko-oldest test-paramiko-newest ## test with the oldest and newest Paramiko
-test-paramiko-oldest test-paramiko-newest: test-paramiko-%:
-	@test -x .venv/bin/python || $(MAKE) build RUNNER=host
+test-paramiko-oldest test-paramiko-newest: test-paramiko-%: .venv/.lighterage
 	.venv/bin/python -m venv --clear .lighterage/paramiko-$*
 	$(PARAMIKO_$*) > .lighterage/paramiko-$*/requirements.txt
 	.lighterage/paramiko-$*/bin/pip install -r .lighterage/paramiko-$*/requirements.txt
 	echo "$$PWD"/.venv/lib/python*/site-packages > \
 	  "$$(echo .lighterage/paramiko-$*/lib/python*/site-packages)/venv.pth"
-	.lighterage/paramiko-$*/bin/python -m pytest $(TRANSFER_TESTS) $(ARGS)
+	$(STEP) isolated .lighterage/paramiko-$*/bin/python -m pytest $(TRANSFER_TESTS)
 
 .PHONY: bench
 bench: .venv/.lighterage ## time it beside scp, sftp, rsync, lftp and others; ARGS=--help explains
