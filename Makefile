@@ -103,9 +103,9 @@ PREPARED := $(filter $(FAMILY) vendor load diff verify bench-build %-trust,$(for
 $(foreach goal,$(filter $(FAMILY),$(MAKECMDGOALS)),$(if $(call given,ENV),\
   $(if $(filter $(ENV)-%,$(goal)),,$(error $(goal) and ENV=$(ENV) name two variants; say one))))
 
-# What this machine has: its PYTHON (not a slow shim), whether tasks run in a container or on the host (FOUND), DOCKER, BUILD and
-# COMPOSE, build SECRETS and LABELS, the SERVICES of each variant, and the variants whose env file
-# names the sample host (SAMPLED).
+# What this machine has: its PYTHON (not a slow shim), whether tasks run in a container or on the
+# host (FOUND), DOCKER, BUILD and COMPOSE, build SECRETS and LABELS, the SERVICES of each variant,
+# and the variants whose env file names the sample host (SAMPLED).
 # Written before the recipes run, also with -n; the same step makes and checks the files in envs/.
 FOUND :=
 DOCKER :=
@@ -133,7 +133,7 @@ export LIGHTERAGE_DOCKER := $(DOCKER)
 export LIGHTERAGE_COMPOSE := $(COMPOSE)
 
 # The base images: chosen and made when the scripts in docker/base changed, when other ones are
-# asked for, or when the engine has them no more. The folder has the build arguments by image.
+# asked for, or when the engine no longer has them. The folder has the build arguments by image.
 BASES := .lighterage/$(PROJECT)-bases
 $(BASES)/stamp: $(filter-out docker/base/__pycache__,$(wildcard docker/base/* docker/*/Dockerfile))
 	@$(STEP) bases
@@ -386,7 +386,7 @@ BIN := .venv/bin
 PACKAGES := tasks tests benchmarks docker/setup docker/tools
 SCRIPTS := requirements $(filter-out docker/setup docker/tools,$(sort \
   $(patsubst %/,%,$(dir $(wildcard docker/*/*.py)))))
-CHECKS := format lint types dockerfiles shell yaml compose env-examples makefile
+CHECKS := format lint types imports dockerfiles shell yaml compose env-examples makefile
 
 .PHONY: check
 check: .venv/.lighterage ## format, lint, types, Dockerfiles, shell, YAML, compose files, this Makefile
@@ -405,6 +405,8 @@ check-lint:
 check-types:
 	$(BIN)/mypy $(PACKAGES)
 	for folder in $(SCRIPTS); do $(BIN)/mypy "$$folder"; done
+check-imports:
+	$(BIN)/lint-imports --no-cache
 check-dockerfiles:
 	$(BIN)/hadolint docker/*/Dockerfile
 check-shell:
