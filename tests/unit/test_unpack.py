@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import lzma
@@ -37,7 +38,7 @@ def limits(members: int = 1000, size: int = 10**9, ratio: float = 200) -> Settin
 
 LIMITS = limits()
 SMALL = {"a.csv": b"date,id\n" * 30, "d/b.csv": bytes(range(256)) * 3, "e.csv": b""}
-bounded = settings(derandomize=True, max_examples=300, deadline=None)
+bounded = settings(derandomize=True, max_examples=100, deadline=None)
 
 GOOD = {
     **{f"tar: {name}": good for name, good in archives.good_tars().items()},
@@ -130,8 +131,8 @@ def land(kind: str, data: bytes, target: Path) -> None:
 
 @pytest.mark.parametrize("name", GOOD)
 def test_valid_archive_is_extracted_completely(name: str) -> None:
-    kind, good = name[:3], GOOD[name]
-    assert unpacked(kind, good.data) == good.files
+    data, files = GOOD[name]
+    assert unpacked(name[:3], data) == files
 
 
 @pytest.mark.parametrize("form", ["gnu", "posix", "ustar", "v7", "oldgnu"])
@@ -190,19 +191,19 @@ def test_member_that_is_not_read_does_not_affect_the_next(kind: str) -> None:
 def test_broken_or_unsafe_archive_is_refused_and_nothing_is_published(
     name: str, tmp_path: Path
 ) -> None:
-    kind, bad = name[:3], BAD[name]
-    with pytest.raises(ArchiveError, match=f"(?s){bad.says}"):
-        land(kind, bad.data, tmp_path / "data")
+    data, says = BAD[name]
+    with pytest.raises(ArchiveError, match=f"(?s){says}"):
+        land(name[:3], data, tmp_path / "data")
     assert not list(tmp_path.iterdir()), "a refused archive leaves nothing behind"
 
 
 @pytest.mark.parametrize("packing", archives.PACKINGS)
 def test_tar_truncated_anywhere_is_refused(packing: str) -> None:
-    """Cut at any byte, at the end of a member too: an error, never fewer members."""
+    """Cut within a block or at its end: an error, never fewer members."""
     data = archives.PACKINGS[packing](archives.tarred(SMALL))
     # tarfile takes one block of zeros for the end; the last bytes of gzip are its length
     whole = len(data) - tarfile.BLOCKSIZE if packing == "tar" else len(data)
-    for end in range(whole):
+    for end in {*range(0, whole, 7), *range(0, whole, tarfile.BLOCKSIZE)}:
         refusal("tar", data[:end])
 
 
@@ -262,20 +263,15 @@ def test_stream_that_needs_too_much_memory_is_refused() -> None:
     assert "limit of 64 MiB" in refusal("tar", far)
 
 
-def with_comment(archive: bytes, comment: bytes) -> bytes:
-    """Give a zip a comment."""
-    return archive[:-2] + struct.pack("<H", len(comment)) + comment
-
-
 def test_zip_that_contains_two_archives_is_refused() -> None:
     """One in the comment of another, one before another: readers disagree on what it holds."""
     outer, inner = archives.zipped(SMALL), archives.zipped({"evil.csv": b"1"})
-    assert "two end records" in refusal("zip", with_comment(outer, inner))
+    assert "two end records" in refusal("zip", archives.with_comment(outer, inner))
     assert "another archive precedes it" in refusal("zip", inner + outer)
 
 
 def test_a_zip64_locator_that_points_elsewhere_is_refused() -> None:
-    data = archives.good_zips()["zip64"].data
+    data = archives.good_zips()["zip64"][0]
     at = data.index(b"PK\6\7") + 8
     assert "not where it should be" in refusal(
         "zip", data[:at] + struct.pack("<Q", 5) + data[at + 8 :]
@@ -284,7 +280,7 @@ def test_a_zip64_locator_that_points_elsewhere_is_refused() -> None:
 
 def test_zip64_with_another_number_of_members_is_refused() -> None:
     """A count of 0xFFFF sends the reader on to the zip64 end record."""
-    data = archives.good_zips()["zip64"].data
+    data = archives.good_zips()["zip64"][0]
     marked = archives.patched(data, archives.END, {archives.END_COUNT: 0xFFFF})
     assert unpacked("zip", marked) == archives.FILES
     at = marked.index(b"PK\6\6") + 32
@@ -312,7 +308,7 @@ def test_each_part_of_a_split_zip_is_reported_as_such(tmp_path: Path) -> None:
 
 
 def test_last_part_of_a_split_zip64_is_reported_as_such() -> None:
-    data = archives.good_zips()["zip64"].data
+    data = archives.good_zips()["zip64"][0]
     disks = data.index(b"PK\6\7") + 16
     assert "part of a split zip" in refusal("x.zip", data[:disks] + b"\2" + data[disks + 1 :])
 
@@ -462,10 +458,10 @@ def test_huge_table_of_contents_takes_little_memory(entries: int, declared: int,
 
 def test_as_many_members_as_max_members_allows_come_out_of_a_large_table() -> None:
     """Beyond the 65535 of the old end record, with a table that is not in the end read first."""
-    files = {f"{number:0100}.csv": b"" for number in range(70_000)}
+    files = {f"{number:0100}.csv": b"" for number in range(66_000)}
     data = archives.zipped(files, zipfile.ZIP_STORED)
-    found = members("zip", data, limits(70_000))
-    assert sum(member is not None for member in found) == 70_000
+    found = unpack.members(Source(data, 2**18), limits(66_000), "x.zip", lambda _: True)
+    assert sum(member is not None for member in found) == 66_000
 
 
 def test_folders_and_members_that_are_not_wanted_count_as_members() -> None:
@@ -499,9 +495,8 @@ def test_small_file_whose_rows_are_all_alike_is_no_bomb(kind: str) -> None:
 
 @both_kinds
 def test_bomb_is_stopped_long_before_its_end(kind: str) -> None:
-    """256 MiB from some 260 kB: stopped near the 64 MiB that any archive may give."""
-    files = {"a.csv": bytes(256 * 2**20)}
-    data = PACK[kind](files)
+    """96 MiB from some 100 kB: stopped near the 64 MiB that any archive may give."""
+    data = PACK[kind]({"a.csv": bytes(96 * 2**20)})
     sizes: list[int] = []
     with pytest.raises(ArchiveError, match="max_ratio"):
         read_all(members(kind, data), sizes)
@@ -511,13 +506,13 @@ def test_bomb_is_stopped_long_before_its_end(kind: str) -> None:
 def test_ratio_of_a_tar_is_of_the_bytes_that_came_so_far() -> None:
     """What comes later in the stream is no excuse: by then the disk is full."""
     bomb = archives.tarred({"a.csv": bytes(80 * 2**20), "b.csv": archives.noise(2**20)})
-    assert "max_ratio" in refusal("tar", gzip.compress(bomb, 9), limits(10, 10**9, 70))
+    assert "max_ratio" in refusal("tar", gzip.compress(bomb, 1), limits(10, 10**9, 70))
 
 
 def test_long_extended_header_is_refused_before_it_is_parsed() -> None:
     """A PAX header of digits only: CVE-2024-6232, in the Pythons that have it."""
-    data = archives.pax_header(b"0" * 2**20) + archives.tarred(SMALL)
-    assert "extended header" in refusal("tar", data)
+    header = archives.entry("x", b"0" * 2**20, type=tarfile.XHDTYPE)
+    assert "extended header" in refusal("tar", archives.tar_of([header]))
 
 
 # --- properties ---------------------------------------------------------------------------
@@ -637,9 +632,6 @@ def test_any_tar_header_gives_an_archive_error_or_members(at: int, patch: bytes)
     """A plain tar has no checksum of its contents, but no header makes the reader break down."""
     data = bytearray(archives.tarred(SMALL))
     data[at : at + len(patch)] = patch
-    data[148:156] = b" " * 8
-    data[148:156] = b"%06o\0 " % sum(data[:512])
-    try:
+    data[:512] = archives.with_checksum(bytes(data[:512]))
+    with contextlib.suppress(ArchiveError):
         unpacked("tar", bytes(data))
-    except ArchiveError:
-        return
