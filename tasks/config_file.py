@@ -1,4 +1,4 @@
-"""config.yaml: read and checked as a whole, whatever part of it a run needs."""
+"""config.yaml: all of it is checked, whatever part of it a run needs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ProgressMode = Literal["auto", "bar", "lines", "none"]
 LINE_SECONDS = 5.0
 """Time between two lines; a shorter run prints none."""
 MIN_BAR = 10
-"""Columns below which a bar, or the end of a name, is left out."""
+"""Columns below which a bar, or the end of a name, is not shown."""
 
 
 class Progress:

@@ -85,7 +85,7 @@ def tar_gz(files: Mapping[str, bytes]) -> bytes:
 
 
 def padded(content: bytes) -> bytes:
-    """Fill up with zeros to whole blocks of a tar."""
+    """Fill up with zeros to the end of a block of a tar."""
     return content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
 

@@ -252,13 +252,13 @@ from tasks.config_file import Config
 tasks.schedule.HEARTBEAT_INTERVAL_S = 0.01
 
 def run(lines):
-    left = lines
+    remaining = lines
 
     def trace(frame, event, arg):
-        nonlocal left
+        nonlocal remaining
         if event == "line" and tasks.schedule.HEARTBEAT.exists():
-            left -= 1
-            if left == 0:
+            remaining -= 1
+            if remaining == 0:
                 print(lines, frame.f_code.co_filename, frame.f_lineno, flush=True)
                 signal.raise_signal(signal.SIGTERM)
         return trace

@@ -194,7 +194,7 @@ def test_broken_or_unsafe_archive_is_refused_and_nothing_is_published(
     data, says = BAD[name]
     with pytest.raises(ArchiveError, match=f"(?s){says}"):
         land(name[:3], data, tmp_path / "data")
-    assert not list(tmp_path.iterdir()), "a refused archive leaves nothing behind"
+    assert not list(tmp_path.iterdir()), "a refused archive leaves no files"
 
 
 @pytest.mark.parametrize("packing", archives.PACKINGS)
@@ -202,13 +202,13 @@ def test_tar_truncated_anywhere_is_refused(packing: str) -> None:
     """Cut within a block or at its end: an error, never fewer members."""
     data = archives.PACKINGS[packing](archives.tarred(SMALL))
     # tarfile takes one block of zeros for the end; the last bytes of gzip are its length
-    whole = len(data) - tarfile.BLOCKSIZE if packing == "tar" else len(data)
-    for end in {*range(0, whole, 7), *range(0, whole, tarfile.BLOCKSIZE)}:
+    complete = len(data) - tarfile.BLOCKSIZE if packing == "tar" else len(data)
+    for end in {*range(0, complete, 7), *range(0, complete, tarfile.BLOCKSIZE)}:
         refusal("tar", data[:end])
 
 
 @pytest.mark.parametrize(
-    ("kind", "data", "whole"),
+    ("kind", "data", "end"),
     [
         ("zip", archives.zipped(SMALL), 0),
         # within a member that is not selected
@@ -216,9 +216,9 @@ def test_tar_truncated_anywhere_is_refused(packing: str) -> None:
     ],
     ids=["zip", "tar"],
 )
-def test_truncated_zip_or_unselected_member_is_refused(kind: str, data: bytes, whole: int) -> None:
-    for end in range(0, len(data) - whole, 3):
-        refusal(kind, data[:end])
+def test_truncated_zip_or_unselected_member_is_refused(kind: str, data: bytes, end: int) -> None:
+    for size in range(0, len(data) - end, 3):
+        refusal(kind, data[:size])
 
 
 @pytest.mark.parametrize("at", [-8, -5, -4, -1], ids=["CRC", "CRC", "length", "length"])
@@ -254,7 +254,7 @@ def test_compressed_file_that_is_no_tar_is_its_own_member(name: str, packing: st
 
 
 def test_stream_that_needs_too_much_memory_is_refused() -> None:
-    """Dictionaries are taken at once, by what a header says: of 1 GiB here, for a few bytes."""
+    """A decompressor allocates the dictionary at once, in the size that the header declares."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**26 + 2**25 + 2**20}]
     xz = lzma.compress(archives.tarred(SMALL), filters=filters)
     assert "limit of 96 MiB" in refusal("tar", xz)
@@ -514,16 +514,13 @@ trees = st.dictionaries(paths, st.binary(max_size=2000), max_size=6)
 
 
 def free_of_collisions(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Keep of a tree what can live in one folder."""
-    taken, kept = names.Names(), {}
+    """Return the files of a tree that can exist in one folder."""
+    used, found = names.Names(), {}
     for name, content in files.items():
-        try:
-            names.safe(name, "x")
-            taken.add(PurePosixPath(name), "x")
-        except ArchiveError:
-            continue
-        kept[name] = content
-    return kept
+        with contextlib.suppress(ArchiveError):
+            used.add(names.safe(name, "x"), "x")
+            found[name] = content
+    return found
 
 
 def everything(_: PurePosixPath) -> bool:
