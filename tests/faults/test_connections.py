@@ -72,7 +72,7 @@ def read_all(stream: Stream) -> None:
 
 def test_a_slow_consumer_is_no_slow_link(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     # So that this machine is fast.
-    monkeypatch.setattr("tasks.fetch.ssh.compression.SLOW_BYTES_PER_S", 5e5)
+    monkeypatch.setattr("tasks.fetch.ssh.download.SLOW_BYTES_PER_S", 5e5)
     with Relay(client.server.port).running() as relay:
         settings = settings_of(client, relay.address)
         digests: dict[str, str] = {}

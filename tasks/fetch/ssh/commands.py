@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import paramiko
 
-from tasks.fetch.ssh.errors import connection_lost
-from tasks.fetch.ssh.refusal import SessionRefusedError, first_line
+from tasks.fetch.ssh.errors import SessionRefusedError, connection_lost, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable

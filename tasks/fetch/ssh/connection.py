@@ -142,12 +142,6 @@ def _check_command(line: str) -> None:
         raise ConfigError("ProxyCommand of ssh_config: is empty")
 
 
-def replace_by(connection: fabric.Connection, other: fabric.Connection) -> None:
-    """Let `connection`, which a task holds, use the transport and hops of `other`."""
-    connection.gateway, connection.client = other.gateway, other.client
-    connection.transport = other.transport
-
-
 def _ssh_config(file: Path) -> paramiko.SSHConfig:
     config = paramiko.SSHConfig()
     if file.is_file():

@@ -1,13 +1,16 @@
-"""Download: the bytes of some files in order, resumed after a cut where they were."""
+"""Download: the bytes of some files in order, resumed after a cut where they were.
+
+A link so slow that SSH compression pays is replaced by one that compresses.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+import zlib
 from typing import TYPE_CHECKING
 
 from tasks.fetch.errors import HostKeyError, LighterageError, NetworkError
-from tasks.fetch.ssh import compression
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.retry import RateLimit, Retries
 from tasks.fetch.ssh.sftp_reader import Reader
@@ -19,6 +22,15 @@ if TYPE_CHECKING:
     from tasks.fetch.ssh.remote_files import RemoteFile
 
 log = logging.getLogger(__name__)
+
+SLOW_BYTES_PER_S = 4e6
+"""Below this a link is slow: one core compresses ten times as many bytes per second."""
+MEASURED_BYTES = 2**21
+"""Bytes that must have been received before a link is judged."""
+WORTHWHILE_RATIO = 0.6
+"""Of a block's size: data that compresses worse is compressed already, or not worth it."""
+WORTHWHILE_BYTES = 2**23
+"""Bytes that must still be read: to connect again takes about six round trips."""
 
 
 class Download:
@@ -42,7 +54,7 @@ class Download:
         self._generation = link.generation
         self._retries = Retries(link.settings)
         self._rate_limit = RateLimit(link.settings.max_rate)
-        self._speed = compression.LinkSpeed()
+        self._speed = _LinkSpeed()
         self._index = 0
         self._offset = wanted[0][1] if wanted else 0
         self.reader: Reader | None = None
@@ -101,7 +113,7 @@ class Download:
         if not self._speed.needs_compression(block, waited_s):
             return
         rest = sum(other.size - start for other, start in self._wanted[self._index + 1 :])
-        if file.size - self._offset + rest < compression.WORTHWHILE_BYTES:
+        if file.size - self._offset + rest < WORTHWHILE_BYTES:
             return
         log.info("the link is slow: opening a second connection, with compression")
         link.compressed = False
@@ -132,3 +144,20 @@ class Download:
                     return self.reader.tail(file, start)
             except NetworkError as error:
                 retries.wait(error, "reading the end again")
+
+
+class _LinkSpeed:
+    """Judges whether the network, and not a processor or a disk, is what a download waits for."""
+
+    def __init__(self) -> None:
+        self._waited_s = 0.0
+        self._count = 0
+
+    def needs_compression(self, block: bytes, waited_s: float) -> bool:
+        """Count a block and the wait for it; return whether link and data are for compression."""
+        self._waited_s += waited_s
+        self._count += len(block)
+        if self._count < MEASURED_BYTES or self._count > SLOW_BYTES_PER_S * self._waited_s:
+            return False
+        self._waited_s, self._count = 0.0, 0  # judge again later, by other data
+        return len(zlib.compress(block, 1)) < len(block) * WORTHWHILE_RATIO

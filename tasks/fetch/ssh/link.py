@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import paramiko
 
 from tasks.fetch.errors import NetworkError
-from tasks.fetch.ssh.connection import close_hops, open_connection, replace_by
-from tasks.fetch.ssh.errors import translated
-from tasks.fetch.ssh.refusal import SessionRefusedError
+from tasks.fetch.ssh.connection import close_hops, open_connection
+from tasks.fetch.ssh.errors import SessionRefusedError, translated
 from tasks.fetch.ssh.sftp_session import Session
 
 if TYPE_CHECKING:
@@ -188,7 +187,8 @@ class Link:
         with self._lock:
             self._require(generation)
             close_hops(self.connection)
-            replace_by(self.connection, other)
+            self.connection.gateway, self.connection.client = other.gateway, other.client
+            self.connection.transport = other.transport
             self._sftp = session
 
     def _require(self, generation: int) -> None:

@@ -13,8 +13,7 @@ import paramiko
 
 from tasks.fetch.errors import IntegrityError, NetworkError, RemotePathError, printable
 from tasks.fetch.ssh import checksums, commands
-from tasks.fetch.ssh.errors import connection_lost, translated
-from tasks.fetch.ssh.refusal import SessionRefusedError
+from tasks.fetch.ssh.errors import SessionRefusedError, connection_lost, translated
 from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.retry import delay_before
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 from tasks.fetch import names
 from tasks.fetch.errors import NetworkError, RemotePathError
 from tasks.fetch.ssh import sftp_packets as packets
+from tasks.fetch.ssh.errors import folder_fault
+from tasks.fetch.ssh.remote_files import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tasks.fetch.ssh.remote_files import RemoteFile
     from tasks.fetch.ssh.sftp_session import Session
-
-    OnFault = Callable[[str, bool, Exception], None]
 
 FOLDERS_AHEAD: Final = 16
 MAX_NAMELESS: Final = 100
@@ -78,21 +78,13 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class _Folder:
-    """A folder being listed.
-
-    Attributes:
-        path: On the host.
-        below: Relative to the top, with a slash at its end.
-        depth: How many folders it is below the top.
-        handle: The server's, once it has answered.
-        nameless: How many answers in a row had no name.
-    """
+    """A folder that is being listed."""
 
     path: str
-    below: str = ""
+    below: str = ""  # the path relative to the top, with a slash at its end
     depth: int = 0
     handle: bytes = b""
-    nameless: int = 0
+    nameless: int = 0  # answers in a row without a name
 
 
 class Lister:
@@ -103,17 +95,16 @@ class Lister:
         top: The folder.
         max_depth: How many folders below folders to list; 0 lists only `top`.
         limits: How many names and how much time it may take.
-        on_fault: Called with each path below `top` that is left out, whether it is a folder, and
-            why.
+
+    Attributes:
+        faults: The paths below `top` that are left out so far.
     """
 
-    def __init__(
-        self, session: Session, top: str, max_depth: int, limits: Limits, on_fault: OnFault
-    ) -> None:
+    def __init__(self, session: Session, top: str, max_depth: int, limits: Limits) -> None:
+        self.faults: list[Fault] = []
         self._session = session
         self._max_depth = max_depth
         self._limits = limits
-        self._on_fault = on_fault
         self._waiting = deque([_Folder(top.rstrip("/") or "/")])
         self._requests: dict[int, _Folder] = {}
 
@@ -172,7 +163,7 @@ class Lister:
             self._limits.count(folder.path, file)
             if problem := _problem(folder.below, name):
                 error = RemotePathError(f"{file.path}: the name {name!r} {problem}")
-                self._on_fault(file.path, file.folder, error)
+                self.faults.append(Fault(file.path, file.folder, error))
                 continue
             if file.folder and self._max_depth:
                 self._add(_Folder(file.path, f"{folder.below}{name}/", folder.depth + 1))
@@ -191,14 +182,14 @@ class Lister:
             self._waiting.append(folder)
             return
         error = RemotePathError(f"{folder.path}: more than {self._max_depth} folders deep")
-        self._on_fault(folder.path, True, error)
+        self.faults.append(Fault(folder.path, True, error))
 
     def _end(self, folder: _Folder, error: Exception | None = None) -> None:
         """Close a folder, at its end or because of an error of its own."""
         if error is not None:
             if not folder.depth or not isinstance(error, OSError | RemotePathError):
                 raise error
-            self._on_fault(folder.path, True, error)
+            self.faults.append(folder_fault(folder.path, error))
         self._limits.progress()
         if folder.handle:
             self._session.send(packets.CLOSE, packets.string(folder.handle))

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Final
 import paramiko
 
 from tasks.fetch.ssh import sftp_packets as packets
+from tasks.fetch.ssh.errors import NoSftpError
 from tasks.fetch.ssh.paramiko_private import (
     request_subsystem,
     require_same_host_key,
     use_packet_queue,
 )
-from tasks.fetch.ssh.refusal import NoSftpError, text_instead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tasks.fetch.ssh.remote_files import RemoteFile
 
@@ -42,6 +42,10 @@ CHECKS_TRIED: Final = 16
 CHANNEL_WINDOW: Final = 2 * MAX_AHEAD_BYTES
 CHANNEL_PACKET: Final = 2**18
 MAX_PACKET: Final = 2**20
+TEXT_BYTES: Final = 2**14
+TEXT_TIMEOUT_S: Final = 1.0
+"""How long to wait for the end of a session that is no SFTP: error output may be on its way."""
+REFUSALS: Final = 10
 
 
 class Session:
@@ -204,7 +208,7 @@ class Session:
         except (EOFError, OSError):
             if not self._transport.is_active():
                 raise  # the connection is lost, and not only the session
-        raise NoSftpError(text_instead(self._channel, bytes(head) + bytes(self._rest)))
+        raise NoSftpError(_text_instead(self._channel, bytes(head) + bytes(self._rest)))
 
     def _flush(self) -> None:
         require_same_host_key(self._transport)
@@ -238,3 +242,48 @@ class Session:
         else:
             self._rest = memoryview(b"")
         return memoryview(b"".join(parts))
+
+
+def _text_instead(channel: paramiko.Channel, start: bytes) -> str:
+    """Return what a server wrote in place of SFTP packets, after `start`."""
+    text = _output(channel, start)
+    if not text.strip():
+        # OpenSSH sends no error output of a subsystem, as that a password has expired.
+        channel.close()
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            text = _output_of_exit(channel.get_transport())
+    return text.decode("utf-8", "replace")
+
+
+def _output_of_exit(transport: paramiko.Transport) -> bytes:
+    """Return what the server writes when a command is run that does nothing."""
+    for tries in range(REFUSALS, -1, -1):
+        try:
+            channel = transport.open_session(timeout=TEXT_TIMEOUT_S)
+            break
+        except paramiko.ChannelException:  # with MaxSessions 1, while the first still counts
+            if not tries:
+                raise
+            time.sleep(TEXT_TIMEOUT_S / REFUSALS)
+    with contextlib.closing(channel):
+        channel.settimeout(TEXT_TIMEOUT_S)
+        channel.exec_command("exit")
+        return _output(channel, b"")
+
+
+def _output(channel: paramiko.Channel, start: bytes) -> bytes:
+    """Return `start`, the rest of a channel's output and its error output, within a second."""
+    end = time.monotonic() + TEXT_TIMEOUT_S
+
+    def read(receive: Callable[[int], bytes]) -> bytes:
+        text = b""
+        with contextlib.suppress(TimeoutError):
+            while len(text) < TEXT_BYTES:
+                channel.settimeout(max(0.01, end - time.monotonic()))
+                block = receive(TEXT_BYTES)
+                if not block:
+                    break
+                text += block
+        return text
+
+    return start + read(channel.recv) + b"\n" + read(channel.recv_stderr)
