@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import paramiko
 
 from tasks.fetch.ssh.errors import SessionRefusedError, connection_lost, first_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tasks.fetch.ssh.link import Link
+from tasks.fetch.ssh.link import Link
 
 log = logging.getLogger(__name__)
 

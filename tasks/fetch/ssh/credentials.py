@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fabric
 import paramiko
 
 from tasks.fetch.errors import AuthError, ConfigError
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.login import Login
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
-
 
 log = logging.getLogger(__name__)
 

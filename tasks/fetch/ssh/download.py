@@ -8,18 +8,14 @@ from __future__ import annotations
 import logging
 import time
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from tasks.fetch.errors import HostKeyError, LighterageError, NetworkError
 from tasks.fetch.ssh.errors import translated
+from tasks.fetch.ssh.link import Link
+from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.retry import RateLimit, Retries
 from tasks.fetch.ssh.sftp_reader import Reader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tasks.fetch.ssh.link import Link
-    from tasks.fetch.ssh.remote_files import RemoteFile
 
 log = logging.getLogger(__name__)
 

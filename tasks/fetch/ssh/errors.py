@@ -8,7 +8,8 @@ import logging
 import re
 import socket
 import traceback
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Iterator
+from typing import Final, cast
 
 import paramiko
 from paramiko.ssh_exception import NoValidConnectionsError
@@ -24,10 +25,6 @@ from tasks.fetch.ssh.login import NoCredentialsError
 from tasks.fetch.ssh.paramiko_private import Text, says
 from tasks.fetch.ssh.remote_files import Fault
 from tasks.fetch.ssh.transport import AlgorithmError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 log = logging.getLogger(__name__)
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+
+import fabric
 
 from tasks.fetch.errors import RemotePathError
 from tasks.fetch.progress import human
 from tasks.fetch.ssh import paramiko_private
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.download import Download
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.link import Link
 from tasks.fetch.ssh.remote_checksums import RemoteChecksums, read_checksum_files
 from tasks.fetch.ssh.remote_files import Fault, Listing, RemoteFile, Stream
 from tasks.fetch.ssh.sftp_listing import Limits, Lister, ListingLimitError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-
-    import fabric
-
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
-    from tasks.fetch.ssh.sftp_session import Session
+from tasks.fetch.ssh.sftp_session import Session
 
 log = logging.getLogger(__name__)
 

@@ -8,21 +8,16 @@ import logging
 import os
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import fabric
 import paramiko
 
 from tasks.fetch.errors import ConfigError, HostKeyError
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.known_hosts import CERT_AUTHORITY, REVOKED, KnownKey, parse
 from tasks.fetch.ssh.transport import Transport
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import fabric
-
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
-
 
 log = logging.getLogger(__name__)
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paramiko
 
 from tasks.fetch.errors import NetworkError
 from tasks.fetch.ssh.connection import close_hops, prepare
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.paramiko_private import Item, set_timeout
 from tasks.fetch.ssh.transport import HOST_KEY_TYPES, AlgorithmError, Transport, supported
-
-if TYPE_CHECKING:
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
 
 
 def scan(settings: ConnectionSettings) -> list[tuple[str, paramiko.PKey]]:

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
+import fabric
 import paramiko
 
 from tasks.fetch.errors import NetworkError
 from tasks.fetch.ssh.connection import close_hops, open_connection
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.errors import SessionRefusedError, translated
+from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.sftp_session import Session
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import fabric
-
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
-    from tasks.fetch.ssh.remote_files import RemoteFile
 
 T = TypeVar("T")
 

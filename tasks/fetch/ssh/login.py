@@ -11,17 +11,15 @@ import getpass
 import os
 import sys
 import termios
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import paramiko
 from paramiko.ssh_exception import AuthenticationException, BadAuthenticationType
 
 from tasks.fetch.errors import printable
 from tasks.fetch.ssh.paramiko_private import Item, Text, says, set_timeout
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 PUBLICKEY: Final = "publickey"
 PASSWORD: Final = "password"  # noqa: S105 (the name of a method)

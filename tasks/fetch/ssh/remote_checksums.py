@@ -6,24 +6,19 @@ import logging
 import threading
 import time
 from collections import ChainMap, deque
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 import paramiko
 
 from tasks.fetch.errors import IntegrityError, NetworkError, RemotePathError, printable
 from tasks.fetch.ssh import checksums, commands
 from tasks.fetch.ssh.errors import SessionRefusedError, connection_lost, translated
-from tasks.fetch.ssh.remote_files import RemoteFile
+from tasks.fetch.ssh.link import Link
+from tasks.fetch.ssh.remote_files import RemoteFile, Stream
 from tasks.fetch.ssh.retry import delay_before
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-
-    from tasks.fetch.ssh.link import Link
-    from tasks.fetch.ssh.remote_files import Stream
-
-    Read = Callable[[Sequence[RemoteFile]], Iterator[Stream]]
+Read = Callable[[Sequence[RemoteFile]], Iterator[Stream]]
 
 log = logging.getLogger(__name__)
 

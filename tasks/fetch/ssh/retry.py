@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tasks.fetch.errors import LighterageError
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
+from tasks.fetch.errors import LighterageError
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 
 log = logging.getLogger(__name__)
 

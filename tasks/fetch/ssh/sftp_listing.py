@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tasks.fetch import names
 from tasks.fetch.errors import NetworkError, RemotePathError
 from tasks.fetch.ssh import sftp_packets as packets
 from tasks.fetch.ssh.errors import folder_fault
-from tasks.fetch.ssh.remote_files import Fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tasks.fetch.ssh.remote_files import RemoteFile
-    from tasks.fetch.ssh.sftp_session import Session
+from tasks.fetch.ssh.remote_files import Fault, RemoteFile
+from tasks.fetch.ssh.sftp_session import Session
 
 FOLDERS_AHEAD: Final = 16
 MAX_NAMELESS: Final = 100

@@ -8,15 +8,13 @@ from __future__ import annotations
 import contextlib
 import stat
 import struct
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 import paramiko
 
 from tasks.fetch.errors import RemotePathError
 from tasks.fetch.ssh.remote_files import RemoteFile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 VERSION_3: Final = 3
 INIT, VERSION, OPEN, CLOSE, READ, FSTAT, OPENDIR, READDIR, STAT = 1, 2, 3, 4, 5, 8, 11, 12, 17

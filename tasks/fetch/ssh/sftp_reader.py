@@ -7,17 +7,14 @@ of small ones.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tasks.fetch.errors import IntegrityError, LighterageError
 from tasks.fetch.ssh import sftp_packets as packets
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from tasks.fetch.ssh.remote_files import RemoteFile
-    from tasks.fetch.ssh.sftp_session import Session
+from tasks.fetch.ssh.remote_files import RemoteFile
+from tasks.fetch.ssh.sftp_session import Session
 
 READ_BYTES: Final = 2**16
 """Bytes of one READ."""

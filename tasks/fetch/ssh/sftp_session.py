@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import paramiko
 
@@ -21,11 +22,7 @@ from tasks.fetch.ssh.paramiko_private import (
     require_same_host_key,
     use_packet_queue,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from tasks.fetch.ssh.remote_files import RemoteFile
+from tasks.fetch.ssh.remote_files import RemoteFile
 
 AHEAD_BYTES: Final = 2 * 2**20
 """Bytes asked for ahead where the host is near."""

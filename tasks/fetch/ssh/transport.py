@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import Any
 
 import paramiko
 
 from tasks.fetch.ssh.paramiko_private import HookedTransport
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 SOCKET_BUFFER = 2**18
 """Bytes taken from the socket at once: paramiko asks for each packet twice."""
