@@ -6,6 +6,7 @@ no thread of an earlier generation changes the connection.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -176,10 +177,7 @@ class Link:
             raise
 
     def _replace(self, other: fabric.Connection, session: Session | None, generation: int) -> None:
-        """Take over another connection, and close the one so far.
-
-        The lock is held for no longer than that takes: a new connection is opened without it.
-        """
+        """Use `other` from now on; it was opened without the lock, which is held briefly."""
         with self._lock:
             self._require(generation)
             close_hops(self.connection)
@@ -194,21 +192,12 @@ class Link:
 
 
 def _open_session(opener: Callable[[], T], *, retry: bool) -> T:
-    """Open a session.
-
-    Args:
-        opener: Opens it.
-        retry: Whether to try again where the server refuses: it takes a moment until a closed
-            session does not count any more.
-
-    Raises:
-        SessionRefusedError: The server opens no further one.
-    """
-    for delay_s in (*(SESSION_DELAYS_S if retry else ()), None):
-        try:
+    """Open a session; try again at a refusal, where a closed session may still count."""
+    for delay_s in SESSION_DELAYS_S if retry else ():
+        with contextlib.suppress(paramiko.ChannelException):
             return opener()
-        except paramiko.ChannelException as error:
-            if delay_s is None:
-                raise SessionRefusedError(error.text) from error
-            time.sleep(delay_s)
-    raise AssertionError
+        time.sleep(delay_s)
+    try:
+        return opener()
+    except paramiko.ChannelException as error:
+        raise SessionRefusedError(error.text) from error

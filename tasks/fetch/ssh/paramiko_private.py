@@ -90,11 +90,7 @@ class HookedTransport(paramiko.Transport):
             self.packetizer.REKEY_BYTES = REKEY_BYTES
 
     def incompatible(self, kex_init: bytes) -> paramiko.SSHException | None:
-        """Return a better error than paramiko's where no algorithm is in common, or None.
-
-        Args:
-            kex_init: The server's SSH_MSG_KEXINIT.
-        """
+        """Return a better error for a server's SSH_MSG_KEXINIT than paramiko's, or None."""
 
     def _parse_kex_init(self, message: paramiko.Message) -> None:
         content = message.asbytes()

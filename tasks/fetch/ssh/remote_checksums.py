@@ -73,10 +73,13 @@ class RemoteChecksums:
                     self._start()
                 self._deadline = time.monotonic() + seconds
                 self._wait()
-                if self._refused:
-                    self._wait_without_sftp()
+                if self._refused:  # by a server that grants one session at a time
+                    self._refused = False
+                    link.reset()
+                    self._start()
+                    self._wait()
                 # Only now: some hosts send nothing else while they compute.
-                self.from_host.update(check_file(link, self._missing(), seconds))
+                self.from_host.update(_computed_by_sftp(link, self._missing(), seconds))
                 break
             except NetworkError as error:
                 # A command that ended with its connection can run on the one that replaced it.
@@ -98,13 +101,6 @@ class RemoteChecksums:
                 self._link.require_answer()
         if self._error:
             raise self._error
-
-    def _wait_without_sftp(self) -> None:
-        """Try again, with the SFTP session closed: for a server that grants one at a time."""
-        self._refused = False
-        self._link.reset()
-        self._start()
-        self._wait()
 
     def _log_missing(self) -> None:
         if missing := self._missing():
@@ -154,17 +150,8 @@ class RemoteChecksums:
         return checksums.read_output(done.output, batch)
 
 
-def check_file(link: Link, paths: Sequence[str], seconds: float) -> dict[str, str]:
-    """Ask through SFTP for the SHA-256 of some files, which few hosts compute.
-
-    Args:
-        link: To the host.
-        paths: Of which files.
-        seconds: How long may be waited for each.
-
-    Raises:
-        NetworkError: The connection is lost.
-    """
+def _computed_by_sftp(link: Link, paths: Sequence[str], seconds: float) -> dict[str, str]:
+    """Ask through SFTP for the SHA-256 of some files, which few hosts compute."""
     found: dict[str, str] = {}
     if not paths:
         return found
@@ -192,7 +179,7 @@ def read_checksum_files(
         listed: The paths of a listing; None where the folders were not listed.
 
     Returns:
-        The SHA-256 by path, of those that have one.
+        The SHA-256 in lower case hex by path, of those that have one.
     """
     candidates = [
         place

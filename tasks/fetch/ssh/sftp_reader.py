@@ -29,31 +29,19 @@ BLOCK_BYTES: Final = 2**18
 
 @dataclass(slots=True)
 class _OpenFile:
-    """A file that is being read.
-
-    Attributes:
-        file: Which.
-        given: Bytes returned to the caller.
-        requested: Offset of the next byte to ask for.
-        handle: The server's, once it has answered.
-        ranges: Ranges that arrived in full and are not returned yet, by offset.
-        unanswered: How many READs have no answer yet.
-        closing: Whether all of it was asked for.
-        early: Whether its attributes arrived while READs were unanswered.
-        after: The attributes of the open file, which arrived after its last data.
-        error: What went wrong with it, to be raised in its turn.
-    """
+    """A file that is being read."""
 
     file: RemoteFile
-    given: int = 0
-    requested: int = 0
-    handle: bytes = b""
+    returned: int  # offset of the next byte for the caller
+    requested: int  # offset of the next byte to ask for
+    handle: bytes = b""  # the server's, once it has answered
+    # Ranges that arrived in full and are not returned yet, by offset.
     ranges: dict[int, memoryview | bytearray] = field(default_factory=dict)
-    unanswered: int = 0
-    closing: bool = False
-    early: bool = False
-    after: RemoteFile | None = None
-    error: Exception | None = None
+    unanswered: int = 0  # READs without an answer
+    closing: bool = False  # all of it was asked for
+    early: bool = False  # its attributes arrived while READs were unanswered
+    after: RemoteFile | None = None  # its attributes after its last data
+    error: Exception | None = None  # to be raised in its turn
 
 
 @dataclass(slots=True)
@@ -62,7 +50,7 @@ class _Range:
 
     start: int
     length: int
-    part: bytearray
+    part: bytearray = field(default_factory=bytearray)
 
 
 class Reader:
@@ -121,7 +109,7 @@ class Reader:
             if block:
                 yield block
                 self._request()
-            elif opened.given == opened.file.size and opened.after:
+            elif opened.returned == opened.file.size and opened.after:
                 opened.file.require_same(opened.after)
                 return
             else:
@@ -129,17 +117,18 @@ class Reader:
 
     def _next_block(self, opened: _OpenFile) -> bytes:
         """Return the next block once it is full or nothing more will follow; else b""."""
-        offset, parts = opened.given, []
+        offset, parts = opened.returned, []
         while (
-            offset - opened.given < BLOCK_BYTES and (part := opened.ranges.get(offset)) is not None
+            offset - opened.returned < BLOCK_BYTES
+            and (part := opened.ranges.get(offset)) is not None
         ):
             parts.append(part)
             offset += len(part)
-        if offset - opened.given < BLOCK_BYTES and offset < opened.file.size:
+        if offset - opened.returned < BLOCK_BYTES and offset < opened.file.size:
             return b""
         for part in parts:
-            del opened.ranges[opened.given]
-            opened.given += len(part)
+            del opened.ranges[opened.returned]
+            opened.returned += len(part)
         self._ahead -= sum(map(len, parts))
         return b"".join(parts)
 
@@ -172,16 +161,16 @@ class Reader:
             return
         size = opened.file.size
         while opened.requested < size and (
-            self._ahead < budget or (first and opened.requested - opened.given < BLOCK_BYTES)
+            self._ahead < budget or (first and opened.requested - opened.returned < BLOCK_BYTES)
         ):
             length = min(self._read_bytes, size - opened.requested)
-            self._request_range(opened, _Range(opened.requested, length, bytearray()))
+            self._request_range(opened, _Range(opened.requested, length))
             opened.requested += length
             self._ahead += length
         if opened.requested >= size:
             opened.closing = True
             if not size:
-                self._request_range(opened, _Range(0, 0, bytearray()))
+                self._request_range(opened, _Range(0, 0))
             self._request_facts(opened)
 
     def _request_range(self, opened: _OpenFile, wanted: _Range) -> None:
