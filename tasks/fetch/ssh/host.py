@@ -106,8 +106,16 @@ class Host:
         Raises:
             RemotePathError: It is no folder, or cannot be read, or has too many names.
         """
+        found: dict[str, RemoteFile] = {}
+        special = 0
         try:
-            return self._listing(path)
+            with translated(path):
+                lister = Lister(self._link.session(), path, MAX_DEPTH, self._limits())
+                for name, file in lister.entries():
+                    if file.special:
+                        special += 1
+                    elif not file.folder:
+                        found[name] = file
         except RemotePathError:
             self.reset()
             if not self.facts(path).folder:
@@ -116,17 +124,6 @@ class Host:
                     "an archive"
                 ) from None
             raise
-
-    def _listing(self, path: str) -> Listing:
-        found: dict[str, RemoteFile] = {}
-        special = 0
-        with translated(path):
-            lister = Lister(self._link.session(), path, MAX_DEPTH, self._limits())
-            for name, file in lister.entries():
-                if file.special:
-                    special += 1
-                elif not file.folder:
-                    found[name] = file
         return Listing(dict(sorted(found.items())), special, lister.faults)
 
     def _limits(self) -> Limits:

@@ -6,11 +6,7 @@ no thread of an earlier generation changes the connection.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import time
-from collections.abc import Callable
-from typing import TypeVar
 
 import fabric
 import paramiko
@@ -18,14 +14,9 @@ import paramiko
 from tasks.fetch.errors import NetworkError
 from tasks.fetch.ssh.connection import close_hops, open_connection
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
-from tasks.fetch.ssh.errors import SessionRefusedError, translated
+from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.remote_files import RemoteFile
-from tasks.fetch.ssh.sftp_session import Session
-
-T = TypeVar("T")
-
-SESSION_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""To wait for a server that refuses a session because a closed one still counts."""
+from tasks.fetch.ssh.sftp_session import Session, open_session
 
 
 class Link:
@@ -84,7 +75,7 @@ class Link:
 
     def _new_session(self, connection: fabric.Connection) -> Session:
         settings, transport = self.settings, connection.transport
-        session = _open_session(
+        session = open_session(
             lambda: Session(transport, settings.timeout, settings.max_rate),
             retry=self._had_session,
         )
@@ -97,7 +88,7 @@ class Link:
         Raises:
             SessionRefusedError: The server opens no second session on the connection.
         """
-        return _open_session(
+        return open_session(
             lambda: transport.open_session(timeout=self.settings.timeout),
             retry=self._sftp is None,
         )
@@ -189,15 +180,3 @@ class Link:
         """Raise `NetworkError` in a thread of an earlier generation, whose data is not read."""
         if generation != self.generation:
             raise NetworkError(f"{self.name}: the download was given up")
-
-
-def _open_session(opener: Callable[[], T], *, retry: bool) -> T:
-    """Open a session; try again at a refusal, where a closed session may still count."""
-    for delay_s in SESSION_DELAYS_S if retry else ():
-        with contextlib.suppress(paramiko.ChannelException):
-            return opener()
-        time.sleep(delay_s)
-    try:
-        return opener()
-    except paramiko.ChannelException as error:
-        raise SessionRefusedError(error.text) from error

@@ -156,9 +156,7 @@ def _computed_by_sftp(link: Link, paths: Sequence[str], seconds: float) -> dict[
     if not paths:
         return found
     try:
-        session = link.session()
-        with session.temporary_timeout(seconds):
-            found.update(session.checksums(paths))
+        found.update(link.session().checksums(paths, seconds))
     except (OSError, EOFError, paramiko.SSHException) as error:
         log.debug("no checksums through SFTP: %r", error)
         link.reset()
