@@ -17,8 +17,7 @@ import fabric
 import paramiko
 import pytest
 
-import sshd
-from client import Client, tree, trusted, wait_for
+from client import Client, put, tree, trusted, wait_for
 from relay import Relay
 from sshd import Sshd
 from tasks.fetch.errors import NetworkError
@@ -35,21 +34,11 @@ RATE = 1_500_000
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Sshd]:
-    """Give a server with data that compresses well."""
-    sshd.need_sshd()
-    server = Sshd(tmp_path / "sshd")
-    for name, content in ROWS.items():
-        (server.home / name).write_bytes(content)
-    with server.running():
-        yield server
-
-
-@pytest.fixture
-def client(tmp_path: Path, server: Sshd) -> Client:
-    """Give a client of the server."""
-    (tmp_path / "client").mkdir()
-    return Client(tmp_path / "client", server)
+def client(tmp_path: Path, folder: Path) -> Iterator[Client]:
+    """Give a client of a server with data that compresses well."""
+    with Sshd(folder).running() as server:
+        put(server.home, ROWS)
+        yield Client(tmp_path, server)
 
 
 def settings_of(client: Client, address: str, retry_delay: float = 0.01) -> Settings:
