@@ -77,7 +77,7 @@ def test_a_slow_consumer_is_no_slow_link(client: Client, monkeypatch: pytest.Mon
                     digest.update(block)
                     if count < 10 and not digests:  # as a disk that takes 0.4 MB/s
                         time.sleep(0.7)
-                digests[str(name)] = digest.hexdigest()
+                digests[name] = digest.hexdigest()
         assert relay.connections == 1
     assert digests == {name: hashlib.sha256(rows).hexdigest() for name, rows in ROWS.items()}
 
@@ -92,14 +92,15 @@ def test_the_first_connection_stays_where_a_second_one_is_refused(
         shutil.copy(server.folder / name, other.folder)
 
     def refuse() -> None:
-        if refusal == "denied":
-            server.user_key.with_suffix(".pub").unlink()
-        elif refusal == "refused":
-            relay.port = 1
-        elif refusal == "silent":
-            relay.fault, relay.times = "stall", 99
-        else:
-            relay.port = other.port
+        match refusal:
+            case "denied":
+                server.user_key.with_suffix(".pub").unlink()
+            case "refused":
+                relay.port = 1
+            case "silent":
+                relay.fault, relay.times = "stall", 99
+            case "no SFTP":
+                relay.port = other.port
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(other.running())
@@ -235,12 +236,6 @@ def test_an_exception_of_our_own_code_is_a_bug() -> None:
         len(3)  # type: ignore[arg-type]
 
 
-def fail(data: bytes, parse: Callable[[paramiko.Message], object]) -> None:
-    """Let paramiko parse something, as what a host sent."""
-    with translated("here"):
-        parse(paramiko.Message(data))
-
-
 @pytest.mark.parametrize(
     ("data", "parse"),
     [
@@ -253,8 +248,8 @@ def fail(data: bytes, parse: Callable[[paramiko.Message], object]) -> None:
 def test_an_exception_of_paramiko_is_the_hosts_fault(
     data: bytes, parse: Callable[[paramiko.Message], object]
 ) -> None:
-    with pytest.raises(NetworkError) as caught:
-        fail(data, parse)
+    with pytest.raises(NetworkError) as caught, translated("here"):
+        parse(paramiko.Message(data))
     assert caught.value.transient
 
 
