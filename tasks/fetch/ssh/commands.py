@@ -36,8 +36,8 @@ def run(
     Args:
         link: To the host.
         command: For the account's shell, whichever it is: plain words, and no text of users.
-        stdin: Its standard input.
-        max_bytes: How many bytes it may write.
+        stdin: The command's standard input.
+        max_bytes: How many bytes the command may write, to each of its outputs.
         remaining_s: Returns how long to wait for more of its output.
 
     Raises:

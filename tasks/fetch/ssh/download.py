@@ -16,6 +16,7 @@ from tasks.fetch.ssh.link import Link
 from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.retry import RateLimit, Retries
 from tasks.fetch.ssh.sftp_reader import Reader
+from tasks.fetch.ssh.sftp_session import Session
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +78,7 @@ class Download:
         """Yield from where we are, until the end or until another session is to be used."""
         file, _ = self._wanted[self._index]
         with translated(file.path):
-            if self._retries.failures:
-                self._link.reopen(file, self._generation)
-            session = self._link.session_of(self._generation)
+            session = self._session(file, self._retries)
             rest = [(file, self._offset), *self._wanted[self._index + 1 :]]
             self.reader = Reader(session, rest)
             blocks = self.reader.blocks()
@@ -100,6 +99,12 @@ class Download:
                 self._rate_limit.wait(len(block))
                 self._compress_if_slow(file, block, waited_s)
             yield block
+
+    def _session(self, file: RemoteFile, retries: Retries) -> Session:
+        """Return the link's session; after a failure that of a new connection."""
+        if retries.failures:
+            return self._link.reopen(file, self._generation)
+        return self._link.session_of(self._generation)
 
     def _compress_if_slow(self, file: RemoteFile, block: bytes, waited_s: float) -> None:
         """Move to a connection with compression where that pays; stay here where it fails."""
@@ -132,9 +137,7 @@ class Download:
         while True:
             try:
                 with translated(file.path):
-                    if retries.failures:
-                        self._link.reopen(file, self._generation)
-                    session = self._link.session_of(self._generation)
+                    session = self._session(file, retries)
                     if self.reader is None or self.reader.session is not session:
                         self.reader = Reader(session, [])
                     return self.reader.tail(file, start)

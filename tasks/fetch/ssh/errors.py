@@ -9,7 +9,7 @@ import re
 import socket
 import traceback
 from collections.abc import Iterator
-from typing import Final, cast
+from typing import cast
 
 import paramiko
 from paramiko.ssh_exception import NoValidConnectionsError
@@ -21,7 +21,7 @@ from tasks.fetch.errors import (
     RemotePathError,
     printable,
 )
-from tasks.fetch.ssh.login import NoCredentialsError
+from tasks.fetch.ssh.login import SHOWN_CHARACTERS, NoCredentialsError
 from tasks.fetch.ssh.paramiko_private import Text, says
 from tasks.fetch.ssh.remote_files import Fault
 from tasks.fetch.ssh.transport import AlgorithmError
@@ -36,20 +36,12 @@ _EXPIRED = re.compile(
 _EXPECTED = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError)
 
 
-QUOTED_CHARACTERS: Final = 200
-"""Of a server's own text in a message."""
-
-
 class SessionRefusedError(paramiko.SSHException):
     """The server opens no further session, as at its limit (`MaxSessions`)."""
 
 
 class NoSftpError(paramiko.SSHException):
-    """The server did not start SFTP.
-
-    Attributes:
-        text: What it wrote instead.
-    """
+    """The server did not start SFTP; `text` is what it wrote instead."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -59,7 +51,7 @@ class NoSftpError(paramiko.SSHException):
 def first_line(text: str) -> str:
     """Return the first line of a server's text that is not empty, shortened."""
     lines = (line.strip() for line in text.splitlines())
-    return next((line[:QUOTED_CHARACTERS] for line in lines if line), "")
+    return next((line[:SHOWN_CHARACTERS] for line in lines if line), "")
 
 
 @contextlib.contextmanager

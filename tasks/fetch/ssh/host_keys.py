@@ -29,10 +29,7 @@ for the same host, even where the file could not be written or was emptied since
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
     """The host keys that the connections of a variant accept.
 
-    Paramiko asks a policy about each key that its own list has not, and that list stays empty.
-
-    Args:
-        settings: Name the file, and whether new keys are accepted.
+    Paramiko asks a policy about each key that is not in its own list, which stays empty.
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
@@ -87,11 +84,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         return found
 
     def _is_known(self, data: bytes, name: str, key: paramiko.PKey) -> bool:
-        """Return whether a host is known by this key; False where it has no line at all.
-
-        Raises:
-            HostKeyError: It is known by another key, or this one must not be accepted.
-        """
+        """Return whether the key is known, False where no line is about the host; else raise."""
         offered, address = key.asbytes(), _address_of(name)
         lines = self._lines(data, name)
         # As OpenSSH: a line without port is also good for the same key on another port.
@@ -133,11 +126,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         return False
 
     def _remember(self, name: str, key: paramiko.PKey) -> None:
-        """Append a key to known_hosts, unless another process just did.
-
-        Raises:
-            HostKeyError: Another process just accepted another key for the same host.
-        """
+        """Append a key to known_hosts, unless another process just did so for the host."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         while True:
             # Not truncated, and only ever appended to: another process may write at the same time.

@@ -144,11 +144,12 @@ class Link:
             close_hops(other)
             raise
 
-    def reopen(self, file: RemoteFile, generation: int) -> None:
-        """Connect again, and require that a file is still the same."""
+    def reopen(self, file: RemoteFile, generation: int) -> Session:
+        """Connect again, and require that a file is still the same; return the new session."""
         self.reconnect(generation)
-        with translated(file.path):
-            file.require_same(self.session_of(generation).stat(file.path))
+        session = self.session_of(generation)
+        file.require_same(session.stat(file.path))
+        return session
 
     def compress(self, file: RemoteFile, generation: int) -> None:
         """Move to a second connection, with compression.

@@ -31,12 +31,7 @@ class Retries:
         self.failures = 0
 
     def wait(self, error: LighterageError, action: str) -> None:
-        """Wait before the next try; raise the error where none is left.
-
-        Args:
-            error: Of the last try.
-            action: What the next try does, for the log.
-        """
+        """Wait before the next try, logged as `action`; raise the error after the last one."""
         self.failures += 1
         if not error.transient or self.failures >= self._settings.max_tries:
             error.transient = False  # no caller is to try again

@@ -127,7 +127,7 @@ class Lister:
                 self._request_names(folder)
             elif kind == packets.NAME and folder.handle:
                 yield from self._take_names(folder, body)
-            elif folder.handle and _is_end(kind, body):
+            elif folder.handle and packets.is_end(kind, body):
                 self._end(folder)
             else:
                 self._end(folder, packets.error_of(folder.path, kind, body))
@@ -161,8 +161,12 @@ class Lister:
                 error = RemotePathError(f"{file.path}: the name {name!r} {problem}")
                 self.faults.append(Fault(file.path, file.folder, error))
                 continue
-            if file.folder and self._max_depth:
-                self._add(_Folder(file.path, f"{folder.below}{name}/", folder.depth + 1))
+            if file.folder and folder.depth < self._max_depth:
+                below = f"{folder.below}{name}/"
+                self._waiting.append(_Folder(file.path, below, folder.depth + 1))
+            elif file.folder and self._max_depth:
+                error = RemotePathError(f"{file.path}: more than {self._max_depth} folders deep")
+                self.faults.append(Fault(file.path, True, error))
             yield folder.below + name, file
         if folder.nameless > MAX_NAMELESS:
             text = f"the listing has no end: {folder.nameless} answers in a row without a name"
@@ -171,14 +175,6 @@ class Lister:
         if not folder.nameless:
             self._limits.progress()
         self._request_names(folder)
-
-    def _add(self, folder: _Folder) -> None:
-        """Have a folder listed in its turn."""
-        if folder.depth <= self._max_depth:
-            self._waiting.append(folder)
-            return
-        error = RemotePathError(f"{folder.path}: more than {self._max_depth} folders deep")
-        self.faults.append(Fault(folder.path, True, error))
 
     def _end(self, folder: _Folder, error: Exception | None = None) -> None:
         """Close a folder, at its end or because of an error of its own."""
@@ -190,10 +186,6 @@ class Lister:
         if folder.handle:
             self._session.send(packets.CLOSE, packets.string(folder.handle))
         self._requests = {n: other for n, other in self._requests.items() if other is not folder}
-
-
-def _is_end(kind: int, body: memoryview) -> bool:
-    return kind == packets.STATUS and packets.read_status(body)[0] == packets.END_OF_FILE
 
 
 def _problem(below: str, name: str) -> str:

@@ -102,6 +102,11 @@ def read_status(body: memoryview) -> tuple[int, str]:
     return code, text
 
 
+def is_end(kind: int, body: memoryview) -> bool:
+    """Return whether an answer is the end of a file or of a folder's names."""
+    return kind == STATUS and read_status(body)[0] == END_OF_FILE
+
+
 def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
     """Read attributes: the bytes that they take, and what they say of `path`.
 

@@ -174,12 +174,9 @@ class Reader:
             self._request_facts(opened)
 
     def _request_range(self, opened: _OpenFile, wanted: _Range) -> None:
-        """Ask for what is missing of a range.
-
-        The last range is asked for with a byte more, to notice a file that has grown.
-        """
+        """Ask for what is missing of a range."""
         offset, length = wanted.start + len(wanted.part), wanted.length - len(wanted.part)
-        last = offset + length == opened.file.size
+        last = offset + length == opened.file.size  # then a byte more: has the file grown?
         fields = packets.string(opened.handle) + packets.RANGE.pack(offset, length + last)
         self._requests[self.session.send(packets.READ, fields)] = (opened, wanted)
         opened.unanswered += 1
@@ -238,7 +235,7 @@ class Reader:
                 opened.ranges[wanted.start] = data
             else:
                 self._take_part(opened, wanted, data)
-        elif kind == packets.STATUS and packets.read_status(body)[0] == packets.END_OF_FILE:
+        elif packets.is_end(kind, body):
             if offset < file.size:
                 raise IntegrityError(
                     f"{file.path}: short data: {offset} of {file.size} bytes were sent; the file "

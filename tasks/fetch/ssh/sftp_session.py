@@ -189,11 +189,7 @@ class Session:
         return int.from_bytes(packet[1:5], "big"), packet[0], packet[5:]
 
     def _agree(self) -> None:
-        """Take the server's answer to our version, which comes first (draft-02, 4).
-
-        Raises:
-            NoSftpError: There is no SFTP, or the server writes text before it.
-        """
+        """Take the server's answer to our version, which comes first (draft-02, 4)."""
         end = time.monotonic() + (self._channel.gettimeout() or 0)
         head = memoryview(b"")
         try:
