@@ -44,8 +44,8 @@ def parse(text: str, folder: PurePosixPath, own_name: str = "") -> dict[str, str
     """Read a checksum file, as sha256sum of GNU or sha256 of BSD write it.
 
     Args:
-        text: Its content.
-        folder: Its own: names in it are relative to that.
+        text: The content of the file.
+        folder: The folder of the file: the names in it are relative to that.
         own_name: What a checksum without a name belongs to: `NAME` of `NAME.sha256`.
 
     Returns:

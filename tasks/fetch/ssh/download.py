@@ -35,25 +35,25 @@ class Download:
 
     Args:
         link: To read from.
-        wanted: The files in order, and the byte of each at which to start.
+        files: The files in order, and the byte of each at which to start.
         on_bytes: Called with the number of bytes of each block that arrived.
     """
 
     def __init__(
         self,
         link: Link,
-        wanted: list[tuple[RemoteFile, int]],
+        files: list[tuple[RemoteFile, int]],
         on_bytes: Callable[[int], None],
     ) -> None:
         self._link = link
-        self._wanted = wanted
+        self._files = files
         self._on_bytes = on_bytes
         self._generation = link.generation
         self._retries = Retries(link.settings)
         self._rate_limit = RateLimit(link.settings.max_rate)
         self._speed = _LinkSpeed()
         self._index = 0
-        self._offset = wanted[0][1] if wanted else 0
+        self._offset = files[0][1] if files else 0
         self.reader: Reader | None = None
 
     def is_current(self) -> bool:
@@ -66,7 +66,7 @@ class Download:
         Raises:
             LighterageError: The connection is lost for good, or a file's own error.
         """
-        while self._index < len(self._wanted):
+        while self._index < len(self._files):
             try:
                 yield from self._read_session()
             except NetworkError as error:
@@ -76,14 +76,14 @@ class Download:
 
     def _read_session(self) -> Iterator[bytes | None]:
         """Yield from where we are, until the end or until another session is to be used."""
-        file, _ = self._wanted[self._index]
+        file, _ = self._files[self._index]
         with translated(file.path):
             session = self._session(file, self._retries)
-            rest = [(file, self._offset), *self._wanted[self._index + 1 :]]
+            rest = [(file, self._offset), *self._files[self._index + 1 :]]
             self.reader = Reader(session, rest)
             blocks = self.reader.blocks()
-        while self._index < len(self._wanted) and self._link.is_current(session):
-            file, _ = self._wanted[self._index]
+        while self._index < len(self._files) and self._link.is_current(session):
+            file, _ = self._files[self._index]
             started = time.monotonic()
             with translated(file.path):
                 block = next(blocks)
@@ -91,8 +91,8 @@ class Download:
             self._retries.failures = 0
             if block is None:
                 self._index += 1
-                if self._index < len(self._wanted):
-                    self._offset = self._wanted[self._index][1]
+                if self._index < len(self._files):
+                    self._offset = self._files[self._index][1]
             else:
                 self._offset += len(block)
                 self._on_bytes(len(block))
@@ -113,7 +113,7 @@ class Download:
             return
         if not self._speed.needs_compression(block, waited_s):
             return
-        rest = sum(other.size - start for other, start in self._wanted[self._index + 1 :])
+        rest = sum(other.size - start for other, start in self._files[self._index + 1 :])
         if file.size - self._offset + rest < WORTHWHILE_BYTES:
             return
         log.info("the link is slow: opening a second connection, with compression")

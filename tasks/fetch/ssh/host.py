@@ -29,7 +29,7 @@ MAX_DEPTH = 64
 
 
 class Host:
-    """The remote host of a connection; what it gives survives a cut of the connection.
+    """The remote host of a connection; what it returns outlives a cut of the connection.
 
     Args:
         connection: From `connect`, open.

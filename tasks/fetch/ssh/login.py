@@ -85,7 +85,7 @@ class _Attempt:
         self._untried.append((INTERACTIVE, interactive))
         self._accepted: list[str] = []
         self._denied: list[str] = []
-        self._wanted: Sequence[str] | None = None  # the server's methods, once it names them
+        self._methods: Sequence[str] | None = None  # the server's methods, once it names them
         self._question = ""  # without an answer
 
     def run(self) -> None:
@@ -95,26 +95,26 @@ class _Attempt:
             self._untried.remove(step)
             method, login = step
             try:
-                wanted = self._try(method, login)
+                methods = self._try(method, login)
             except BadAuthenticationType as error:
-                self._wanted = error.allowed_types
+                self._methods = error.allowed_types
                 not_permitted.append(step)  # perhaps after another one
             except AuthenticationException as error:
                 if not self._transport.is_active() or says(error, Text.LOGIN_TIMED_OUT):
                     raise
                 self._denied.append(method)
             else:
-                if not wanted:
+                if not methods:
                     return
                 self._accepted.append(method)
-                self._wanted = wanted
+                self._methods = methods
                 self._untried = [*not_permitted, *self._untried]
                 not_permitted = []
         raise AuthenticationException(self._failure())
 
     def _may_help(self, step: tuple[str, object]) -> bool:
         method, _ = step
-        if self._wanted is not None and method not in self._wanted:
+        if self._methods is not None and method not in self._methods:
             return False
         if method != INTERACTIVE:
             return True
@@ -138,13 +138,13 @@ class _Attempt:
             raise
 
     def _failure(self) -> str:
-        wanted = ", ".join(self._wanted or ())[:SHOWN_CHARACTERS]
+        required = ", ".join(self._methods or ())[:SHOWN_CHARACTERS]
         if self._accepted:
-            text = f"{', '.join(self._accepted)} accepted, but the server also requires {wanted}"
+            text = f"{', '.join(self._accepted)} accepted, but the server also requires {required}"
         elif self._denied:
             text = f"{', '.join(dict.fromkeys(self._denied))} denied"
         else:
-            text = f"the server accepts only {wanted}"
+            text = f"the server accepts only {required}"
         if self._question:
             text += f"; it asks {self._question[:SHOWN_CHARACTERS]!r}, which needs a terminal"
         return text

@@ -42,7 +42,7 @@ class RemoteChecksums:
         self.from_files = from_files
         self.from_host: dict[str, str] = {}
         self._link = link
-        self._wanted = missing
+        self._paths = missing
         self._deadline = float("inf")
         self._error: Exception | None = None
         self._refused = False  # the server grants no session beside SFTP
@@ -91,12 +91,12 @@ class RemoteChecksums:
         return ChainMap(self.from_files, self.from_host)
 
     def _missing(self) -> list[str]:
-        return [path for path in self._wanted if path not in self.from_host]
+        return [path for path in self._paths if path not in self.from_host]
 
     def _wait(self) -> None:
         """Wait for the thread, while the host shows that it is there."""
-        while self._thread.is_alive() and (left_s := self._deadline - time.monotonic()) > 0:
-            self._thread.join(min(left_s, self._link.settings.timeout))
+        while self._thread.is_alive() and (remaining_s := self._deadline - time.monotonic()) > 0:
+            self._thread.join(min(remaining_s, self._link.settings.timeout))
             if self._thread.is_alive():
                 self._link.require_answer()
         if self._error:
@@ -107,7 +107,7 @@ class RemoteChecksums:
             reason = f" ({printable(self._reason)})" if self._reason else ""
             log.info(
                 "no SHA-256 from the host for %d of %d files, the first is %s: compared by size "
-                "only%s", len(missing), len(self._wanted), printable(missing[0]), reason,
+                "only%s", len(missing), len(self._paths), printable(missing[0]), reason,
             )  # fmt: skip
 
     # --- in the thread --------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """SFTP packets: their numbers and how they are written and read.
 
-Protocol: draft-ietf-secsh-filexfer-02, version 3, which every server has.
+Protocol: draft-ietf-secsh-filexfer-02, version 3, which every server has. What reads a packet
+raises `ProtocolError` where the packet ends early or breaks the protocol.
 """
 
 from __future__ import annotations
@@ -53,11 +54,7 @@ def path_string(path: str) -> bytes:
 
 
 def read_string(body: memoryview) -> memoryview:
-    """Read a string at the start of `body`.
-
-    Raises:
-        ProtocolError: The packet ends early.
-    """
+    """Read a string at the start of `body`."""
     size = int.from_bytes(body[:4], "big")
     if len(body) < 4 + size:
         raise ProtocolError("it ends early")
@@ -65,11 +62,7 @@ def read_string(body: memoryview) -> memoryview:
 
 
 def read_handle(body: memoryview) -> bytes:
-    """Read a handle, which is not empty.
-
-    Raises:
-        ProtocolError: It is.
-    """
+    """Read a handle, which is not empty."""
     handle = bytes(read_string(body))
     if not handle:
         raise ProtocolError("a handle of no bytes")
@@ -81,9 +74,6 @@ def read_sha256(body: memoryview) -> bytes:
 
     Returns:
         The digest; empty where it is no SHA-256 of the whole file.
-
-    Raises:
-        ProtocolError: It is of another kind.
     """
     texts = []
     for _ in range(2):
@@ -108,11 +98,7 @@ def is_end(kind: int, body: memoryview) -> bool:
 
 
 def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
-    """Read attributes: the bytes that they take, and what they say of `path`.
-
-    Raises:
-        ProtocolError: The packet ends early.
-    """
+    """Read attributes: the bytes that they take, and what they say of `path`."""
     flags, used = int.from_bytes(body[:4], "big"), 4
     size = mode = mtime = 0
     if flags & _SIZE:

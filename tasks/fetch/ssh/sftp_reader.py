@@ -173,12 +173,12 @@ class Reader:
                 self._request_range(opened, _Range(0, 0))
             self._request_facts(opened)
 
-    def _request_range(self, opened: _OpenFile, wanted: _Range) -> None:
+    def _request_range(self, opened: _OpenFile, span: _Range) -> None:
         """Ask for what is missing of a range."""
-        offset, length = wanted.start + len(wanted.part), wanted.length - len(wanted.part)
+        offset, length = span.start + len(span.part), span.length - len(span.part)
         last = offset + length == opened.file.size  # then a byte more: has the file grown?
         fields = packets.string(opened.handle) + packets.RANGE.pack(offset, length + last)
-        self._requests[self.session.send(packets.READ, fields)] = (opened, wanted)
+        self._requests[self.session.send(packets.READ, fields)] = (opened, span)
         opened.unanswered += 1
 
     def _request_facts(self, opened: _OpenFile) -> None:
@@ -189,12 +189,12 @@ class Reader:
     # --- answers --------------------------------------------------------------------------
 
     def _take_answer(self, number: int, kind: int, body: memoryview) -> None:
-        opened, wanted = self._requests.pop(number, (None, None))
+        opened, span = self._requests.pop(number, (None, None))
         if opened is None or opened.error:  # of a CLOSE, or of no use any more
             return
         try:
-            if wanted is not None:
-                self._take_data(opened, wanted, kind, body)
+            if span is not None:
+                self._take_data(opened, span, kind, body)
             else:
                 self._take_handle_or_facts(opened, kind, body)
         except (OSError, LighterageError) as error:
@@ -214,11 +214,11 @@ class Reader:
         else:
             raise packets.error_of(opened.file.path, kind, body)
 
-    def _take_data(self, opened: _OpenFile, wanted: _Range, kind: int, body: memoryview) -> None:
+    def _take_data(self, opened: _OpenFile, span: _Range, kind: int, body: memoryview) -> None:
         """Take the answer to a READ; one that is short is normal (draft-02, 6.4)."""
         file = opened.file
         opened.unanswered -= 1
-        offset, length = wanted.start + len(wanted.part), wanted.length - len(wanted.part)
+        offset, length = span.start + len(span.part), span.length - len(span.part)
         if kind == packets.DATA:
             data = packets.read_string(body)
             if not data:
@@ -231,10 +231,10 @@ class Reader:
                 )
             if len(data) > length:
                 raise packets.ProtocolError(f"{len(data)} bytes of {length}")
-            if len(data) == wanted.length:
-                opened.ranges[wanted.start] = data
+            if len(data) == span.length:
+                opened.ranges[span.start] = data
             else:
-                self._take_part(opened, wanted, data)
+                self._take_part(opened, span, data)
         elif packets.is_end(kind, body):
             if offset < file.size:
                 raise IntegrityError(
@@ -248,12 +248,12 @@ class Reader:
             opened.early = False
             self._request_facts(opened)
 
-    def _take_part(self, opened: _OpenFile, wanted: _Range, data: memoryview) -> None:
-        wanted.part += data
-        if len(wanted.part) == wanted.length:
-            opened.ranges[wanted.start] = wanted.part
+    def _take_part(self, opened: _OpenFile, span: _Range, data: memoryview) -> None:
+        span.part += data
+        if len(span.part) == span.length:
+            opened.ranges[span.start] = span.part
             return
         self._short_answers += 1
         if self._short_answers == SHORT_ANSWERS:
             self._read_bytes = SMALL_READ_BYTES
-        self._request_range(opened, wanted)
+        self._request_range(opened, span)

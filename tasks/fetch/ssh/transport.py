@@ -36,11 +36,7 @@ _NO_ALGORITHMS = ("ext-info-", "kex-strict-")
 
 
 class AlgorithmError(paramiko.SSHException):
-    """The host and this client share no algorithm of some kind.
-
-    Attributes:
-        kinds: For each such kind, the algorithms of both.
-    """
+    """The host and this client share no algorithm of some kinds: `kinds`, with those of both."""
 
     def __init__(self, kinds: dict[str, str]) -> None:
         super().__init__(". ".join(f"No {kind} in common: {text}" for kind, text in kinds.items()))
