@@ -1,1 +1,1 @@
-"""Lighterage's tasks: datasets brought off a host that is reached only by SSH."""
+"""Lighterage's tasks: download datasets from hosts that are reachable only by SSH."""

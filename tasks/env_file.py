@@ -1,7 +1,8 @@
-"""Env files: one reader for the tasks and for make.
+"""Env files: one syntax check for the tasks and for make.
 
-Only what docker, compose 1.29, compose v2 and python-dotenv parse alike is accepted. Python 3.9 and
-the standard library are enough: make reads env files before any environment exists.
+Only what docker, compose 1.29, compose v2 and python-dotenv parse alike is accepted. Needs no more
+than Python 3.9: make checks env files before .venv exists, and reads the checked values; tasks read
+them with python-dotenv.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
-from tasks.fetch.errors import ConfigError, nearest
+from tasks.fetch.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -23,11 +24,11 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def read(path: Path, name: str = "") -> dict[str, str]:
-    """Return the variables of an env file.
+    """Check the syntax of an env file, and return its variables.
 
     Args:
         path: The file.
-        name: What messages call it; its path without one.
+        name: Its name in messages; the path by default.
 
     Raises:
         ConfigError: The file is not readable, or readers parse one of its lines differently.
@@ -52,18 +53,18 @@ def read(path: Path, name: str = "") -> dict[str, str]:
 def check_names(
     values: Mapping[str, str], name: str, known: Collection[str], settings: Collection[str]
 ) -> None:
-    """Refuse a variable that is misspelt, or a setting that only config.yaml may have.
+    """Reject a misspelt variable, and a setting that only config.yaml may contain.
 
-    A variable that resembles no setting is left to the user's own tasks.
+    A variable that resembles no setting is for the user's own tasks.
 
     Args:
         values: What `read` returned.
-        name: What messages call the file.
+        name: The file's name in messages.
         known: The variables that the settings read, such as USERNAME.
         settings: The name of each setting, such as max_rate.
 
     Raises:
-        ConfigError: Such a variable, with the nearest name.
+        ConfigError: Such a variable, with the most similar name.
     """
     for key in values:
         if key in known:
@@ -72,7 +73,7 @@ def check_names(
             raise ConfigError(
                 f"{name}: {key} is not read from the environment: set {key.lower()} in config.yaml"
             )
-        hint = nearest(key.upper(), known)
+        hint = did_you_mean(key.upper(), known)
         if hint:
             raise ConfigError(f"{name}: unknown variable {key}{hint}")
 

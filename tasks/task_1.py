@@ -1,17 +1,12 @@
 """Task 1: one zip archive of CSVs.
 
-Fetches the archive at remote_file_path, and lands its CSVs in file_save_path.
+Download the zip at remote_file_path, and publish its CSVs in file_save_path.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tasks.fetch import Fetch, Report
+from tasks.fetch import Fetch, Report
 
 
 def run(fetch: Fetch) -> Report:
-    """Land the CSVs of the zip."""
+    """Publish the CSVs of the zip."""
     with fetch.connect() as connection:
         return fetch.archive(connection)

@@ -1,18 +1,13 @@
 """Task 3: a directory of CSVs and zips, nested.
 
-Fetches the directory at remote_file_path through its SFTP listing, and lands its CSVs in
-file_save_path, each zip unpacked in its place.
+Download the directory at remote_file_path, and publish its CSVs in file_save_path, with each zip
+extracted in its folder.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tasks.fetch import Fetch, Report
+from tasks.fetch import Fetch, Report
 
 
 def run(fetch: Fetch) -> Report:
-    """Land the CSVs of the directory, and of the zips in it."""
+    """Publish the CSVs of the directory and of its zips."""
     with fetch.connect() as connection:
         return fetch.tree(connection)

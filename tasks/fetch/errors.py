@@ -1,4 +1,4 @@
-"""What can go wrong, each kind with the exit code that a caller sees.
+"""The kinds of failure, and the exit code of each.
 
 The codes are part of the public interface: README lists them, and `make` prints them.
 """
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class LighterageError(Exception):
-    """A failure that is told to the user in one line.
+    """A failure that the user is shown in one line.
 
     Attributes:
-        exit_code: What the process exits with.
+        exit_code: The exit code of the process.
         kind: The exit code in words.
-        transient: Whether the same try may succeed later, so that a retry is worth it.
+        transient: Whether a retry may succeed.
     """
 
     exit_code = 1
@@ -45,14 +45,14 @@ class RemotePathError(LighterageError):
 
 
 class AuthError(LighterageError):
-    """The login was denied, or the host did not show the key that it must have."""
+    """The login was refused, or the host did not present the expected key."""
 
     exit_code = 4
     kind = "authentication or host key"
 
 
 class HostKeyError(AuthError):
-    """The host shows a key that must not be accepted."""
+    """The host presents a key that must not be accepted."""
 
 
 class NetworkError(LighterageError):
@@ -63,39 +63,39 @@ class NetworkError(LighterageError):
 
 
 class IntegrityError(LighterageError):
-    """The bytes that came are not the bytes that the host has."""
+    """The downloaded data differs from the remote file."""
 
     exit_code = 6
     kind = "integrity"
 
 
 class ArchiveError(LighterageError):
-    """The archive is broken, or holds something that must not be unpacked."""
+    """The archive is broken, or contains something that must not be extracted."""
 
     exit_code = 7
     kind = "unsafe or broken archive"
 
 
 class LocalError(LighterageError):
-    """The destination cannot be written: permission, space, or something in the way."""
+    """The target cannot be written: permission, space, or files of something else."""
 
     exit_code = 8
     kind = "local disk"
 
 
 class BusyError(LighterageError):
-    """Another run is landing in the same place."""
+    """Another run uses the same target."""
 
     exit_code = 9
     kind = "busy"
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived; not an `Exception`, so that nothing swallows it.
+    """A signal arrived; not an `Exception`, so that no `except Exception` catches it.
 
     Attributes:
-        signum: Which.
-        landed: Whether the new data was in place already.
+        signum: SIGINT, SIGTERM or SIGHUP.
+        landed: Whether the new data was already published.
     """
 
     def __init__(self, signum: int) -> None:
@@ -105,14 +105,14 @@ class Interrupted(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """128 and the signal's number, as shells have it: 130 or 143."""
+        """128 plus the signal's number, as in shells: 129 (SIGHUP), 130 (SIGINT), 143 (SIGTERM)."""
         return 128 + self.signum
 
 
 def printable(text: str) -> str:
     """Return `text` on one line, with control characters escaped.
 
-    Names come from hosts and archives that are not trusted; a terminal must not obey them.
+    Names of hosts and archives are not trusted: a terminal must not interpret them.
     """
     return "".join(
         char.encode("unicode_escape").decode("ascii")
@@ -122,7 +122,7 @@ def printable(text: str) -> str:
     )
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean X?)` for the known word nearest to `word`, or nothing."""
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean X?)` for the known word most similar to `word`, or nothing."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -1,4 +1,4 @@
-"""Names that come from archives and hosts, which are not trusted to be what they seem."""
+"""Names of files in archives and on hosts, which are not trusted."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MAX_NAME_BYTES = 255
-"""What one name may take on the file systems in use (NAME_MAX of ext4, xfs, btrfs, overlay)."""
+"""The longest name on common file systems (NAME_MAX of ext4, xfs, btrfs, overlay)."""
 MAX_PATH_BYTES = 4000
-"""What a whole path may take, with room for the destination's own part (PATH_MAX is 4096)."""
+"""The longest path, with room for the target's own (PATH_MAX is 4096)."""
 
-_PACKED = re.compile(r"(?:\.tar)?\.(?:zip|tar|tgz|tbz2?|txz|tzst|gz|bz2|xz|zst)$", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -28,19 +27,19 @@ def safe(raw: str, origin: str) -> PurePosixPath:
     """Return `raw` as a relative path that stays inside its folder.
 
     Args:
-        raw: The name as the archive or the host gives it.
-        origin: Where it was found, for the error's text.
+        raw: The name in the archive or on the host.
+        origin: Where it was found, for the error.
 
     Raises:
-        ArchiveError: It is absolute, leads out (`..`), or no file system could hold it safely.
+        ArchiveError: It is absolute, leads out of the folder (`..`), or is no safe file name.
     """
     if reason := problem(raw):
-        raise ArchiveError(f"{origin}: member {raw!r} {reason}; nothing was unpacked")
+        raise ArchiveError(f"{origin}: member {raw!r} {reason}; nothing was extracted")
     return PurePosixPath(raw)
 
 
 def problem(raw: str) -> str:
-    """Return why no file system could hold a name safely in a folder; empty where one can."""
+    """Return why a name is no safe path in a folder; an empty text if it is one."""
     parts = raw.rstrip("/").split("/")
     if not raw.strip("/.") and raw not in {".", "./"}:
         return "has no name, or leads out of the folder"
@@ -62,24 +61,24 @@ def problem(raw: str) -> str:
 def matches(path: PurePosixPath, patterns: Iterable[str]) -> bool:
     """Whether `path` matches one of some globs, in any case: `A.CSV` is a `*.csv`.
 
-    A glob with a slash is for the whole path, in which `*` goes over slashes; one without is
-    for the last name.
+    A glob with a slash is compared with the whole path, where `*` also matches slashes; one
+    without is compared with the last name.
     """
     whole, name = str(path).lower(), path.name.lower()
     return any(fnmatchcase(whole if "/" in glob else name, glob.lower()) for glob in patterns)
 
 
 def distinct(own: Mapping[str, str]) -> dict[str, str]:
-    """Return a name for each remote path, such that no two are the same on any file system.
+    """Return a name for each remote path, no two of which are equal on any file system.
 
-    It depends on nothing but the paths: of those that share a name, each has `-` and the first
-    digits of its path's SHA-256 behind it.
+    Of paths that share a name, each gets `-` and the first digits of its path's SHA-256, so that
+    the names depend on the paths alone.
 
     Args:
-        own: The name of each path.
+        own: The last name of each path.
 
     Raises:
-        RemotePathError: Two names are still the same.
+        RemotePathError: Two names are still equal.
     """
     uses = Counter(_folded(name) for name in own.values())
     found = {
@@ -90,7 +89,8 @@ def distinct(own: Mapping[str, str]) -> dict[str, str]:
     for path, name in found.items():
         if uses[_folded(name)] > 1:
             raise RemotePathError(
-                f"{path}: another source would land in {name!r} as well: fetch them one by one"
+                f"{path}: another source has the name {name!r} in the target as well: download "
+                "them in two tasks"
             )
     return found
 
@@ -99,29 +99,24 @@ def _digits(path: str) -> str:
     return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def stem(name: str) -> str:
-    """Return an archive's name without its endings: `events` of `events.tar.gz`."""
-    return _PACKED.sub("", name) or name
-
-
 class Names:
-    """The names taken in one folder tree; each may be there once, on any file system.
+    """The names used in one folder tree, of which no two may be equal on any file system.
 
-    Two names are the same where they differ by case or by Unicode form only: some file
-    systems keep one of the two, and the second file would replace the first.
+    Names that differ only by case or Unicode form count as equal: on some file systems the second
+    file would replace the first.
     """
 
     def __init__(self) -> None:
-        # By the folded name. Texts, not paths: there may be 100,000, and most fold to themselves.
+        # By the folded name. Strings, not paths: there may be 100,000, and most fold to themselves.
         self._files: dict[str, str] = {}
         self._folders: dict[str, str] = {}
         self._origins: dict[str, str] = {}
 
     def add(self, path: PurePosixPath | str, origin: str) -> None:
-        """Take the name of a file, with its folders.
+        """Add the name of a file, with its folders.
 
         Raises:
-            ArchiveError: It, or a name that means the same, is taken.
+            ArchiveError: It, or an equal name, is already used.
         """
         text = str(path)
         key = _folded(text)
@@ -132,7 +127,7 @@ class Names:
             above = _folded(folder)
             other = self._files.get(above) or self._folders.get(above)
             if other == folder and above not in self._files:
-                break  # and so are those above it
+                break  # the folders above it were added with it
             if other:
                 raise ArchiveError(_collision(text, folder, origin, other, self._origins[above]))
             self._folders[above] = folder
@@ -141,24 +136,16 @@ class Names:
         self._origins[key] = origin
 
 
-def _collision(path: str, taken: str, origin: str, other: str, other_origin: str) -> str:
-    """Say which two names collide, and of which two sources they are.
-
-    Args:
-        path: The new file.
-        taken: The part of its path that collides: all of it, or a folder.
-        origin: The new file's source.
-        other: What was there before.
-        other_origin: Its source.
-    """
-    mine, theirs = _described(taken, other), _described(other, taken)
-    subject = mine if path == taken else f"{path!r}: its folder {mine}"
+def _collision(path: str, part: str, origin: str, other: str, other_origin: str) -> str:
+    """Name the part of a path that collides (all of it, or a folder) and the other path."""
+    mine, theirs = _described(part, other), _described(other, part)
+    subject = mine if path == part else f"{path!r}: its folder {mine}"
     where = "of the same source" if origin == other_origin else f"of {other_origin}"
     return f"{origin}: member {subject} collides with {theirs} {where}"
 
 
 def _described(path: str, other: str) -> str:
-    """Quote a name, with the code points that set it apart from one that looks the same."""
+    """Quote a name, with the code points that distinguish it from one that looks the same."""
     points = [f"U+{ord(char):04X}" for char in path if char > "\x7f" and char not in other]
     return repr(path) + (f" ({' '.join(points)})" if points else "")
 
@@ -166,4 +153,4 @@ def _described(path: str, other: str) -> str:
 def _folded(path: PurePosixPath | str) -> str:
     text = str(path)
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    return text if folded == text else folded  # one object, where one does
+    return text if folded == text else folded  # one object for equal texts, to save memory

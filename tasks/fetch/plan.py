@@ -1,13 +1,13 @@
-"""The plan of a run: what to bring, what is there already, and what the host has no more."""
+"""The plan of a run: which remote files are new, changed, unchanged, and removed from the host."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import filterfalse
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from tasks.fetch.manifest import Kept
+from msgspec import structs
+
+from tasks.fetch.manifest import Published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -16,65 +16,72 @@ if TYPE_CHECKING:
     from tasks.fetch.ssh.remote_files import RemoteFile
 
     Verify = Callable[[File, bool], File | None]
-    """Returns the record of a published file that is as it was, compared by content where asked."""
+    """Returns the record of an unchanged file; see `Store.verify`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A remote file to bring.
+    """A remote file to download.
 
     Attributes:
-        source: Which.
-        place: Where it lands, relative to the target; for an archive, where it is kept, and in
-            whose folder its members land.
-        packed: Whether it is an archive.
+        source: The remote file.
+        path: The file's path in the target; of an archive, where it is kept, if it is, and in
+            whose folder its members land. A text: there may be 100,000 items.
+        is_archive: Whether its members land, and not the file itself.
     """
 
     source: RemoteFile
-    place: str
-    packed: bool
+    path: str
+    is_archive: bool
 
     @property
-    def path(self) -> PurePosixPath:
-        """Its place as a path, which takes too much memory to be held for each of many items."""
-        return PurePosixPath(self.place)
+    def folder(self) -> str:
+        """The folder of `path`, with a slash at its end; empty for the target itself."""
+        return self.path.rpartition("/")[0] + "/" if "/" in self.path else ""
 
 
 @dataclass
 class Plan:
-    """What a run is to do; each remote file is in one of the lists."""
+    """What a run is to do; each remote file is in one of the lists.
+
+    Attributes:
+        added: Remote files that were not published before.
+        changed: Remote files that differ from what was published, or whose files here do.
+        unchanged: Remote files that need no download.
+        removed: What is published of remote files that do not exist any more.
+        hidden: What is published of remote files that the host does not show at present.
+        replaced: What is published of `changed` ones, if it is intact, by the remote path.
+    """
 
     added: list[Item] = field(default_factory=list)
     changed: list[Item] = field(default_factory=list)
-    unchanged: list[Kept] = field(default_factory=list)
-    removed: list[Kept] = field(default_factory=list)
-    left: list[Kept] = field(default_factory=list)
-    """Of what the host has no more, what is whole here."""
-    hidden: list[Kept] = field(default_factory=list)
-    """What is whole here of what cannot be seen on the host now; and whether that is all."""
-    hidden_intact: bool = True
-    stale: dict[str, Kept] = field(default_factory=dict)
-    """What is whole of the old data of those that changed, by the remote path."""
+    unchanged: list[Published] = field(default_factory=list)
+    removed: list[Published] = field(default_factory=list)
+    hidden: list[Published] = field(default_factory=list)
+    replaced: dict[str, Published] = field(default_factory=dict)
 
     @property
-    def fetched(self) -> list[Item]:
-        """What is to be brought, in the order of the names."""
-        return sorted([*self.added, *self.changed], key=lambda item: item.place)
+    def downloads(self) -> list[Item]:
+        """The remote files to download, in the order of the names."""
+        return sorted([*self.added, *self.changed], key=lambda item: item.path)
 
     def hide(self, paths: Iterable[str]) -> None:
-        """Keep what lies at or below paths that the host does not show: it may be there still."""
+        """Count what is at or below paths that cannot be read as hidden, and not as removed."""
         tops = tuple(paths)
-        if not tops:
-            return
         below = tuple(f"{top}/" for top in tops)
+        removed, self.removed = self.removed, []
+        for published in removed:
+            path = published.source.path
+            is_hidden = path in tops or path.startswith(below)
+            (self.hidden if is_hidden else self.removed).append(published)
 
-        def hidden(kept: Kept) -> bool:
-            return kept.source.path in tops or kept.source.path.startswith(below)
-
-        self.hidden = list(filter(hidden, self.left))
-        self.hidden_intact = self.hidden == list(filter(hidden, self.removed))
-        self.left = list(filterfalse(hidden, self.left))
-        self.removed = list(filterfalse(hidden, self.removed))
+    def changes_nothing(self, *, mirror: bool) -> bool:
+        """Whether the published data is what this plan leads to."""
+        return (
+            not self.downloads
+            and not (mirror and self.removed)
+            and all(published.intact for published in [*self.removed, *self.hidden])
+        )
 
 
 def compare(
@@ -85,66 +92,65 @@ def compare(
     *,
     force: bool,
 ) -> Plan:
-    """Compare what the host has with what landed before.
+    """Compare the remote files with the published data.
 
     Args:
-        items: All that the host has, and that is wanted.
-        before: Of what landed before, if it still counts.
-        verify: Says whether a published file is as it was; a source of which one is not has
-            changed.
-        remote_checksums: Returns the SHA-256 of remote files, where contents decide; None where
-            size and time do.
-        force: Whether all counts as changed.
+        items: All remote files that are selected.
+        before: The manifest of the published data, if it is of the same selection.
+        verify: Finds a published file unchanged or not; a source with a changed one has changed.
+        remote_checksums: Returns the SHA-256 of remote files, to find changes by content; None to
+            find them by size and time.
+        force: Whether all remote files count as changed.
     """
     plan = Plan()
+    by_content = remote_checksums is not None
     old = before.by_source() if before else {}
-    same: list[tuple[Item, Kept]] = []
+    candidates: list[tuple[Item, Published]] = []
     for item in items:
-        kept = old.pop(item.source.path, None)
-        if kept is None:
+        listed = old.pop(item.source.path, None)
+        if listed is None:
             plan.added.append(item)
             continue
-        source = kept.source
-        equal = source.size == item.source.size and (
-            remote_checksums or source.mtime == item.source.mtime
+        published = _verified(verify, listed, content=by_content)
+        if published.intact:
+            plan.replaced[item.source.path] = published
+        source = listed.source
+        is_same = source.size == item.source.size and (
+            by_content or source.mtime == item.source.mtime
         )
-        found = _unchanged(verify, kept, content=bool(remote_checksums))
-        whole = found == kept
-        if whole:
-            plan.stale[source.path] = found
-        if equal and whole and _in_place(item, found) and not force:
-            same.append((item, found))
+        if is_same and published.intact and _has_same_paths(item, published) and not force:
+            candidates.append((item, published))
         else:
             plan.changed.append(item)
-    sums = (
-        remote_checksums([item.source for item, _ in same]) if remote_checksums and same else None
+    checksums = (
+        remote_checksums([item.source for item, _ in candidates])
+        if remote_checksums is not None and candidates
+        else None
     )
-    for item, kept in same:
-        if sums is not None and sums.get(item.source.path) != kept.source.sha256:
+    for item, published in candidates:
+        source = published.source
+        if checksums is not None and checksums.get(source.path) != source.sha256:
             plan.changed.append(item)
-        else:
-            if kept.source.mtime != item.source.mtime:
-                now = replace(kept.source, mtime=item.source.mtime)
-                kept = replace(kept, source=now)  # noqa: PLW2901
-            plan.unchanged.append(kept)
-    plan.removed = list(old.values())
-    plan.left = [_unchanged(verify, kept, content=bool(remote_checksums)) for kept in plan.removed]
+            continue
+        if source.mtime != item.source.mtime:
+            source = structs.replace(source, mtime=item.source.mtime)
+            published = replace(published, source=source)  # noqa: PLW2901
+        plan.unchanged.append(published)
+    plan.removed = [_verified(verify, listed, content=by_content) for listed in old.values()]
     return plan
 
 
-def _in_place(item: Item, kept: Kept) -> bool:
-    """Whether what came from a source lies where it would land now."""
-    folder = item.place.rpartition("/")[0] + "/" if "/" in item.place else ""
-    start = folder if item.packed else item.place
-    return all(archive.path == item.place for archive in kept.archives) and all(
-        file.path.startswith(start) for file in kept.files
+def _has_same_paths(item: Item, published: Published) -> bool:
+    """Whether the files of a source have the paths that they would get now."""
+    start = item.folder if item.is_archive else item.path
+    return all(archive.path == item.path for archive in published.archives) and all(
+        file.path.startswith(start) for file in published.files
     )
 
 
-def _unchanged(verify: Verify, kept: Kept, *, content: bool) -> Kept:
-    """Return what came from a source, less the files that have changed here since."""
-
-    def unchanged(files: list[File]) -> list[File]:
-        return [found for file in files if (found := verify(file, content))]
-
-    return Kept(kept.source, unchanged(kept.files), unchanged(kept.archives))
+def _verified(verify: Verify, listed: Published, *, content: bool) -> Published:
+    """Return what the manifest lists of a source, without the files that have changed here."""
+    files = [found for file in listed.files if (found := verify(file, content))]
+    archives = [found for file in listed.archives if (found := verify(file, content))]
+    intact = len(files) == len(listed.files) and len(archives) == len(listed.archives)
+    return Published(listed.source, files, archives, intact)

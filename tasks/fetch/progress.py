@@ -6,26 +6,26 @@ import contextlib
 import sys
 import time
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tasks.fetch.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tasks.settings import ProgressMode
+ProgressMode = Literal["auto", "bar", "lines", "none"]
 
 LINE_SECONDS = 5.0
-"""Between two lines; a shorter run prints none."""
+"""Time between two lines; a shorter run prints none."""
 MIN_BAR = 10
-"""Columns below which a bar, or the end of a name, says nothing."""
+"""Columns below which a bar, or the end of a name, is left out."""
 
 
 class Progress:
-    """Counts the bytes of a run's files, in their order; this one shows nothing.
+    """Counts the bytes of a run's files, one file after another; shows nothing.
 
-    A file counts as far as it is downloaded or was by an earlier run, and counts in full when it
-    is finished: the sum is never more than the total, and ends there.
+    The bytes that an earlier run downloaded count from the start of a file, and the whole size at
+    its end: the sum never exceeds the total, and ends there.
 
     Args:
         total: Bytes of all files.
@@ -41,21 +41,21 @@ class Progress:
 
     @property
     def count(self) -> int:
-        """Bytes that count as done."""
+        """Bytes done."""
         return self._finished + min(self._of_file, self._size or 0)
 
     def start(self, size: int, resumed: int = 0) -> None:
-        """Begin a file, also one that is downloaded again.
+        """Start a file, also one that is downloaded again.
 
         Args:
-            size: Its bytes, as the total has them.
-            resumed: Bytes that an earlier run downloaded: they are no part of the rate.
+            size: Its bytes, as counted in the total.
+            resumed: Bytes that an earlier run downloaded: they do not count for the rate.
         """
         self._size, self._of_file = size, resumed
         self._show()
 
     def add(self, count: int) -> None:
-        """Count downloaded bytes; outside of a file (the end of a zip, read first) they are not."""
+        """Count downloaded bytes, except between files: the tail of a zip, which is read first."""
         if self._size is None:
             return
         self._of_file += count
@@ -63,13 +63,13 @@ class Progress:
         self._show()
 
     def finish(self, size: int) -> None:
-        """End a file of that size: it is complete, or left out for good."""
+        """End a file of that size: it is complete, or will not be downloaded."""
         self._finished += size
         self._size = None
         self._show()
 
     def text(self, width: int | None = None) -> str:
-        """Say how far it is, in at most `width` columns: rate and time left come first."""
+        """Describe the progress in at most `width` columns, of which rate and time come first."""
         rate = self._downloaded / max(time.monotonic() - self._start, 1e-9)
         seconds = f"{(self._total - self.count) / rate:.0f}" if rate else "?"
         share = 100 * self.count // self._total if self._total else 100
@@ -80,7 +80,7 @@ class Progress:
         return f"{share} %, {speed}"[:width]
 
     def close(self) -> None:
-        """Show the end of a run that went well."""
+        """Show the end of a successful run."""
 
     def _show(self) -> None:
         """Show the progress, if it is time."""
@@ -92,9 +92,9 @@ class _Bar(Progress):
         self._name = name
         from tqdm import tqdm
 
-        # tqdm's own line is cut at its end where it does not fit: the rate and the time left.
+        # tqdm cuts a long line at its end, where the rate and the remaining time are.
         fitted = type("_Fitted", (tqdm,), {"format_meter": self._meter})
-        # At any count, every tenth of a second: the steps of a resumed file differ by far.
+        # By time, not by count: the steps of a resumed file differ widely.
         self.bar = fitted(
             total=total, leave=False, file=sys.stderr, dynamic_ncols=True, miniters=0,
             mininterval=0.1,
@@ -104,7 +104,7 @@ class _Bar(Progress):
         return self.line((ncols or 80) - 1)
 
     def line(self, width: int) -> str:
-        """Lay out one line: a bar before the text, and what is left of the name before that."""
+        """Lay out one line: the end of the name, a bar, and the text."""
         text = self.text(width)
         room = width - len(text) - 3
         if room < MIN_BAR:
@@ -165,7 +165,7 @@ def progress(name: str, total: int, mode: ProgressMode) -> Iterator[Progress]:
 
 
 def _shortened(name: str, width: int) -> str:
-    """Return the end of a name that fits; nothing where too little of it would be left."""
+    """Return as much of a name's end as fits; an empty text if that is too little."""
     if _columns(name) <= width:
         return name
     while name and _columns(name) > width - 3:
@@ -174,12 +174,12 @@ def _shortened(name: str, width: int) -> str:
 
 
 def _columns(text: str) -> int:
-    """Return how many columns of a terminal a text takes at most."""
+    """Return how many columns of a terminal a text needs at most."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def human(count: float) -> str:
-    """Write a number of bytes for people: `13.6 MB`, in powers of 1000."""
+    """Format a number of bytes: `13.6 MB`, in powers of 1000."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The report: how a run ended, for people and for programs."""
+"""The report: the result of a run, for people and for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Status = Literal["landed", "partial", "unchanged", "planned"]
 
 @dataclass(frozen=True)
 class Failed:
-    """A remote file that could not be brought while the others were."""
+    """A remote file that could not be downloaded."""
 
     path: str
     error: LighterageError
@@ -27,18 +27,18 @@ class Failed:
 
 @dataclass(frozen=True)
 class Report:
-    """How a run ended: what is where, and how it got there.
+    """The result of a run.
 
     Attributes:
-        status: `landed`; `partial` where some files failed and the others landed; `unchanged`
-            where nothing had to be done; `planned` of a dry run.
-        target: The folder with the data.
-        manifest: What is in it; of a dry run, what was there before.
+        status: `landed`; `partial` if some files failed and the others landed; `unchanged` if
+            nothing had to be done; `planned` of a dry run.
+        target: The target, as the settings state it.
+        manifest: Of the published data; of a dry run, of the data published before.
         plan: What was to be done.
-        failed: What could not be brought.
-        explained: The ways that were chosen, and why; empty where nobody asked.
-        seconds: What the run took.
-        special: How many links and special files the host has in the folder; none is fetched.
+        failed: Remote files that could not be downloaded.
+        explanations: The methods that were chosen, and why; empty unless requested.
+        seconds: The duration of the run.
+        special: How many links and special files the source contains; none is downloaded.
     """
 
     status: Status
@@ -46,46 +46,50 @@ class Report:
     manifest: Manifest
     plan: Plan
     failed: list[Failed] = field(default_factory=list)
-    explained: list[str] = field(default_factory=list)
+    explanations: list[str] = field(default_factory=list)
     seconds: float = 0.0
     special: int = 0
 
     @property
     def exit_code(self) -> int:
-        """0, or that of the first file that failed."""
+        """0, or the exit code of the first file that failed."""
         return self.failed[0].error.exit_code if self.failed else 0
 
     def lines(self) -> list[str]:
-        """Give the report for people."""
-        return [*self._result(), *self._failures(), *(f"  chose: {why}" for why in self.explained)]
+        """Return the report for people."""
+        return [
+            *self._result(),
+            *self._failures(),
+            *(f"  chose: {why}" for why in self.explanations),
+        ]
 
     def _result(self) -> list[str]:
         manifest, plan = self.manifest, self.plan
         name = f"task {manifest.task} ({manifest.variant})"
         where = f"{manifest.host}:{manifest.remote_file_path}"
         if self.status == "planned":
-            size = human(sum(item.source.size for item in plan.fetched))
-            first = f"{name}: would fetch {_count(len(plan.fetched), 'file')}, {size}, "
+            size = human(sum(item.source.size for item in plan.downloads))
+            first = f"{name}: would download {_count(len(plan.downloads), 'file')}, {size}, "
             return [f"{first}into {self.target}", f"  source: {where}", *self._planned()]
         size = human(sum(file.size for file in manifest.files))
-        held = f"{_count(len(manifest.files), 'file')}, {size}, in {self.target}"
+        data = f"{_count(len(manifest.files), 'file')}, {size}, in {self.target}"
         if self.status == "unchanged":
             return [
-                f"{name}: unchanged since {manifest.finished}: {held}",
-                f"  source: {where}; --force fetches it again",
-                *self._left(),
+                f"{name}: unchanged since {manifest.finished}: {data}",
+                f"  source: {where}; --force downloads it again",
+                *self._removed(),
             ]
-        packed = human(sum(item.source.size for item in plan.fetched))
+        downloaded = human(sum(item.source.size for item in plan.downloads))
         lines = [
-            f"{name}: {self.status} {held}",
-            f"  source: {where}, {packed}, in {self.seconds:.1f} s; checked: {self._checked()}",
+            f"{name}: {self.status} {data}",
+            f"  source: {where}, {downloaded}, in {self.seconds:.1f} s; checked: {self._checked()}",
         ]
-        if plan.unchanged or plan.removed or len(plan.fetched) > 1:
+        if plan.unchanged or plan.removed or len(plan.downloads) > 1:
             counts = ", ".join(f"{count} {what}" for what, count in self._counts().items())
             lines.append(f"  remote files: {counts}")
-        lines += self._left()
+        lines += self._removed()
         if manifest.archives:
-            lines.append(f"  kept: {_some(archive.path for archive in manifest.archives)}")
+            lines.append(f"  archives kept: {_some(archive.path for archive in manifest.archives)}")
         if manifest.skipped:
             selected = manifest.include + (
                 f" without {manifest.exclude}" if manifest.exclude else ""
@@ -99,29 +103,29 @@ class Report:
         plan = self.plan
         rows = [(item.source.path, "added", item.source.size) for item in plan.added]
         rows += [(item.source.path, "changed", item.source.size) for item in plan.changed]
-        rows += [(kept.source.path, "removed", kept.source.size) for kept in plan.removed]
+        rows += [(old.source.path, "removed", old.source.size) for old in plan.removed]
         lines = [f"  {what:9} {human(size):>10}  {path}" for path, what, size in sorted(rows)]
         if plan.unchanged:
             lines.append(f"  unchanged {len(plan.unchanged)}")
         return lines
 
     def _checked(self) -> str:
-        """Say what the fetched files were compared with."""
-        fetched = {item.source.path for item in self.plan.fetched}
-        ways = {source.verified for source in self.manifest.sources if source.path in fetched}
-        archives = any(item.packed for item in self.plan.fetched)
-        told = "size only" if ways <= {"size"} else "size, sha256" if len(ways) == 1 else (
-            "size, sha256 of some"
-        )  # fmt: skip
-        return told + (", archive CRC" if archives else "")
+        """Return what the downloaded files were compared with."""
+        downloaded = {item.source.path for item in self.plan.downloads}
+        ways = {source.verified for source in self.manifest.sources if source.path in downloaded}
+        archives = any(item.is_archive for item in self.plan.downloads)
+        checked = "size, sha256 of some"
+        if len(ways) < 2:
+            checked = "size, sha256" if ways == {"sha256"} else "size only"
+        return checked + (", archive CRC" if archives else "")
 
-    def _left(self) -> list[str]:
-        there = {source.path for source in self.manifest.sources}
-        removed = (kept.source.path for kept in self.plan.removed)
-        gone = [path for path in removed if path in there]
-        if not gone:
+    def _removed(self) -> list[str]:
+        staged = {source.path for source in self.manifest.sources}
+        removed = (published.source.path for published in self.plan.removed)
+        paths = [path for path in removed if path in staged]
+        if not paths:
             return []
-        return [f"  gone from the host, and left here (--mirror removes it): {_some(gone)}"]
+        return [f"  removed from the host, still in the target without --mirror: {_some(paths)}"]
 
     def _failures(self) -> list[str]:
         return [f"  failed: {failed.error.kind}: {failed.error}" for failed in self.failed]
@@ -136,7 +140,7 @@ class Report:
         }
 
     def data(self) -> dict[str, object]:
-        """Give the report for programs."""
+        """Return the report for programs."""
         manifest, plan = self.manifest, self.plan
         data: dict[str, object] = {
             "status": self.status,
@@ -148,7 +152,7 @@ class Report:
             "host": manifest.host,
             "remote_file_path": manifest.remote_file_path,
             "remote_bytes": sum(source.size for source in manifest.sources),
-            "fetched_bytes": sum(item.source.size for item in plan.fetched),
+            "fetched_bytes": sum(item.source.size for item in plan.downloads),
             "remote_files": self._counts(),
             "archives": [archive.path for archive in manifest.archives],
             "skipped": manifest.skipped,
@@ -158,9 +162,9 @@ class Report:
         if self.status == "planned":
             data["added"] = [item.source.path for item in plan.added]
             data["changed"] = [item.source.path for item in plan.changed]
-            data["removed"] = [kept.source.path for kept in plan.removed]
+            data["removed"] = [old.source.path for old in plan.removed]
         else:
-            data["checked"] = self._checked() if plan.fetched else ""
+            data["checked"] = self._checked() if plan.downloads else ""
         if self.failed:
             data["exit_code"] = self.exit_code
             data["failed"] = [
@@ -172,8 +176,8 @@ class Report:
                 }
                 for failed in self.failed
             ]
-        if self.explained:
-            data["explained"] = self.explained
+        if self.explanations:
+            data["explained"] = self.explanations
         return data
 
 

@@ -2,69 +2,49 @@
 
 from __future__ import annotations
 
-import threading
-from queue import Empty, Full, Queue
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-WAIT_SECONDS: Final = 0.1
-"""How often a waiting thread looks whether the other side has gone."""
 
 
 class ReadAhead:
     """Calls `read` in a thread, a few blocks before they are wanted.
 
     Args:
-        read: Gives the next block, b"" at the end. What it raises is raised here by `read`.
+        read: Returns the next block, b"" at the end. It is not called again after that, nor after
+            an exception, which is raised by `ReadAhead.read`.
         depth: Blocks that may wait.
     """
 
     def __init__(self, read: Callable[[], bytes], depth: int) -> None:
         self._read = read
-        self._blocks: Queue[bytes | BaseException] = Queue(depth)
-        self._stopped = False
-        self._rest = b""
-        self._thread = threading.Thread(target=self._run, name="read ahead", daemon=True)
-        self._thread.start()
+        self._ended = False
+        self._thread = ThreadPoolExecutor(1, "read ahead")
+        self._blocks = deque(self._thread.submit(self._next) for _ in range(depth))
 
-    def _run(self) -> None:
-        block: bytes | BaseException = b"."
-        while block and not isinstance(block, BaseException):
-            try:
-                block = self._read()
-            except BaseException as error:  # noqa: BLE001 (raised again on the other side)
-                block = error
-            while not self._stopped:
-                try:
-                    self._blocks.put(block, timeout=WAIT_SECONDS)
-                    break
-                except Full:
-                    continue
-            if self._stopped:
-                return
+    def _next(self) -> bytes:
+        if self._ended:
+            return b""
+        self._ended = True  # also where `read` raises
+        block = self._read()
+        self._ended = not block
+        return block
 
-    def read(self, size: int = -1) -> bytes:
-        """Return at most `size` bytes (some, not none, before the end), or b"" at the end."""
-        if not self._rest:
-            block = self._blocks.get()
-            if isinstance(block, BaseException):
-                self._blocks.put(block)  # again, should somebody ask again
-                raise block
-            if not block:
-                self._blocks.put(b"")
-                return b""
-            self._rest = block
-        if not 0 <= size < len(self._rest):
-            block, self._rest = self._rest, b""
-            return block
-        block, self._rest = self._rest[:size], self._rest[size:]
+    def read(self) -> bytes:
+        """Return the next block, b"" at the end."""
+        block = self._blocks[0].result()  # the end, or an exception, stays for the next call
+        if block:
+            self._blocks.popleft()
+            self._blocks.append(self._thread.submit(self._next))
         return block
 
     def close(self) -> None:
-        """Let the thread end once it comes back from `read`."""
-        self._stopped = True
+        """Let the thread end once it returns from `read`."""
+        self._ended = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class WriteBehind:
@@ -74,50 +54,34 @@ class WriteBehind:
     """
 
     def __init__(self, depth: int) -> None:
-        self._jobs: Queue[Callable[[], None] | None] = Queue(depth)
-        self._error: BaseException | None = None
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="write behind", daemon=True)
-        self._thread.start()
+        self._depth = depth
+        self._thread = ThreadPoolExecutor(1, "write behind")
+        self._jobs: deque[Future[None]] = deque()
+        self._failed = False
 
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            if self._stopped or self._error:
-                continue
-            try:
-                job()
-            except BaseException as error:  # noqa: BLE001 (raised again on the other side)
-                self._error = error
+    def _run(self, job: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            job()
+        except BaseException:
+            self._failed = True
+            raise
 
     def put(self, job: Callable[[], None]) -> None:
-        """Have `job` carried out after those before it; waits while many are waiting."""
-        if self._error:
-            raise self._error
-        self._jobs.put(job)
+        """Carry out `job` after those before it; wait while `depth` of them are unfinished."""
+        while self._jobs and (self._jobs[0].done() or len(self._jobs) >= self._depth):
+            self._jobs[0].result()
+            self._jobs.popleft()
+        self._jobs.append(self._thread.submit(self._run, job))
 
     def finish(self) -> None:
         """Wait until every job is done."""
-        self._end()
-        if self._error:
-            raise self._error
+        self._thread.shutdown()
+        for job in self._jobs:
+            job.result()
 
     def stop(self) -> None:
-        """Drop the jobs that have not begun, and wait for the one that has."""
-        self._stopped = True
-        self._end()
-
-    def _end(self) -> None:
-        while self._thread.is_alive():
-            try:
-                self._jobs.put(None, timeout=WAIT_SECONDS)
-                break
-            except Full:
-                if self._stopped:
-                    self._drop()
-        self._thread.join()
-
-    def _drop(self) -> None:
-        try:
-            self._jobs.get_nowait()
-        except Empty:
-            return
+        """Drop the jobs that have not started, and wait for the one that has."""
+        self._failed = True
+        self._thread.shutdown(cancel_futures=True)

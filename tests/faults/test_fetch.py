@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,31 +26,17 @@ from sshd import Sshd
 pytestmark = pytest.mark.sshd
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Sshd]:
-    """Give a server with the three datasets in its home."""
-    sshd.need_sshd()
-    folder = Path(tempfile.mkdtemp(prefix="lighterage-sshd-"))
-    try:
-        server = Sshd(folder)
-        write_datasets(server.home)
-        with server.running():
-            yield server
-    finally:
-        shutil.rmtree(folder)
-
-
-@pytest.fixture
-def client(tmp_path: Path, server: Sshd) -> Client:
-    """Give a client of the server."""
-    return Client(tmp_path, server)
+@pytest.fixture(autouse=True)
+def datasets(client: Client) -> None:
+    """Put the three datasets on the server."""
+    write_datasets(client.server.home)
 
 
 # --- the three tasks ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("task", "path"), [("1", "csv.zip"), ("2", "csv.tar.gz")])
-def test_an_archive_lands_as_its_csvs(client: Client, task: str, path: str) -> None:
+def test_archive_lands_as_its_csvs(client: Client, task: str, path: str) -> None:
     done = client.run(task, path)
     assert done.code == 0, done.err
     assert tree(client.target) == CSVS
@@ -62,13 +47,13 @@ def test_an_archive_lands_as_its_csvs(client: Client, task: str, path: str) -> N
 
 
 @pytest.mark.parametrize("mode", ["w:", "w:bz2", "w:xz"])
-def test_task_2_takes_other_tars_too(client: Client, mode: str) -> None:
+def test_task_2_accepts_other_tars(client: Client, mode: str) -> None:
     (client.server.home / "other.tar").write_bytes(tarred(CSVS, mode))
     assert client.run("2", "other.tar").code == 0
     assert tree(client.target) == CSVS
 
 
-def test_a_directory_lands_with_each_zip_unpacked_in_its_place(client: Client) -> None:
+def test_directory_lands_with_the_members_of_its_zips(client: Client) -> None:
     done = client.run("3", "tree")
     assert done.code == 0, done.err
     plain = {f"plain/{name}": content for name, content in CSVS.items()}
@@ -79,22 +64,20 @@ def test_a_directory_lands_with_each_zip_unpacked_in_its_place(client: Client) -
 
 
 @pytest.mark.parametrize(("task", "path"), [("1", "csv.zip"), ("2", "csv.tar.gz"), ("3", "tree")])
-def test_an_account_without_commands_will_do(client: Client, task: str, path: str) -> None:
+def test_account_without_commands_is_enough(client: Client, task: str, path: str) -> None:
     sshd.need_passwords()
     assert client.run(task, path, username="sftp").code == 0
 
 
 @pytest.mark.parametrize(("task", "path"), [("1", "csv.zip"), ("2", "csv.tar.gz")])
-def test_the_archive_is_kept_beside_its_data_where_asked(
-    client: Client, task: str, path: str
-) -> None:
+def test_keep_archive_keeps_it_with_its_data(client: Client, task: str, path: str) -> None:
     assert client.run(task, path, "--keep-archive").code == 0
     assert (client.target / path).read_bytes() == (client.server.home / path).read_bytes()
     assert client.run(task, path).code == 0, "not kept any more: another result, fetched again"
     assert not (client.target / path).exists()
 
 
-def test_the_manifest_tells_source_and_checksums(client: Client) -> None:
+def test_manifest_states_source_and_checksums(client: Client) -> None:
     assert client.run("2", "csv.tar.gz").code == 0
     manifest = json.loads((client.target / "manifest.json").read_text())
     remote = client.server.home / "csv.tar.gz"
@@ -113,7 +96,7 @@ def test_the_manifest_tells_source_and_checksums(client: Client) -> None:
     assert manifest["started"] <= manifest["finished"]
 
 
-def test_the_result_is_json_where_asked_at_any_log_level(client: Client) -> None:
+def test_json_result_does_not_depend_on_the_log_level(client: Client) -> None:
     done = client.run("1", "csv.zip", "--json", log_level="CRITICAL")
     assert done.data()["status"] == "landed"
     assert done.data()["files"] == 3
@@ -121,11 +104,11 @@ def test_the_result_is_json_where_asked_at_any_log_level(client: Client) -> None
     assert client.run("1", "csv.zip", "--json").data()["status"] == "unchanged"
 
 
-# --- again ----------------------------------------------------------------------------------
+# --- later runs ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("task", "path"), [("1", "csv.zip"), ("2", "csv.tar.gz"), ("3", "tree")])
-def test_an_unchanged_source_is_not_fetched_again(client: Client, task: str, path: str) -> None:
+def test_unchanged_source_is_not_downloaded_again(client: Client, task: str, path: str) -> None:
     assert client.run(task, path).code == 0
     before = client.target.stat().st_ino
     done = client.run(task, path)
@@ -135,7 +118,7 @@ def test_an_unchanged_source_is_not_fetched_again(client: Client, task: str, pat
     assert client.target.stat().st_ino != before
 
 
-def test_a_changed_source_is_fetched_again(client: Client, tmp_path: Path) -> None:
+def test_changed_source_is_downloaded_again(client: Client, tmp_path: Path) -> None:
     remote = client.server.home / "changing.zip"
     remote.write_bytes(zipped(CSVS))
     assert client.run("1", "changing.zip").code == 0
@@ -144,14 +127,14 @@ def test_a_changed_source_is_fetched_again(client: Client, tmp_path: Path) -> No
     assert tree(client.target) == {"new.csv": b"new"}
 
 
-def test_a_landed_file_that_is_gone_is_fetched_again(client: Client) -> None:
+def test_missing_published_file_is_downloaded_again(client: Client) -> None:
     assert client.run("1", "csv.zip").code == 0
     (client.target / "empty.csv").unlink()
     assert client.run("1", "csv.zip").code == 0
     assert tree(client.target) == CSVS
 
 
-def test_without_overwrite_what_exists_is_refused_before_connecting(client: Client) -> None:
+def test_no_overwrite_fails_before_connecting(client: Client) -> None:
     assert client.run("1", "csv.zip").code == 0
     done = client.run("1", "csv.zip", "--no-overwrite", remote_host_address="127.0.0.1:1")
     assert done.code == 8
@@ -161,9 +144,7 @@ def test_without_overwrite_what_exists_is_refused_before_connecting(client: Clie
 @pytest.mark.parametrize(
     ("name", "content"), [("broken.zip", zipped(CSVS)[:-30]), ("broken.tar.gz", tarred(CSVS)[:-9])]
 )
-def test_a_failed_run_leaves_the_old_data_as_it_was(
-    client: Client, name: str, content: bytes
-) -> None:
+def test_failed_run_leaves_the_old_data(client: Client, name: str, content: bytes) -> None:
     task = "1" if name.endswith("zip") else "2"
     assert client.run("1", "csv.zip").code == 0
     (client.server.home / name).write_bytes(content)
@@ -174,7 +155,7 @@ def test_a_failed_run_leaves_the_old_data_as_it_was(
     assert left_over(client) == []
 
 
-def test_a_failed_first_run_leaves_nothing_at_all(client: Client) -> None:
+def test_failed_first_run_leaves_nothing(client: Client) -> None:
     assert client.run("1", "nothing.zip").code == 3
     assert not client.target.parent.exists()
 
@@ -191,9 +172,7 @@ def test_a_failed_first_run_leaves_nothing_at_all(client: Client) -> None:
         ("3", "missing", "no such file"),
     ],
 )
-def test_a_wrong_remote_path_fails_at_once(
-    client: Client, task: str, path: str, words: str
-) -> None:
+def test_wrong_remote_path_is_not_retried(client: Client, task: str, path: str, words: str) -> None:
     done = client.run(task, path)
     assert done.code == 3
     assert words in done.err
@@ -201,13 +180,13 @@ def test_a_wrong_remote_path_fails_at_once(
 
 
 @pytest.mark.parametrize(("task", "path"), [("1", "csv.tar.gz"), ("2", "csv.zip")])
-def test_what_an_archive_is_its_content_says(client: Client, task: str, path: str) -> None:
+def test_archive_format_is_detected_by_content(client: Client, task: str, path: str) -> None:
     (client.server.home / "misnamed.csv").write_bytes((client.server.home / path).read_bytes())
     assert client.run(task, "misnamed.csv").code == 0
     assert tree(client.target) == CSVS
 
 
-def test_what_is_no_archive_is_told_with_what_is_supported(client: Client) -> None:
+def test_unsupported_file_is_an_error_with_the_supported_formats(client: Client) -> None:
     (client.server.home / "page.zip").write_bytes(b"<html>404</html>")
     done = client.run("1", "page.zip")
     assert done.code == 7
@@ -224,9 +203,7 @@ NONE_SELECTED: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", NONE_SELECTED)
-def test_an_archive_in_which_nothing_is_selected_is_no_broken_one(
-    client: Client, name: str
-) -> None:
+def test_archive_without_selected_members_is_a_path_error(client: Client, name: str) -> None:
     (client.server.home / name).write_bytes(NONE_SELECTED[name]())
     done = client.run("1", name)
     assert done.code == 3
@@ -235,14 +212,7 @@ def test_an_archive_in_which_nothing_is_selected_is_no_broken_one(
     assert left_over(client) == []
 
 
-def test_an_unsafe_archive_is_refused_whole(client: Client) -> None:
-    (client.server.home / "bad.tar.gz").write_bytes(tarred({"a.csv": b"a", "../b.csv": b"b"}))
-    done = client.run("2", "bad.tar.gz")
-    assert (done.code, "../b.csv" in done.err) == (7, True)
-    assert not client.target.exists()
-
-
-def test_a_zip_must_not_replace_its_neighbours(client: Client) -> None:
+def test_zip_members_do_not_replace_other_files(client: Client) -> None:
     folder = client.server.home / "colliding"
     folder.mkdir(exist_ok=True)
     (folder / "A.csv").write_bytes(b"plain")
@@ -438,29 +408,29 @@ def big(server: Sshd) -> dict[str, bytes]:
     return csvs
 
 
-def test_a_refused_connection_is_tried_again_and_then_named(client: Client) -> None:
+def test_refused_connection_is_retried(client: Client) -> None:
     done = client.run("1", "csv.zip", remote_host_address="127.0.0.1:1", max_tries="3")
     assert done.code == 5
     assert done.err.count("Connection refused") == 3
-    assert "try 2 of 3" in done.err
+    assert "attempt 2 of 3" in done.err
 
 
 @pytest.mark.parametrize("after", [0, 10, 1000, 2_000_000, 4_000_000])
 @pytest.mark.parametrize(("task", "path"), [("1", "big.zip"), ("2", "big.tar.gz")])
-def test_a_cut_connection_is_tried_again_or_goes_on_where_it_was(
+def test_cut_connection_is_retried_or_resumed(
     client: Client, big: dict[str, bytes], task: str, path: str, after: int
 ) -> None:
     with Relay(client.server.port, "cut", after).running() as relay:
         address = trusted(client, relay.address)
         done = client.run(task, path, remote_host_address=address)
     assert done.code == 0, done.err
-    assert ("try 1 of 3" if after < 10_000 else "resuming at byte") in done.err
+    assert ("attempt 1 of 3" if after < 10_000 else "resuming at byte") in done.err
     assert tree(client.target) == big
     assert relay.passed < 7_000_000, "what came once is not asked for again"
 
 
 @pytest.mark.parametrize(("task", "path"), [("1", "big.zip"), ("2", "big.tar.gz"), ("3", "tree")])
-def test_a_source_replaced_during_a_cut_is_fetched_anew(
+def test_source_replaced_during_a_cut_is_downloaded_again(
     client: Client, big: dict[str, bytes], task: str, path: str
 ) -> None:
     other = {"other.csv": os.urandom(2**22)}
@@ -484,7 +454,7 @@ def test_a_source_replaced_during_a_cut_is_fetched_anew(
     assert set(tree(client.target).values()) == set(other.values())
 
 
-def test_new_keys_in_the_middle_do_not_stop_a_stream(
+def test_key_exchange_does_not_stop_a_stream(
     client: Client, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("rekeying")
@@ -497,36 +467,6 @@ def test_new_keys_in_the_middle_do_not_stop_a_stream(
     assert done.code == 0, done.err
     assert done.err == ""
     assert {name: tree(client.target)[name] for name in csvs} == csvs
-
-
-def test_a_stalled_connection_is_a_fault(client: Client, big: dict[str, bytes]) -> None:
-    with Relay(client.server.port, "stall", 1_000_000).running() as relay:
-        address = trusted(client, relay.address)
-        done = client.run("1", "big.zip", remote_host_address=address, timeout="1")
-    assert done.code == 0, done.err
-    assert "timed out" in done.err
-    assert "resuming at byte" in done.err
-    assert tree(client.target) == big
-
-
-def test_corrupted_bytes_never_land(client: Client, big: dict[str, bytes]) -> None:
-    with Relay(client.server.port, "corrupt", 1_000_000, times=9).running() as relay:
-        address = trusted(client, relay.address)
-        done = client.run("1", "big.zip", remote_host_address=address)
-    assert done.code == 0, done.err
-    assert "resuming at byte" in done.err
-    assert tree(client.target) == big
-
-
-def test_a_host_that_breaks_off_again_and_again_is_given_up(
-    client: Client, big: dict[str, bytes]
-) -> None:
-    with Relay(client.server.port, "corrupt", 10_000, times=99).running() as relay:
-        address = trusted(client, relay.address)
-        done = client.run("1", "big.zip", remote_host_address=address)
-    assert done.code == 5, done.err
-    assert relay.connections <= 9
-    assert not client.target.exists()
 
 
 class Liar(asyncssh.SFTPServer):
@@ -613,7 +553,7 @@ def slow(client: Client, big: dict[str, bytes]) -> Iterator[Relay]:
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize(("task", "path"), [("1", "big.zip"), ("2", "big.tar.gz")])
-def test_a_signal_ends_a_run_soon_and_clean(
+def test_signal_ends_a_run_soon_and_clean(
     client: Client, slow: Relay, task: str, path: str, signum: signal.Signals, code: int
 ) -> None:
     old = {"old.csv": b"old"}
@@ -631,7 +571,7 @@ def test_a_signal_ends_a_run_soon_and_clean(
     assert left_over(client) == []
 
 
-def test_a_second_run_into_the_same_place_leaves_at_once(client: Client, slow: Relay) -> None:
+def test_second_run_into_the_same_target_is_busy(client: Client, slow: Relay) -> None:
     first = client.start("1", "big.zip")
     try:
         wait_for(lambda: slow.passed > 300_000)

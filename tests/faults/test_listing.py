@@ -75,7 +75,7 @@ def peak(client: Client, path: str, *flags: str) -> tuple[int, str]:
 def test_a_listing_of_many_files_takes_little_memory(faked: Client) -> None:
     """The interpreter with all modules takes 55 MiB of it."""
     size, out = peak(faked, "top", "--dry-run")
-    assert "would fetch 100000 files" in out
+    assert "would download 100000 files" in out
     assert size < 130 * 2**20
 
 

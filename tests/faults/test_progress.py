@@ -1,4 +1,4 @@
-"""Progress: what the bar and the lines say, in a real terminal, of real downloads."""
+"""Progress: the bar and the lines, in a real terminal, of real downloads."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def shares(total: int, *steps: tuple[str, int, int]) -> list[int]:
     return found
 
 
-def test_what_an_earlier_run_downloaded_counts_as_done() -> None:
+def test_bytes_of_an_earlier_run_count_as_done() -> None:
     found = shares(100, ("start", 100, 66), ("add", 30, 0), ("add", 4, 0), ("finish", 100, 0))
     assert found == [66, 96, 100, 100]
 
 
 def test_bytes_outside_of_a_file_do_not_count() -> None:
-    """The end of a zip comes before its beginning, and once more in its turn."""
+    """The tail of a zip is read before its beginning, and again in its place."""
     steps = [("add", 10, 0), ("start", 50, 0), ("add", 50, 0), ("finish", 50, 0)]
     assert shares(100, *steps, ("add", 10, 0), ("start", 50, 0)) == [0, 0, 50, 50, 50, 50]
 
@@ -65,13 +65,13 @@ def test_a_file_that_is_downloaded_again_counts_once() -> None:
     assert shares(100, *steps, ("finish", 60, 0)) == [0, 60, 0, 60, 60]
 
 
-def test_a_file_that_is_left_out_before_it_began_counts_as_done() -> None:
+def test_file_that_is_left_out_before_it_starts_counts_as_done() -> None:
     assert shares(100, ("finish", 40, 0), ("start", 60, 0), ("finish", 60, 0)) == [40, 40, 100]
 
 
 @pytest.mark.parametrize("total", [0, 1, 10**15])
 @pytest.mark.parametrize("width", [31, 39, 79, 200])
-def test_a_line_fits_and_ends_with_rate_and_time_left(total: int, width: int) -> None:
+def test_line_fits_and_ends_with_rate_and_remaining_time(total: int, width: int) -> None:
     for name in ("a", "exports/" + "long/" * 40 + "a.zip", "データ" * 30):
         bar = progress._Bar(name, total)
         bar.bar.disable = True
@@ -174,7 +174,7 @@ def _read(terminal: int) -> bytes:
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_bar_keeps_rate_and_time_left_at_any_width(client: Client, columns: int) -> None:
+def test_bar_shows_rate_and_remaining_time_at_any_width(client: Client, columns: int) -> None:
     name = "quite/long/names/of/folders/with-a-name-of-its-own.zip"
     shown = on_terminal(client, columns, "1", name)
     assert shown.code == 0, shown.frames

@@ -1,7 +1,7 @@
-"""What a run chooses to fetch, and what it compares it with; and where it goes on.
+"""What a run downloads, what it compares it with, and where it resumes.
 
 Incremental runs, globs and lists, checksums, broken files among many, dry runs, rates, waiting,
-and beginnings of archives: against a real OpenSSH server.
+and partial downloads: against a real OpenSSH server.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,9 +21,9 @@ import pytest
 
 import hosts
 import sshd
-from client import CSVS, Client, ended, left_over, tarred, tree, trusted, wait_for, zipped
+from client import CSVS, Client, ended, left_over, put, tarred, tree, trusted, wait_for, zipped
+from landed import complete
 from relay import Relay
-from sshd import Sshd
 from tasks.fetch.ssh import retry
 
 TREE = {
@@ -37,31 +36,11 @@ LANDED = {**TREE, **{f"zips/{name}": content for name, content in PACKED.items()
 pytestmark = pytest.mark.sshd
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Sshd]:
-    """Give a server."""
-    sshd.need_sshd()
-    folder = Path(tempfile.mkdtemp(prefix="lighterage-sshd-"))
-    try:
-        with Sshd(folder).running() as server:
-            yield server
-    finally:
-        shutil.rmtree(folder)
-
-
-@pytest.fixture
-def client(tmp_path: Path, server: Sshd) -> Iterator[Client]:
-    """Give a client of the server, whose home is as it was after each test."""
-    yield Client(tmp_path, server)
-    shutil.rmtree(server.home)
-    server.home.mkdir()
-
-
 @pytest.fixture
 def home(client: Client) -> Path:
     """Give the server's home, with a folder `tree` of three CSVs and a zip of two."""
-    put(client.server.home, {f"tree/{name}": content for name, content in TREE.items()})
-    put(client.server.home, {"tree/zips/packed.zip": zipped(PACKED), "tree/notes.txt": b"no csv"})
+    client.put({f"tree/{name}": content for name, content in TREE.items()})
+    client.put({"tree/zips/packed.zip": zipped(PACKED), "tree/notes.txt": b"no csv"})
     return client.server.home
 
 
@@ -73,13 +52,6 @@ def relay(client: Client) -> Iterator[Relay]:
         yield relay
 
 
-def put(folder: Path, files: dict[str, bytes]) -> None:
-    """Write files."""
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-
-
 def rewrite(path: Path, content: bytes) -> None:
     """Change a file's content, and neither size nor times."""
     facts = path.stat()
@@ -89,10 +61,8 @@ def rewrite(path: Path, content: bytes) -> None:
 
 
 def report(client: Client, *flags: str, task: str = "3", path: str = "tree", code: int = 0) -> Any:
-    """Run a task; return its JSON."""
-    done = client.run(task, path, "--json", *flags)
-    assert done.code == code, done.err
-    return done.data()
+    """Run a task, by default task 3 on the tree; return its JSON."""
+    return client.report(task, path, *flags, code=code)
 
 
 def manifest(client: Client) -> Any:
@@ -110,10 +80,12 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-# --- only what is new or changed ------------------------------------------------------------
+# --- incremental runs ------------------------------------------------------------
 
 
-def test_only_what_is_new_or_changed_comes(client: Client, home: Path, relay: Relay) -> None:
+def test_only_new_and_changed_files_are_downloaded(
+    client: Client, home: Path, relay: Relay
+) -> None:
     put(home, {"tree/big.csv": os.urandom(300_000), "tree/zips/big.zip": zipped({"z.csv": b"z"})})
     assert counts(report(client)) == (6, 0, 0, 0)
     inodes = {name: (client.target / name).stat().st_ino for name in tree(client.target)}
@@ -134,7 +106,9 @@ def test_only_what_is_new_or_changed_comes(client: Client, home: Path, relay: Re
     assert left_over(client) == []
 
 
-def test_a_changed_zip_takes_what_it_has_no_more_with_it(client: Client, home: Path) -> None:
+def test_members_that_a_changed_zip_no_longer_contains_are_removed(
+    client: Client, home: Path
+) -> None:
     report(client)
     put(home, {"tree/zips/packed.zip": zipped({"p/one.csv": b"another one\n"})})
     assert counts(report(client)) == (0, 1, 0, 3)
@@ -142,7 +116,7 @@ def test_a_changed_zip_takes_what_it_has_no_more_with_it(client: Client, home: P
 
 
 @pytest.mark.parametrize("gone", ["deep/b.csv", "zips/packed.zip"])
-def test_what_the_host_has_no_more_stays_until_mirrored(
+def test_files_removed_from_the_host_stay_without_mirror(
     client: Client, home: Path, gone: str
 ) -> None:
     report(client)
@@ -162,7 +136,7 @@ def test_what_the_host_has_no_more_stays_until_mirrored(
     assert report(client, "--mirror")["status"] == "unchanged"
 
 
-def test_mirror_leaves_nothing_where_all_but_one_is_gone(client: Client, home: Path) -> None:
+def test_mirror_removes_files_and_their_folders(client: Client, home: Path) -> None:
     report(client)
     shutil.rmtree(home / "tree")
     put(home, {"tree/a.csv": TREE["a.csv"]})
@@ -173,7 +147,7 @@ def test_mirror_leaves_nothing_where_all_but_one_is_gone(client: Client, home: P
 
 @pytest.mark.parametrize("content", [None, b"damaged"])
 @pytest.mark.parametrize("name", ["a.csv", "zips/two.csv"])
-def test_a_landed_file_that_was_damaged_comes_again(
+def test_damaged_published_file_is_downloaded_again(
     client: Client, home: Path, name: str, content: bytes | None
 ) -> None:
     report(client)
@@ -185,7 +159,7 @@ def test_a_landed_file_that_was_damaged_comes_again(
     assert tree(client.target) == LANDED
 
 
-def test_what_is_gone_here_and_on_the_host_is_gone(client: Client, home: Path) -> None:
+def test_file_removed_here_and_on_the_host_leaves_the_manifest(client: Client, home: Path) -> None:
     report(client)
     (home / "tree/a.csv").unlink()
     (client.target / "a.csv").unlink()
@@ -198,9 +172,7 @@ def test_what_is_gone_here_and_on_the_host_is_gone(client: Client, home: Path) -
 
 
 @pytest.mark.parametrize("name", ["zips/two.csv", "zips/TWO.csv", "zips/two.csv/file.csv"])
-def test_what_the_host_has_now_takes_the_name_of_what_it_has_no_more(
-    client: Client, home: Path, name: str
-) -> None:
+def test_new_file_takes_the_name_of_a_removed_one(client: Client, home: Path, name: str) -> None:
     report(client)
     (home / "tree/zips/packed.zip").unlink()
     put(home, {f"tree/{name}": b"unpacked there\n"})
@@ -213,7 +185,9 @@ def test_what_the_host_has_now_takes_the_name_of_what_it_has_no_more(
     "flags",
     [["--include=*.csv", "--include=*.txt"], ["--exclude=c.csv"], ["--keep-archive"]],
 )
-def test_another_selection_starts_anew(client: Client, home: Path, flags: list[str]) -> None:
+def test_another_selection_downloads_everything(
+    client: Client, home: Path, flags: list[str]
+) -> None:
     report(client)
     (home / "tree/a.csv").unlink()
     data = report(client, *flags)
@@ -222,21 +196,21 @@ def test_another_selection_starts_anew(client: Client, home: Path, flags: list[s
     assert report(client, *flags)["status"] == "unchanged"
 
 
-def test_another_path_starts_anew(client: Client, home: Path) -> None:
+def test_another_path_downloads_everything(client: Client, home: Path) -> None:
     report(client)
     shutil.copytree(home / "tree/deep", home / "other")
     assert counts(report(client, path="other")) == (2, 0, 0, 0)
     assert tree(client.target) == {"b.csv": TREE["deep/b.csv"], "er/c.csv": b""}
 
 
-def test_force_fetches_all_again_and_keeps_what_is_gone(client: Client, home: Path) -> None:
+def test_force_downloads_everything_and_keeps_removed_files(client: Client, home: Path) -> None:
     report(client)
     (home / "tree/deep/b.csv").unlink()
     assert counts(report(client, "--force")) == (0, 3, 1, 0)
     assert tree(client.target) == LANDED
 
 
-# --- what changed, told by content ----------------------------------------------------------
+# --- changes found by content ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("user", ["full", "sftp"])
@@ -263,7 +237,40 @@ def test_checksum_finds_a_local_edit_of_the_same_size(client: Client, home: Path
     assert tree(client.target) == LANDED
 
 
-def test_checksum_lets_a_new_time_alone_pass(client: Client, home: Path, relay: Relay) -> None:
+@pytest.mark.parametrize("old_manifest", [False, True])
+def test_file_edited_in_place_is_downloaded_again(
+    client: Client, home: Path, old_manifest: bool
+) -> None:
+    """To the same size; also with a manifest of an earlier version, without times."""
+    report(client)
+    if old_manifest:
+        data = manifest(client)
+        for file in data["files"]:
+            del file["mtime_ns"]
+        (client.target / "manifest.json").write_text(json.dumps(data))
+    with (client.target / "a.csv").open("r+b") as file:
+        file.write(b"A")
+    put(home, {"tree/deep/er/c.csv": b"so that the manifest is written again\n"})
+    assert counts(report(client)) == (0, 2, 0, 2)
+    assert tree(client.target)["a.csv"] == TREE["a.csv"]
+    assert complete(client.target) == tree(client.target), "the manifest is true"
+
+
+def test_touched_file_is_not_downloaded_again(client: Client, home: Path) -> None:
+    """Nor read in each later run: its new time is noted."""
+    report(client)
+    before = manifest(client)
+    os.utime(client.target / "a.csv", (1000, 1000))
+    assert report(client)["status"] == "unchanged"
+    [file] = [file for file in before["files"] if file["path"] == "a.csv"]
+    file["mtime_ns"] = 1000 * 10**9
+    assert manifest(client) == before
+    assert left_over(client) == []
+
+
+def test_checksum_ignores_a_new_time_of_the_same_content(
+    client: Client, home: Path, relay: Relay
+) -> None:
     put(home, {"tree/big.csv": os.urandom(300_000)})
     report(client)
     for path in (home / "tree").rglob("*.*"):
@@ -273,7 +280,7 @@ def test_checksum_lets_a_new_time_alone_pass(client: Client, home: Path, relay: 
     assert relay.passed - passed < 100_000
 
 
-# --- the host's checksums -------------------------------------------------------------------
+# --- checksums -------------------------------------------------------------------
 
 
 def gnu(name: str, digest: str) -> str:
@@ -295,7 +302,7 @@ def bare(name: str, digest: str) -> str:
 @pytest.mark.parametrize("line", [gnu, binary, bsd, bare])
 @pytest.mark.parametrize("place", ["csv.zip.sha256", "SHA256SUMS"])
 @pytest.mark.parametrize("right", [True, False])
-def test_a_checksum_beside_the_data_is_compared(
+def test_checksum_file_beside_the_data_is_compared(
     client: Client, place: str, line: Callable[[str, str], str], right: bool
 ) -> None:
     if (place, line) == ("SHA256SUMS", bare):
@@ -317,7 +324,7 @@ def test_a_checksum_beside_the_data_is_compared(
         assert client.run("1", "csv.zip", "--verify=size").code == 0
 
 
-def test_a_wrong_checksum_leaves_the_old_data_as_it_was(client: Client) -> None:
+def test_wrong_checksum_leaves_the_old_data(client: Client) -> None:
     home = client.server.home
     put(home, {"csv.zip": zipped(CSVS)})
     assert client.run("1", "csv.zip").code == 0
@@ -327,12 +334,12 @@ def test_a_wrong_checksum_leaves_the_old_data_as_it_was(client: Client) -> None:
     assert left_over(client) == []
 
 
-def test_checksums_of_a_tree_are_compared_each_in_its_folder(client: Client, home: Path) -> None:
+def test_checksum_files_apply_to_their_folder(client: Client, home: Path) -> None:
     sums = gnu("a.csv", sha256(TREE["a.csv"])) + gnu("deep/b.csv", sha256(TREE["deep/b.csv"]))
     put(home, {"tree/SHA256SUMS": sums.encode(), "tree/deep/b.csv.sha256": b"garbage"})
     done = client.run("3", "tree", "--explain")
     assert done.code == 0, done.err
-    assert "a checksum beside the data (2), a checksum that the host tells (2)" in done.out
+    assert "a checksum beside the data (2), a remote checksum (2)" in done.out
     put(home, {"tree/deep/SHA256SUMS": bsd("b.csv", sha256(b"")).encode()})
     done = client.run("3", "tree", "--force")
     assert (done.code, "deep/b.csv" in done.err) == (6, True)
@@ -343,15 +350,15 @@ GARBAGE = [b"", b"\0\xff" * 500, b"0" * 63 + b"\n", b"not a checksum\n", b"\\" +
 
 @pytest.mark.parametrize("garbage", GARBAGE)
 @pytest.mark.parametrize("place", ["csv.zip.sha256", "SHA256SUMS"])
-def test_what_is_no_checksum_is_passed_over(client: Client, place: str, garbage: bytes) -> None:
-    put(client.server.home, {"csv.zip": zipped(CSVS), place: garbage})
+def test_malformed_checksum_file_is_skipped(client: Client, place: str, garbage: bytes) -> None:
+    client.put({"csv.zip": zipped(CSVS), place: garbage})
     data = report(client, "--verify=checksum", task="1", path="csv.zip")
     assert "sha256" in data["checked"], "by the host's own program"
 
 
 @pytest.mark.parametrize("place", ["csv.zip.sha256", "SHA256SUMS"])
-def test_a_checksum_that_cannot_be_read_is_passed_over(client: Client, place: str) -> None:
-    put(client.server.home, {"csv.zip": zipped(CSVS), place: bare("", sha256(b"")).encode()})
+def test_unreadable_checksum_file_is_skipped(client: Client, place: str) -> None:
+    client.put({"csv.zip": zipped(CSVS), place: bare("", sha256(b"")).encode()})
     client.environ["PASSWORD"] = hosts.PASSWORD
     client.options["ssh-key-file"] = None
     with hosts.host(Unreadable, client.known_hosts) as address:
@@ -372,50 +379,48 @@ class Unreadable(asyncssh.SFTPServer):
 
 
 @pytest.mark.parametrize("place", ["csv.zip.sha256", "SHA256SUMS"])
-def test_a_folder_of_a_checksums_name_is_passed_over(client: Client, place: str) -> None:
-    put(client.server.home, {"csv.zip": zipped(CSVS), f"{place}/file": b""})
+def test_folder_named_like_a_checksum_file_is_skipped(client: Client, place: str) -> None:
+    client.put({"csv.zip": zipped(CSVS), f"{place}/file": b""})
     assert report(client, task="1", path="csv.zip")["checked"] == "size, sha256, archive CRC"
 
 
 @pytest.mark.parametrize(("task", "path"), [("1", "csv.zip"), ("2", "csv.tar.gz"), ("3", "tree")])
-def test_the_hosts_own_sha256sum_is_compared(
-    client: Client, home: Path, task: str, path: str
-) -> None:
+def test_remote_checksum_is_compared(client: Client, home: Path, task: str, path: str) -> None:
     put(home, {"csv.zip": zipped(CSVS), "csv.tar.gz": tarred(CSVS)})
     done = client.run(task, path, "--explain")
-    assert "a checksum that the host tells" in done.out
+    assert "a remote checksum" in done.out
     assert "size, sha256" in done.out
     assert {source["verified"] for source in manifest(client)["sources"]} == {"sha256"}
 
 
-def test_names_that_a_shell_would_read_are_only_names(client: Client) -> None:
+def test_names_with_shell_syntax_are_only_names(client: Client) -> None:
     names = ["$(touch x).csv", "`touch y`.csv", "a'b\".csv", "-n.csv", "new & old;.csv", "a b.csv"]
     files = {name: name.encode() for name in names}
-    put(client.server.home, {f"odd/{name}": content for name, content in files.items()})
+    client.put({f"odd/{name}": content for name, content in files.items()})
     data = report(client, path="odd")
     assert tree(client.target) == files
     assert data["checked"] == "size, sha256"
     assert sorted(path.name for path in client.server.home.iterdir()) == ["odd"]
 
 
-def test_an_account_without_commands_has_the_size_only(client: Client, home: Path) -> None:
+def test_account_without_commands_verifies_by_size(client: Client, home: Path) -> None:
     sshd.need_passwords()
     done = client.run("3", "tree", "--explain", username="sftp")
     assert done.code == 0, done.err
     assert "checked: size only, archive CRC" in done.out
-    assert "size only, as the host tells no checksum (4)" in done.out
+    assert "size only, as the host gives no checksum (4)" in done.out
     assert {source["verified"] for source in manifest(client)["sources"]} == {"size"}
     put(home, {"tree/a.csv.sha256": sha256(TREE["a.csv"]).encode()})
     done = client.run("3", "tree", "--force", username="sftp")
     assert "checked: size, sha256 of some, archive CRC" in done.out
 
 
-def test_verify_size_asks_for_no_checksum(client: Client, home: Path) -> None:
+def test_verify_size_requests_no_checksum(client: Client, home: Path) -> None:
     put(home, {"tree/a.csv.sha256": sha256(b"other").encode()})
     assert report(client, "--verify=size")["checked"] == "size only, archive CRC"
 
 
-# --- globs of what lands --------------------------------------------------------------------
+# --- globs --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -430,17 +435,15 @@ def test_verify_size_asks_for_no_checksum(client: Client, home: Path) -> None:
         (["--include=?.csv", "--exclude=deep/*/*"], {"a.csv", "deep/b.csv"}),
     ],
 )
-def test_globs_say_what_lands(
-    client: Client, home: Path, flags: list[str], names: set[str]
-) -> None:
+def test_globs_select_files(client: Client, home: Path, flags: list[str], names: set[str]) -> None:
     report(client, *flags)
     assert tree(client.target).keys() == names
     assert report(client, *flags)["status"] == "unchanged"
 
 
 @pytest.mark.parametrize(("task", "path"), [("1", "csv.zip"), ("2", "csv.tar.gz")])
-def test_globs_hold_for_members_too(client: Client, task: str, path: str) -> None:
-    put(client.server.home, {"csv.zip": zipped(CSVS), "csv.tar.gz": tarred(CSVS)})
+def test_globs_select_members(client: Client, task: str, path: str) -> None:
+    client.put({"csv.zip": zipped(CSVS), "csv.tar.gz": tarred(CSVS)})
     report(client, "--include=2026/*", "--exclude=02.csv", task=task, path=path)
     assert tree(client.target).keys() == {"2026/01.csv"}
     done = client.run(task, path, "--include=no*thing")
@@ -448,7 +451,7 @@ def test_globs_hold_for_members_too(client: Client, task: str, path: str) -> Non
     assert tree(client.target).keys() == {"2026/01.csv"}
 
 
-def test_a_config_file_lists_globs_and_paths(client: Client, home: Path) -> None:
+def test_config_file_lists_globs_and_paths(client: Client, home: Path) -> None:
     config = client.folder / "mine.yaml"
     config.write_text(
         "tasks:\n  3:\n    remote_file_path:\n"
@@ -462,26 +465,26 @@ def test_a_config_file_lists_globs_and_paths(client: Client, home: Path) -> None
 # --- several paths --------------------------------------------------------------------------
 
 
-def test_a_glob_brings_each_archive_into_a_folder_of_its_name(client: Client) -> None:
+def test_each_archive_of_a_glob_lands_in_a_folder_of_its_name(client: Client) -> None:
     one, two = {"a.csv": b"1"}, {"a.csv": b"2"}
-    put(client.server.home, {
+    client.put({
         "in/x/2026-01.tar.gz": tarred(one), "in/y/2026-02.tar": tarred(two, "w:"),
         "in/.hidden/2026-03.tar.gz": b"", "in/y/other.txt": b"", "in/file.tar": b"",
     })  # fmt: skip
     assert counts(report(client, task="2", path="in/*/2026-*.tar*")) == (2, 0, 0, 0)
     assert tree(client.target) == {"2026-01/a.csv": b"1", "2026-02/a.csv": b"2"}
-    put(client.server.home, {"in/x/2026-04.tgz": tarred(one), "in/y/2026-05.tar.gz": tarred(one)})
+    client.put({"in/x/2026-04.tgz": tarred(one), "in/y/2026-05.tar.gz": tarred(one)})
     assert counts(report(client, task="2", path="in/*/2026-*.tar*")) == (1, 0, 0, 2)
     assert tree(client.target).keys() == {f"2026-0{month}/a.csv" for month in (1, 2, 5)}
 
 
-def test_one_that_a_glob_finds_has_its_own_folder_as_well(client: Client) -> None:
-    put(client.server.home, {"one.zip": zipped(CSVS)})
+def test_single_archive_of_a_glob_lands_in_its_own_folder(client: Client) -> None:
+    client.put({"one.zip": zipped(CSVS)})
     report(client, task="1", path="o*.zip")
     assert tree(client.target) == {f"one/{name}": content for name, content in CSVS.items()}
 
 
-def test_a_list_of_folders_lands_each_in_its_own(client: Client, home: Path) -> None:
+def test_each_folder_of_a_list_lands_in_its_own_folder(client: Client, home: Path) -> None:
     more = f"--remote-file-path={home}/tree/zips"
     data = report(client, more, path="tree/deep")
     assert counts(data) == (3, 0, 0, 0)
@@ -491,32 +494,32 @@ def test_a_list_of_folders_lands_each_in_its_own(client: Client, home: Path) -> 
     assert report(client, more, path="tree/deep")["status"] == "unchanged"
 
 
-def test_a_path_that_is_named_twice_comes_once(client: Client, home: Path) -> None:
+def test_path_named_twice_is_downloaded_once(client: Client, home: Path) -> None:
     data = report(client, f"--remote-file-path={home}/tree/d*", path="tree/deep")
     assert counts(data) == (2, 0, 0, 0)
 
 
 @pytest.mark.parametrize("path", ["none-*.zip", "*/none.zip", "tree/a.csv/*", "none/*/a.zip"])
-def test_a_glob_that_finds_nothing_is_an_error(client: Client, home: Path, path: str) -> None:
+def test_glob_without_matches_is_an_error(client: Client, home: Path, path: str) -> None:
     done = client.run("1", path)
     assert (done.code, path in done.err, len(done.err.splitlines())) == (3, True, 1)
     assert not client.target.parent.exists()
 
 
 @pytest.mark.parametrize(("task", "path"), [("3", "tree"), ("1", "*.zip")])
-def test_a_listing_has_a_limit(client: Client, home: Path, task: str, path: str) -> None:
+def test_listing_has_a_limit(client: Client, home: Path, task: str, path: str) -> None:
     put(home, {f"{number}.zip": zipped(CSVS) for number in range(4)})
     done = client.run(task, path, "--max-members=3")
     assert (done.code, "max_members" in done.err) == (3, True)
 
 
-def test_one_missing_of_a_list_is_an_error(client: Client, home: Path) -> None:
+def test_missing_path_of_a_list_is_an_error(client: Client, home: Path) -> None:
     done = client.run("3", "tree", f"--remote-file-path={home}/missing")
     assert (done.code, "missing" in done.err) == (3, True)
 
 
-def test_a_name_with_brackets_that_exists_is_no_glob(client: Client) -> None:
-    put(client.server.home, {"a[1].zip": zipped({"right.csv": b"1"}), "a1.zip": zipped(CSVS)})
+def test_existing_name_with_brackets_is_not_a_glob(client: Client) -> None:
+    client.put({"a[1].zip": zipped({"right.csv": b"1"}), "a1.zip": zipped(CSVS)})
     report(client, task="1", path="a[1].zip")
     assert tree(client.target) == {"right.csv": b"1"}
     (client.server.home / "a[1].zip").unlink()
@@ -524,12 +527,12 @@ def test_a_name_with_brackets_that_exists_is_no_glob(client: Client) -> None:
     assert tree(client.target) == {f"a1/{name}": content for name, content in CSVS.items()}
 
 
-# --- a broken one among many ----------------------------------------------------------------
+# --- a broken file among many ----------------------------------------------------------------
 
 BROKEN = zipped({"p/one.csv": b"never seen\n" * 50})[:-25]
 
 
-def test_the_others_land_without_a_broken_one_where_asked(client: Client, home: Path) -> None:
+def test_on_error_continue_lands_the_other_files(client: Client, home: Path) -> None:
     report(client)
     put(home, {"tree/zips/packed.zip": BROKEN, "tree/zips/new.zip": BROKEN, "tree/a.csv": b"new\n"})
     done = client.run("3", "tree", "--on-error=continue")
@@ -548,7 +551,7 @@ def test_the_others_land_without_a_broken_one_where_asked(client: Client, home: 
     assert left_over(client) == []
 
 
-def test_nothing_lands_with_a_broken_one_otherwise(client: Client, home: Path) -> None:
+def test_on_error_fail_lands_nothing(client: Client, home: Path) -> None:
     report(client)
     put(home, {"tree/zips/broken.zip": BROKEN, "tree/a.csv": b"new\n"})
     data = report(client, code=7)
@@ -557,22 +560,20 @@ def test_nothing_lands_with_a_broken_one_otherwise(client: Client, home: Path) -
     assert left_over(client) == []
 
 
-def test_nothing_lands_where_all_are_broken(client: Client) -> None:
-    put(client.server.home, {"x.zip": BROKEN, "y.zip": BROKEN})
+def test_nothing_lands_if_all_are_broken(client: Client) -> None:
+    client.put({"x.zip": BROKEN, "y.zip": BROKEN})
     assert client.run("1", "*.zip", "--on-error=continue").code == 7
     assert not client.target.parent.exists()
 
 
-def test_a_wrong_checksum_stops_only_its_own_file_where_asked(client: Client, home: Path) -> None:
+def test_on_error_continue_skips_a_file_with_a_wrong_checksum(client: Client, home: Path) -> None:
     put(home, {"tree/zips/packed.zip.sha256": sha256(b"other").encode()})
     data = report(client, "--on-error=continue", code=6)
     assert [Path(failed["path"]).name for failed in data["failed"]] == ["packed.zip"]
     assert tree(client.target) == TREE
 
 
-def test_a_file_that_may_not_be_read_stops_only_itself_where_asked(
-    client: Client, home: Path
-) -> None:
+def test_on_error_continue_skips_an_unreadable_file(client: Client, home: Path) -> None:
     client.environ["PASSWORD"] = hosts.PASSWORD
     client.options["ssh-key-file"] = None
     put(home, {"tree/b.csv.sha256": b"", "tree/readable.csv": b"r\n"})
@@ -583,7 +584,7 @@ def test_a_file_that_may_not_be_read_stops_only_itself_where_asked(
         assert tree(client.target) == {**LANDED, "readable.csv": b"r\n"}
 
 
-# --- saying what would be done, and what was ------------------------------------------------
+# --- dry runs and explanations ------------------------------------------------
 
 
 def everything(folder: Path) -> dict[str, tuple[float, int]]:
@@ -592,11 +593,11 @@ def everything(folder: Path) -> dict[str, tuple[float, int]]:
     return {path: (fact.st_mtime_ns, fact.st_ino) for path, fact in facts.items()}
 
 
-def test_a_dry_run_says_what_would_be_done_and_changes_nothing(client: Client, home: Path) -> None:
+def test_dry_run_lists_the_changes_and_makes_none(client: Client, home: Path) -> None:
     before = everything(client.folder)
     done = client.run("3", "tree", "--dry-run")
     assert done.code == 0, done.err
-    assert "would fetch 4 files" in done.out
+    assert "would download 4 files" in done.out
     for name in ("a.csv", "deep/b.csv", "deep/er/c.csv", "zips/packed.zip"):
         assert f"{home}/tree/{name}" in done.out
     assert everything(client.folder) == before
@@ -614,18 +615,18 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(client: Client, h
     assert tree(client.target) == LANDED
 
 
-def test_a_dry_run_refuses_what_a_run_would_refuse(client: Client, home: Path) -> None:
+def test_dry_run_fails_where_a_run_would(client: Client, home: Path) -> None:
     put(client.target, {"mine.txt": b"precious"})
     assert client.run("3", "tree", "--dry-run").code == 8
     assert client.run("3", "missing", "--dry-run", file_save_path="out/other").code == 3
 
 
-def test_explain_says_which_ways_were_chosen(client: Client, home: Path) -> None:
+def test_explain_names_the_methods_chosen(client: Client, home: Path) -> None:
     report(client)
     put(home, {"tree/new.csv": b"new\n"})
     done = client.run("3", "tree", "--explain", "--max-rate=50MB/s")
     chosen = [line for line in done.out.splitlines() if line.startswith("  chose: ")]
-    for word in ("gcm", "round trip", "50.0 MB/s", "1 to fetch, 4 as they were", "verified by"):
+    for word in ("gcm", "round trip", "50.0 MB/s", "1 to download, 4 unchanged", "verified by"):
         assert any(word in line for line in chosen), word
     assert report(client, "--explain")["explained"]
 
@@ -655,23 +656,21 @@ def test_a_rate_asks_for_its_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert clock.slept == pytest.approx(5 + 4)
 
 
-def test_a_run_with_a_rate_lands(client: Client, home: Path) -> None:
+def test_run_with_a_rate_lands(client: Client, home: Path) -> None:
     put(home, {"tree/big.csv": os.urandom(100_000)})
     assert report(client, "--max-rate=400kB/s")["status"] == "landed"
     assert len(tree(client.target)) == 6
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_a_second_run_waits_for_the_first_where_asked(
-    client: Client, relay: Relay, killed: bool
-) -> None:
+def test_second_run_waits_for_the_first(client: Client, relay: Relay, killed: bool) -> None:
     csvs = {"big.csv": os.urandom(400_000)}
-    put(client.server.home, {"big.zip": zipped(csvs)})
+    client.put({"big.zip": zipped(csvs)})
     relay.rate = 50_000
     first = client.start("1", "big.zip", remote_host_address=relay.address)
     wait_for(lambda: relay.passed > 50_000)
     second = client.start("1", "big.zip", "--wait=60", "--json", remote_host_address=relay.address)
-    wait_for(lambda: "waiting for its end" in second.said())
+    wait_for(lambda: "waiting until it ends" in second.said())
     if killed:
         first.kill()
     relay.rate = 0
@@ -682,7 +681,7 @@ def test_a_second_run_waits_for_the_first_where_asked(
     assert left_over(client) == []
 
 
-# --- beginnings of archives -----------------------------------------------------------------
+# --- partial downloads -----------------------------------------------------------------
 
 BIG = {f"{number}.csv": os.urandom(500_000) for number in range(4)}
 
@@ -690,12 +689,12 @@ BIG = {f"{number}.csv": os.urandom(500_000) for number in range(4)}
 @pytest.fixture
 def big(client: Client) -> dict[str, bytes]:
     """Give the server archives that do not shrink."""
-    put(client.server.home, {"big.zip": zipped(BIG), "big.tar.gz": tarred(BIG)})
+    client.put({"big.zip": zipped(BIG), "big.tar.gz": tarred(BIG)})
     return BIG
 
 
-def begun(client: Client) -> list[int]:
-    """Give the sizes of the beginnings that lie beside the target."""
+def partial_sizes(client: Client) -> list[int]:
+    """Return the sizes of the partial downloads beside the target."""
     return [path.stat().st_size for path in client.target.parent.glob(".data.part/*")]
 
 
@@ -712,11 +711,11 @@ def broken_off(client: Client, relay: Relay, task: str, path: str) -> None:
 
 
 @ARCHIVES
-def test_a_later_run_goes_on_where_a_cut_one_broke_off(
+def test_run_resumes_the_partial_download_of_a_cut_run(
     client: Client, big: dict[str, bytes], relay: Relay, task: str, path: str
 ) -> None:
     broken_off(client, relay, task, path)
-    (size,) = begun(client)
+    (size,) = partial_sizes(client)
     assert size > 700_000
     passed = relay.passed
     data = report(client, "--keep-archive", task=task, path=path)
@@ -729,16 +728,16 @@ def test_a_later_run_goes_on_where_a_cut_one_broke_off(
 
 
 @ARCHIVES
-def test_a_later_run_goes_on_where_a_killed_one_was(
+def test_run_resumes_the_partial_download_of_a_killed_run(
     client: Client, big: dict[str, bytes], relay: Relay, task: str, path: str
 ) -> None:
     relay.rate = 2_000_000
     run = client.start(task, path, "--keep-archive")
-    wait_for(lambda: sum(begun(client)) > 500_000)
+    wait_for(lambda: sum(partial_sizes(client)) > 500_000)
     run.kill()
     assert ended(run).code == -9
     relay.rate = 0
-    (size,) = begun(client)
+    (size,) = partial_sizes(client)
     passed = relay.passed
     report(client, "--keep-archive", task=task, path=path)
     assert relay.passed - passed < (client.server.home / path).stat().st_size - size + 200_000
@@ -747,13 +746,13 @@ def test_a_later_run_goes_on_where_a_killed_one_was(
 
 
 @ARCHIVES
-def test_the_beginning_of_another_content_is_not_used(
+def test_partial_download_of_other_content_is_not_used(
     client: Client, big: dict[str, bytes], relay: Relay, task: str, path: str
 ) -> None:
     broken_off(client, relay, task, path)
     other = {"other.csv": os.urandom(600_000)}
     packed = zipped(other) if task == "1" else tarred(other)
-    put(client.server.home, {path: packed})
+    client.put({path: packed})
     passed = relay.passed
     report(client, "--keep-archive", task=task, path=path)
     assert relay.passed - passed > len(packed)
@@ -762,7 +761,7 @@ def test_the_beginning_of_another_content_is_not_used(
 
 
 @ARCHIVES
-def test_a_run_that_keeps_no_archive_uses_no_beginning(
+def test_run_that_keeps_no_archive_uses_no_partial_download(
     client: Client, big: dict[str, bytes], relay: Relay, task: str, path: str
 ) -> None:
     broken_off(client, relay, task, path)
@@ -773,7 +772,7 @@ def test_a_run_that_keeps_no_archive_uses_no_beginning(
 
 @ARCHIVES
 @pytest.mark.parametrize("damage", ["other bytes", "too long", "whole, but other bytes"])
-def test_a_beginning_that_is_not_the_hosts_is_found_out(
+def test_damaged_partial_download_is_downloaded_again(
     client: Client, big: dict[str, bytes], relay: Relay, task: str, path: str, damage: str
 ) -> None:
     broken_off(client, relay, task, path)
@@ -793,18 +792,18 @@ def test_a_beginning_that_is_not_the_hosts_is_found_out(
     assert left_over(client) == []
 
 
-def test_a_beginning_goes_when_nothing_is_left_to_do(
+def test_partial_download_is_removed_by_an_unchanged_run(
     client: Client, big: dict[str, bytes], relay: Relay
 ) -> None:
     report(client, "--keep-archive", task="2", path="big.tar.gz")
     relay.fault, relay.after, relay.times = "cut", 1_200_000, relay.connections + 1
     assert client.run("2", "big.tar.gz", "--keep-archive", "--force", max_tries="1").code == 5
-    assert begun(client)
+    assert partial_sizes(client)
     assert report(client, "--keep-archive", task="2", path="big.tar.gz")["status"] == "unchanged"
     assert left_over(client) == []
 
 
-# --- a source that changes meanwhile --------------------------------------------------------
+# --- a source that changes during the run --------------------------------------------------------
 
 
 class Changing(asyncssh.SFTPServer):
@@ -826,7 +825,7 @@ class Changing(asyncssh.SFTPServer):
 
 
 @pytest.mark.parametrize(("changes", "code"), [(1, 0), (2, 0), (3, 6)])
-def test_only_what_changed_meanwhile_comes_again_and_not_for_ever(
+def test_file_that_changes_during_the_run_is_downloaded_again(
     client: Client, home: Path, changes: int, code: int
 ) -> None:
     Changing.changes, Changing.opened = changes, Counter()
@@ -841,10 +840,10 @@ def test_only_what_changed_meanwhile_comes_again_and_not_for_ever(
     assert (tree(client.target) if client.target.exists() else {}) == (LANDED if code == 0 else {})
 
 
-# --- what the link is worth -------------------------------------------------------------------
+# --- slow links -------------------------------------------------------------------
 
 
-def test_a_slow_link_is_packed_for_where_the_data_is_not_yet(client: Client) -> None:
+def test_slow_link_is_compressed_for_plain_data(client: Client) -> None:
     """CSVs over a slow link: after some of them a second connection takes over, compressed."""
     rows = {f"{n}.csv": b"2026-01-01,%d,Genova\n" % n * 300_000 for n in range(3)}
     put(client.server.home / "slow", rows)
@@ -859,7 +858,7 @@ def test_a_slow_link_is_packed_for_where_the_data_is_not_yet(client: Client) -> 
     assert tree(client.target) == rows
 
 
-def test_a_slow_link_with_packed_data_stays_as_it_is(client: Client) -> None:
+def test_slow_link_is_not_compressed_for_packed_data(client: Client) -> None:
     noise = os.urandom(12_000_000)
     put(client.server.home / "slow", {"noise.csv": noise})
     with Relay(client.server.port, rate=3_000_000).running() as relay:

@@ -1,4 +1,4 @@
-"""Archives for tests, made in memory: good ones of each kind, odd ones, broken and hostile ones."""
+"""Archives for tests, written in memory: valid, unusual, broken and hostile ones."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ FILES = {
     "2026/empty.csv": b"",
 }
 """What the good archives hold: a short, a long (more than one block) and an empty file."""
+
+ODD_NAMES = {
+    "données/ünï çødé 🚢.csv": b"ship\n",
+    "with space, comma.csv": b"1\n",
+    "-rf.csv": b"2\n",
+}
 
 TarForm = Literal[0, 1, 2]
 """tarfile.USTAR_FORMAT, GNU_FORMAT or PAX_FORMAT."""
@@ -158,58 +164,19 @@ def sparse_pax(name: str, real: int, chunks: Mapping[int, bytes]) -> bytes:
     )
 
 
-def sparse_map(name: str, spans: int) -> bytes:
-    """Write a sparse member with a PAX 1.0 map of that many empty spans."""
-    content = padded(b"%d\n" % spans + b"0\n0\n" * spans)
-    records = {
-        "GNU.sparse.major": "1", "GNU.sparse.minor": "0",
-        "GNU.sparse.name": name, "GNU.sparse.realsize": "0",
-    }  # fmt: skip
-    size = b"%011o\0" % len(content)
-    return pax_header(pax_records(records)) + raw_header(b"GNUSparseFile.0/x", size) + content
-
-
-def _holed(chunks: Mapping[int, bytes], real: int) -> bytes:
-    whole = bytearray(real)
-    for at, data in chunks.items():
-        whole[at : at + len(data)] = data
-    return bytes(whole)
-
-
 def good_tars() -> dict[str, Good]:
     """Give tars that must be taken, by what is special in each."""
     plain, long = tarred(FILES), {"x" * 100 + "/" + "y" * 250 + ".csv": b"long\n"}
-    ugly = {
-        "données/ünï çødé 🚢.csv": b"ship\n",
-        "with space, comma.csv": b"1\n",
-        "-rf.csv": b"2\n",
-    }
-    chunks = {0: b"begin\n", 4096: b"middle\n", 99_995: b"end.\n"}
-    sparse = {"holes.csv": _holed(chunks, 100_000), "after.csv": b"after\n"}
     folder = entry("2026", type=tarfile.DIRTYPE, mode=0o755)
     top = entry("./", type=tarfile.DIRTYPE, mode=0o755)
-    half = len(plain) // 2
     return {
         **{kind: Good(pack(plain), FILES) for kind, pack in PACKINGS.items()},
         "ustar": Good(tarred(FILES, tarfile.USTAR_FORMAT), FILES),
         "GNU": Good(tarred(FILES, tarfile.GNU_FORMAT), FILES),
         "PAX long name": Good(tarred(long), long),
         "GNU long name": Good(tarred(long, tarfile.GNU_FORMAT), long),
-        "PAX names beyond ASCII": Good(tarred(ugly), ugly),
-        "GNU names beyond ASCII": Good(tarred(ugly, tarfile.GNU_FORMAT), ugly),
-        "GNU sparse": Good(
-            sparse_gnu("holes.csv", 100_000, chunks) + tarred({"after.csv": b"after\n"}), sparse
-        ),
-        "PAX sparse": Good(
-            sparse_pax("holes.csv", 100_000, chunks) + tarred({"after.csv": b"after\n"}), sparse
-        ),
-        "gzip members one after another": Good(
-            gzip.compress(plain[:half]) + gzip.compress(b"") + gzip.compress(plain[half:]), FILES
-        ),
-        "bzip2 streams one after another": Good(
-            bz2.compress(plain[:half]) + bz2.compress(plain[half:]), FILES
-        ),
-        "gzip with zeros behind": Good(gzip.compress(plain) + bytes(512), FILES),
+        "PAX names beyond ASCII": Good(tarred(ODD_NAMES), ODD_NAMES),
+        "GNU names beyond ASCII": Good(tarred(ODD_NAMES, tarfile.GNU_FORMAT), ODD_NAMES),
         "folders of their own": Good(tar_of([folder, *map(entry, FILES, FILES.values())]), FILES),
         "./ before each name": Good(
             tar_of([top, *(entry(f"./{name}", data) for name, data in FILES.items())]), FILES
@@ -245,34 +212,20 @@ def bad_tars() -> dict[str, Bad]:
     return {
         "absolute": Bad(one("/etc/passwd.csv"), "absolute"),
         "leads out": Bad(one("a/../../b.csv"), r"leads out.*\.\."),
-        "dots alone": Bad(one("..", type=tarfile.DIRTYPE), "leads out"),
-        "backslash": Bad(one("a\\b.csv"), "another system"),
-        "drive": Bad(one("C:b.csv"), "another system"),
-        "line feed": Bad(one("a\nb.csv"), "control characters"),
-        "escape": Bad(one("\x1b[2Jb.csv"), "control characters"),
         "NUL": Bad(
             pax_header(pax_records({"path": "a.csv\0.txt"})) + tarred({"x.csv": b"1"}),
             "control characters|broken",
         ),
         "not UTF-8": Bad(tar_of([entry("\udcff.csv", b"1")], tarfile.GNU_FORMAT), "not UTF-8"),
         "no name": Bad(raw_header(b"", b"%011o\0" % 0) + TAR_END, "no name"),
-        "long name": Bad(one("n" * 256 + ".csv"), "too long a name"),
-        "long path": Bad(one("d/" * 2100 + "b.csv"), "too long a path"),
         "symbolic link": Bad(kind(tarfile.SYMTYPE, linkname="/etc/passwd"), "symbolic link"),
         "hard link": Bad(kind(tarfile.LNKTYPE, linkname="first.csv"), "hard link"),
         "character device": Bad(kind(tarfile.CHRTYPE, devmajor=1, devminor=3), "device"),
-        "block device": Bad(kind(tarfile.BLKTYPE, devmajor=8), "device"),
         "FIFO": Bad(kind(tarfile.FIFOTYPE), "FIFO"),
         "unknown type": Bad(kind(b"Z"), "type"),
         "twice": Bad(one("first.csv", b"other\n"), "collides"),
         "twice, ./ before one": Bad(one("./first.csv", b"other\n"), "collides"),
-        "twice but for case": Bad(one("First.CSV", b"other\n"), "collides"),
-        "twice but for Unicode form": Bad(
-            tarred({"\u00e9.csv": b"1", "e\u0301.csv": b"2"}), "collides"
-        ),
-        "folders twice but for case": Bad(tarred({"d/1.csv": b"1", "D/2.csv": b"2"}), "collides"),
         "file over folder": Bad(tarred({"d.csv/1.csv": b"1", "d.csv": b"2"}), "collides"),
-        "folder over file": Bad(tarred({"d.csv": b"2", "d.csv/1.csv": b"1"}), "collides"),
         "the manifest's name as a folder": Bad(tarred({"manifest.json/1.csv": b"1"}), "collides"),
         "a corrupt header in the middle": Bad(bytes(damaged), "broken"),
         "a header of zeros in the middle": Bad(blank, "end marker"),
@@ -281,7 +234,6 @@ def bad_tars() -> dict[str, Bad]:
         "size below zero": Bad(
             raw_header(b"a.csv", b"\xff" * 10 + b"\xfe\0") + tarred(FILES), "broken"
         ),
-        "size in words": Bad(raw_header(b"a.csv", b"many\0") + tarred(FILES), "broken"),
         "PAX size below zero": Bad(
             pax_header(pax_records({"size": "-1024"})) + tarred(FILES), "broken"
         ),
@@ -315,7 +267,9 @@ def bad_tars() -> dict[str, Bad]:
             + TAR_END,
             "broken",
         ),
-        "huge sparse map": Bad(sparse_map("a.csv", 2**20) + TAR_END, "header"),
+        "huge sparse map": Bad(
+            sparse_pax("a.csv", 0, dict.fromkeys(range(2**18), b"")) + TAR_END, "header"
+        ),
         "ratio bomb": Bad(tar_gz({"a.csv": bytes(80 * 2**20)}), "max_ratio"),
         "a web page": Bad(
             b"<!DOCTYPE html><title>404</title>" * 100, "not an archive: .* a web page"
@@ -420,11 +374,6 @@ def good_zips() -> dict[str, Good]:
     """Give zips that must be taken, by what is special in each."""
     folder = zip_info("2026/", mode=0o40755)
     infos = [folder, *map(zip_info, FILES)]
-    ugly = {
-        "données/ünï çødé 🚢.csv": b"ship\n",
-        "with space, comma.csv": b"1\n",
-        "-rf.csv": b"2\n",
-    }
     with_comment = io.BytesIO(zipped(FILES))
     with zipfile.ZipFile(with_comment, "a") as archive:
         archive.comment = b"by hand " * 100
@@ -439,7 +388,7 @@ def good_zips() -> dict[str, Good]:
         "data descriptors, stored": Good(zipped(FILES, zipfile.ZIP_STORED, stream=True), FILES),
         "folders of their own": Good(zip_of(infos, [b"", *FILES.values()]), FILES),
         "./ before each name": Good(zipped({f"./{n}": d for n, d in FILES.items()}), FILES),
-        "names beyond ASCII": Good(zipped(ugly), ugly),
+        "names beyond ASCII": Good(zipped(ODD_NAMES), ODD_NAMES),
         "names in code page 437": Good(
             zipped({"@.csv": b"1"}).replace(b"@.csv", b"\x82.csv"), {"é.csv": b"1"}
         ),
@@ -469,12 +418,7 @@ def bad_zips() -> dict[str, Bad]:
     return {
         "absolute": Bad(one("/etc/passwd.csv"), "absolute"),
         "leads out": Bad(one("a/../../b.csv"), r"leads out.*\.\."),
-        "backslash": Bad(one("a\\b.csv"), "another system"),
-        "drive": Bad(one("C:b.csv"), "another system"),
-        "line feed": Bad(one("a\nb.csv"), "control characters"),
         "NUL": Bad(one("a.csv\0.txt"), "control characters"),
-        "long name": Bad(one("n" * 256 + ".csv"), "too long a name"),
-        "long path": Bad(one("d/" * 2100 + "b.csv"), "too long a path"),
         "not UTF-8": Bad(
             zipped({"é.csv": b"1"}).replace("é".encode(), b"\xff\xff"), "broken|not UTF-8"
         ),
@@ -482,12 +426,7 @@ def bad_zips() -> dict[str, Bad]:
         "device": Bad(one("link.csv", b"", 0o020666), "special file"),
         "FIFO": Bad(one("link.csv", b"", 0o010666), "special file"),
         "twice": Bad(zip_of([zip_info("a.csv"), zip_info("a.csv")], [b"1", b"2"]), "collides"),
-        "twice but for case": Bad(zipped({"a.csv": b"1", "A.CSV": b"2"}), "collides"),
-        "twice but for Unicode form": Bad(
-            zipped({"\u00e9.csv": b"1", "e\u0301.csv": b"2"}), "collides"
-        ),
         "file over folder": Bad(zipped({"d.csv/1.csv": b"1", "d.csv": b"2"}), "collides"),
-        "folder over file": Bad(zipped({"d.csv": b"2", "d.csv/1.csv": b"1"}), "collides"),
         "a folder with content": Bad(
             zip_of([zip_info("d@"), zip_info("a.csv")], [b"1", b"2"]).replace(b"d@", b"d/"),
             "folder",
@@ -535,7 +474,6 @@ def bad_zips() -> dict[str, Bad]:
         "a web page": Bad(
             b"<!DOCTYPE html><title>404</title>" * 100, "not an archive: .* a web page.*supported"
         ),
-        "text": Bad(b"id,name\n1,2\n" * 100, "not an archive: its content is of no known kind"),
         "a RAR archive": Bad(b"Rar!\x1a\x07\x01\x00" + bytes(600), "a RAR archive; supported: zip"),
         "nothing": Bad(b"", "empty"),
         "an offset as zip64 gives it": Bad(_far_zip64(), "not where|broken"),

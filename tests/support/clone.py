@@ -53,8 +53,8 @@ def run(fetch):
 
 def wait_in_staging(fetch, how):
     """Wait in Python, or in a call into C that no signal ends, with half a file in staging."""
-    fetch._place.begin()
-    (fetch._place.staging / "half.csv").write_text("half")
+    fetch._staging.begin()
+    (fetch._store.staging / "half.csv").write_text("half")
     write("ready", f"{os.getpid()}\\n")
     if how == "sleep":
         time.sleep(60)

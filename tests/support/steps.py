@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.fetch import interrupt
+from tasks.fetch.manifest import NAME, Manifest
 
 CHANGES = {
     "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate",
@@ -105,12 +106,12 @@ def _hook(event: str, args: tuple[Any, ...]) -> None:
         _now[-1].step(f"{event} {' '.join(str(arg) for arg in args[:2])}")
 
 
-def write_text_in_halves(self: Path, text: str, encoding: str) -> int:
-    """Do what `Path.write_text` does, with a step between the two halves of the text."""
-    half = len(text) // 2
-    with self.open("w", encoding=encoding) as file:
-        file.write(text[:half])
+def write_manifest_in_halves(folder: Path, manifest: Manifest) -> None:
+    """Do what `tree.write_manifest` does, with a step between the two halves of the text."""
+    data = b"".join(manifest.encoded())
+    half = len(data) // 2
+    with (folder / NAME).open("wb") as file:
+        file.write(data[:half])
         file.flush()
-        sys.audit("steps.half", str(self))
-        file.write(text[half:])
-    return len(text)
+        sys.audit("steps.half", str(folder))
+        file.write(data[half:])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from tasks.fetch.manifest import NAME, File, Kept, Manifest, Source
+from tasks.fetch.manifest import File, Manifest, Published, Source
 
 MANIFEST = Manifest(
     task="2",
@@ -27,22 +27,32 @@ MANIFEST = Manifest(
 )
 
 
-def written(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Write the manifest, and give what the file holds with some keys changed."""
-    MANIFEST.write(folder)
-    data: dict[str, Any] = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    return {**data, **changes}
+TEXT = b"".join(MANIFEST.encoded()).decode()
 
 
-def test_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    MANIFEST.write(tmp_path)
-    assert Manifest.read(tmp_path) == MANIFEST
+def changed(**changes: Any) -> bytes:
+    """Return the manifest with some keys changed, or removed where they are None."""
+    data = {**json.loads(TEXT), **changes}
+    return json.dumps({key: value for key, value in data.items() if value is not ...}).encode()
 
 
-def test_manifest_is_json_that_people_can_read(tmp_path: Path) -> None:
-    """One key a line, names as they are; source, size, mtime and sha256 of each file."""
-    data = written(tmp_path)
-    assert "données" in (tmp_path / NAME).read_text(encoding="utf-8")
+def test_decoded_manifest_equals_the_encoded_one() -> None:
+    assert Manifest.decode(TEXT.encode()) == MANIFEST
+
+
+def test_manifest_of_an_earlier_version_is_readable() -> None:
+    """Fields that were added since are missing."""
+    files = [{k: v for k, v in f.items() if k != "mtime_ns"} for f in json.loads(TEXT)["files"]]
+    sources = [{k: v for k, v in s.items() if k != "verified"} for s in json.loads(TEXT)["sources"]]
+    data = changed(files=files, sources=sources, skipped=..., started=..., finished=...)
+    assert Manifest.decode(data) == replace(MANIFEST, skipped=0, started="", finished="")
+
+
+def test_manifest_is_json_that_people_can_read() -> None:
+    """A line for each file, names as they are; source, size, mtime and sha256 of each file."""
+    data = json.loads(TEXT)
+    assert "données" in TEXT
+    assert TEXT.count("\n") == 22
     assert data["sources"][0] == {
         "path": "données/events.tar.gz",
         "size": 100,
@@ -71,15 +81,16 @@ def test_manifest_is_json_that_people_can_read(tmp_path: Path) -> None:
     ],
     ids=lambda text: text[:20] or "empty",
 )
-def test_foreign_json_is_no_manifest(text: str, tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text(text, encoding="utf-8")
-    assert Manifest.read(tmp_path) is None
+def test_foreign_json_is_not_a_manifest(text: str) -> None:
+    assert Manifest.decode(text.encode()) is None
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"schema": "lighterage/2"},
+        {"schema": ...},
+        {"task": ...},
         {"more": 1},
         {"task": 2},
         {"files": {"a.csv": 3}},
@@ -94,36 +105,32 @@ def test_foreign_json_is_no_manifest(text: str, tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_tampered_manifest_is_none(changes: dict[str, Any], tmp_path: Path) -> None:
-    """A folder whose manifest is not as written is not the project's own: it is not replaced."""
-    (tmp_path / NAME).write_text(json.dumps(written(tmp_path, **changes)), encoding="utf-8")
-    assert Manifest.read(tmp_path) is None
+def test_tampered_manifest_is_not_one(changes: dict[str, Any]) -> None:
+    """A target whose manifest is not as written counts as foreign: it is not replaced."""
+    assert Manifest.decode(changed(**changes)) is None
 
 
-def test_bytes_that_are_no_text_are_no_manifest(tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(b"\xff\xfe\0")
-    assert Manifest.read(tmp_path) is None
+@pytest.mark.parametrize("path", ["../a", "/a", "a//b", "a/./b", "a\0", "manifest.json", ""])
+def test_manifest_with_an_unsafe_path_is_not_one(path: str) -> None:
+    files = [{**file, "path": path} for file in json.loads(TEXT)["files"]]
+    assert Manifest.decode(changed(files=files)) is None
 
 
-def test_no_file_or_a_folder_in_its_place_is_no_manifest(tmp_path: Path) -> None:
-    assert Manifest.read(tmp_path) is None
-    (tmp_path / NAME).mkdir()
-    assert Manifest.read(tmp_path) is None
+def test_bytes_that_are_not_utf_8_are_not_a_manifest() -> None:
+    assert Manifest.decode(b"\xff\xfe\0") is None
+    assert Manifest.decode(TEXT.encode("latin-1")) is None
 
 
-def test_each_source_has_what_came_from_it() -> None:
+def test_each_source_has_the_files_that_came_from_it() -> None:
     assert MANIFEST.by_source() == {
-        "données/events.tar.gz": Kept(MANIFEST.sources[0], MANIFEST.files, MANIFEST.archives)
+        "données/events.tar.gz": Published(MANIFEST.sources[0], MANIFEST.files, MANIFEST.archives)
     }
 
 
-def test_a_file_of_no_source_makes_it_no_manifest(tmp_path: Path) -> None:
-    data = written(tmp_path)
-    data["files"][0]["source"] = "another.zip"
-    (tmp_path / NAME).write_text(json.dumps(data), encoding="utf-8")
-    assert Manifest.read(tmp_path) is None
+def test_manifest_with_a_file_of_no_source_is_not_one() -> None:
+    files = [{**file, "source": "another.zip"} for file in json.loads(TEXT)["files"]]
+    assert Manifest.decode(changed(files=files)) is None
 
 
-def test_paths_are_all_files_of_the_folder() -> None:
-    names = {"2026/ä.csv", "events.tar.gz", "manifest.json"}
-    assert MANIFEST.paths() == names
+def test_paths_are_all_files_of_the_target() -> None:
+    assert MANIFEST.paths() == {"2026/ä.csv", "events.tar.gz", "manifest.json"}

@@ -1,4 +1,4 @@
-"""Names from archives and hosts: which are taken, and which two are the same."""
+"""Names from archives and hosts: which are safe, and which two count as equal."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.fetch.archives.registry import stem
 from tasks.fetch.errors import ArchiveError
-from tasks.fetch.names import Names, matches, safe, stem
+from tasks.fetch.names import Names, matches, safe
 
 HOSTILE = {
     "/etc/passwd": "absolute",
@@ -65,14 +66,14 @@ def test_hostile_name_is_refused(raw: str) -> None:
 
 
 @pytest.mark.parametrize("raw", GOOD, ids=lambda raw: ascii(raw)[:30])
-def test_good_name_is_taken(raw: str) -> None:
+def test_safe_name_is_accepted(raw: str) -> None:
     assert safe(raw, "x.tar") == PurePosixPath(GOOD[raw])
 
 
 @given(st.text(st.sampled_from("./\\:~ aB\0\n\udcff\u202eé") | st.characters(), max_size=40))
 @settings(derandomize=True, max_examples=500, deadline=None)
-def test_name_that_is_taken_stays_inside(raw: str) -> None:
-    """Whatever the name: it is refused, or it lies below the folder and can be a file's name."""
+def test_accepted_name_stays_inside_the_folder(raw: str) -> None:
+    """Any name is refused, or is below the folder and a valid file name."""
     try:
         path = safe(raw, "x.tar")
     except ArchiveError:
@@ -98,7 +99,7 @@ def test_name_that_is_taken_stays_inside(raw: str) -> None:
         ("a.csv", "2026/*.csv", False),
     ],
 )
-def test_glob_is_of_the_last_part_or_with_a_slash_of_all(
+def test_glob_matches_the_last_part_or_with_a_slash_the_whole_path(
     path: str, pattern: str, whether: bool
 ) -> None:
     assert matches(PurePosixPath(path), ["*.none", pattern]) is whether
@@ -111,7 +112,7 @@ def test_glob_is_of_the_last_part_or_with_a_slash_of_all(
         ("a.2026.tar.zst", "a.2026"), ("a", "a"), (".zip", ".zip"), ("a.rar", "a.rar"),
     ],
 )  # fmt: skip
-def test_stem_is_an_archives_name_without_its_endings(name: str, without: str) -> None:
+def test_stem_is_an_archives_name_without_its_suffixes(name: str, without: str) -> None:
     assert stem(name) == without
 
 
@@ -131,7 +132,7 @@ def test_stem_is_an_archives_name_without_its_endings(name: str, without: str) -
         ("d.csv/a.csv", "D.csv"),
     ],
 )
-def test_names_that_some_file_system_takes_for_one_collide(first: str, second: str) -> None:
+def test_names_that_are_equal_on_some_file_system_collide(first: str, second: str) -> None:
     taken = Names()
     taken.add(PurePosixPath(first), "x.tar")
     with pytest.raises(ArchiveError, match="collides"):
@@ -147,7 +148,7 @@ def test_collision_names_both_sources_and_the_code_points_of_names_that_look_the
         taken.add(PurePosixPath("cafe\u0301/b.csv"), "two.tar")
 
 
-def test_different_names_live_together() -> None:
+def test_different_names_do_not_collide() -> None:
     taken = Names()
     for name in ("a.csv", "b.csv", "d/a.csv", "d/b.csv", "d/a/a.csv", "da.csv", "é.csv", "e.csv"):
         taken.add(PurePosixPath(name), "x.tar")

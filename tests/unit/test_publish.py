@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,104 +16,28 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
-from steps import Death, Steps, write_text_in_halves
+from landed import ARCHIVE, NEW, OLD, SAME, Tree, beside, complete, content, key, land, somewhere
+from steps import Death, Steps, write_manifest_in_halves
 from tasks.fetch import interrupt
 from tasks.fetch.errors import Interrupted, LighterageError, LocalError, NetworkError
-from tasks.fetch.manifest import NAME, File, Manifest, Source
-from tasks.fetch.stores.local import publish, records
-from tasks.fetch.stores.local.landing import landing
+from tasks.fetch.staging import staging
+from tasks.fetch.stores.local import disk, tree, verify
+from tasks.fetch.stores.local.store import LocalStore
 
-Tree = dict[str, bytes]
-OLD: Tree = {"a.csv": b"old\n", "d/b.csv": b"old too\n", "same.csv": b"same\n", "x.zip": b"packed"}
-NEW: Tree = {"a.csv": b"new\n", "e/c.csv": b"new\n", "same.csv": b"same\n", "x.zip": b"packed 2"}
-ARCHIVE = "x.zip"
 REPOSITORY = Path(__file__).parents[2]
-NAMES = ("events", ".events.staging", ".events.old", ".events.trash")
-
-
-def land(target: Path, files: Tree | None) -> None:
-    """Land files as a run does, with an archive that is kept; None: no host answers."""
-    with landing(target, overwrite=True) as place:
-        if files is None:
-            raise NetworkError("no host")
-        before = place.manifest()
-        place.begin({identity(files): len(files[ARCHIVE])})
-        for kept in before.by_source().values() if before else []:
-            if kept.source.path == "same.csv" and place.verify(kept.files[0], content=False):
-                place.keep(kept)
-                break
-        else:
-            place.write(PurePosixPath("same.csv"), [files["same.csv"]], "same.csv")
-        place.written()  # the steps have one order: the writing thread and this one take turns
-        for name, content in files.items():
-            if name not in {ARCHIVE, "same.csv"}:
-                place.write(PurePosixPath(name), [content[:2], content[2:]], ARCHIVE)
-                place.written()
-        packed = files[ARCHIVE]
-        with place.archive(PurePosixPath(ARCHIVE), ARCHIVE, identity(files)) as part:
-            part.write(packed[place.begun(identity(files)) :])
-        place.archived(File(ARCHIVE, len(packed), sha256(packed), ARCHIVE))
-        place.publish(
-            Manifest(
-                "1", "dev", "me@host:22", ARCHIVE, "*.csv", "", keep_archive=True,
-                sources=[Source(ARCHIVE, 9, 0, ""), Source("same.csv", 5, 0, "")],
-                files=place.written(), archives=place.archives(),
-            )
-        )  # fmt: skip
-
-
-def identity(files: Tree) -> str:
-    return sha256(files[ARCHIVE])
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def complete(folder: Path) -> Tree | None:
-    """Return the files of a complete tree whose manifest is true; None where it is not one."""
-    try:
-        data = json.loads((folder / NAME).read_bytes())
-        files = {
-            file["path"]: (folder / file["path"]).read_bytes()
-            for file in data["files"] + data["archives"]
-        }
-    except (OSError, ValueError):
-        return None
-    stated = {file["path"]: file["sha256"] for file in data["files"] + data["archives"]}
-    return files if stated == {name: sha256(content) for name, content in files.items()} else None
-
-
-def somewhere(target: Path) -> list[Tree]:
-    """Return the complete trees at a target, and under the names beside it."""
-    found = [complete(target.with_name(name)) for name in NAMES]
-    return [files for files in found if files is not None]
-
-
-def content(folder: Path) -> Tree:
-    """Return every file of a folder but the manifest."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != NAME
-    }
-
-
-def beside(target: Path) -> set[str]:
-    return {path.name for path in target.parent.iterdir()} - {target.name, "beside.txt"}
 
 
 @pytest.fixture(params=["exchange", "renames"])
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Publish with and without the exchange of two names."""
     if request.param == "renames":
-        monkeypatch.setattr(publish, "exchange", lambda *_: False)
-    monkeypatch.setattr(Path, "write_text", write_text_in_halves)
-    monkeypatch.setattr(records, "TICK_NS", 0)  # no run waits for the clock to tick
+        monkeypatch.setattr(disk, "exchange", lambda *_: False)
+    monkeypatch.setattr(tree, "write_manifest", write_manifest_in_halves)
+    monkeypatch.setattr(verify, "TICK_NS", 0)  # no run waits for the clock to tick
     return str(request.param)
 
 
@@ -295,7 +217,7 @@ def test_a_file_of_somebody_else_stays_whenever_it_is_written(world: World) -> N
 
 def test_another_landing_inside_the_target_is_refused_or_stays(world: World) -> None:
     """Whichever of the two comes first."""
-    inner: Tree = {"i.csv": b"inner\n", "same.csv": b"same\n", ARCHIVE: b"inner"}
+    inner: Tree = {"i.csv": b"inner\n", SAME: b"same\n", ARCHIVE: b"inner"}
 
     def land_inside() -> None:
         try:
@@ -326,7 +248,7 @@ def test_a_target_inside_another_is_refused_before_anything_is_made(
     for dry_run in (True, False):
         with (
             pytest.raises(LocalError, match="inside"),
-            landing(tmp_path / "data/events/x/inner", overwrite=True, dry_run=dry_run),
+            staging(LocalStore(tmp_path / "data/events/x/inner", overwrite=True), dry_run=dry_run),
         ):
             raise AssertionError("the run would have connected")
     assert everything(tmp_path / "data/events") == before
@@ -346,7 +268,7 @@ def test_a_disk_that_is_full_at_any_step_loses_neither_data_nor_a_finished_downl
         assert error is None or isinstance(error, LocalError), error
         failures += error is not None
         assert complete(target) == (old if error else NEW)
-        part = target.with_name(".events.part") / identity(NEW)
+        part = target.with_name(".events.part") / key(NEW)
         if error and any("manifest.json" in name for name in steps.names):
             assert part.read_bytes() == NEW[ARCHIVE], "it was finished"
         if error and part.exists():
@@ -380,7 +302,7 @@ def test_a_death_leaves_what_sigkill_leaves(tmp_path: Path) -> None:
 
 def untimed(files: dict[str, bytes | None]) -> dict[str, bytes | None]:
     return {
-        path: content and re.sub(rb'"mtime_ns": \d+', b"", content)
+        path: content and re.sub(rb'"mtime_ns":\d+', b"", content)
         for path, content in files.items()
     }
 

@@ -20,16 +20,28 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from test_publish import ARCHIVE, NEW, OLD, Tree, beside, complete, content, land, run, somewhere
+from test_publish import run
 
-from steps import Steps, unwatched, write_text_in_halves
+from landed import (
+    ARCHIVE,
+    NEW,
+    OLD,
+    SAME,
+    Tree,
+    beside,
+    complete,
+    content,
+    land,
+    locked,
+    somewhere,
+)
+from steps import Steps, unwatched, write_manifest_in_halves
 from tasks.fetch.errors import BusyError, LocalError, NetworkError
 from tasks.fetch.manifest import NAME
-from tasks.fetch.stores.local import publish, records
-from tasks.fetch.stores.local.landing import landing
+from tasks.fetch.stores.local import disk, tree, verify
 
 SEQUENCES = 10 * int(os.environ.get("LIGHTERAGE_FAULTS", "45"))
-VERSIONS = [OLD, NEW, {"same.csv": b"same\n", ARCHIVE: b"packed 3"}]
+VERSIONS = [OLD, NEW, {SAME: b"same\n", ARCHIVE: b"packed 3"}]
 FAST = Path("/dev/shm")
 NOTES = "notes.txt"
 
@@ -99,7 +111,7 @@ class Model:
         """Run while another run has the lock; both have a host."""
         if self.has_foreign():
             return
-        with landing(self.target, overwrite=True), contextlib.suppress(BusyError):
+        with locked(self.target), contextlib.suppress(BusyError):
             land(self.target, NEW)
             raise AssertionError("two runs at once")
         self.check(recovered=True)
@@ -117,7 +129,7 @@ class Model:
 
     def land_inside(self) -> None:
         """Publish in a folder of the target."""
-        inner: Tree = {"same.csv": b"same\n", ARCHIVE: b"inner %d" % len(self.foreign)}
+        inner: Tree = {SAME: b"same\n", ARCHIVE: b"inner %d" % len(self.foreign)}
         with contextlib.suppress(LocalError):
             land(self.target / f"{len(self.foreign)}inner", inner)
             self.foreign.append(inner[ARCHIVE])
@@ -128,7 +140,7 @@ class Model:
 
     def edit(self) -> None:
         """Edit a published file where it lies, to the same size."""
-        with contextlib.suppress(FileNotFoundError), (self.target / "same.csv").open("r+b") as file:
+        with contextlib.suppress(FileNotFoundError), (self.target / SAME).open("r+b") as file:
             file.write(b"SAME")
             self.sound = False
 
@@ -222,10 +234,10 @@ def test_any_sequence_keeps_a_complete_tree_and_every_file_of_others(
     (folder / "data").mkdir()
     model = Model(folder / "data/events")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "write_text", write_text_in_halves)
-        patch.setattr(records, "TICK_NS", 0)
+        patch.setattr(tree, "write_manifest", write_manifest_in_halves)
+        patch.setattr(verify, "TICK_NS", 0)
         if not exchange:
-            patch.setattr(publish, "exchange", lambda *_: False)
+            patch.setattr(disk, "exchange", lambda *_: False)
         for event, *arguments in events:
             event(model, *arguments)
         model.check_end()

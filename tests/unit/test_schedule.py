@@ -1,4 +1,4 @@
-"""The prod service: cron forms as cron means them, never two runs at once, a quick end."""
+"""The prod service: schedules as cron means them, never two runs at once, a quick end."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -24,101 +24,113 @@ SOON = 20.0
 """Seconds for what takes one or two."""
 
 
-# --- cron forms ---------------------------------------------------------------------------
+# --- cron expressions -----------------------------------------------------------------------
 
 
-def days(cron: str) -> str:
-    """Name the days on which a cron form fires within two weeks, from a Sunday on."""
-    trigger = schedule.trigger("1", cron)
-    now = datetime(2026, 1, 4, tzinfo=trigger.timezone)
-    end = now + timedelta(days=7)
-    found = []
-    while (fires := trigger.get_next_fire_time(None, now)) and fires < end:
-        found.append(f"{fires:%a}")
-        now = fires + timedelta(minutes=1)
-    return " ".join(found)
+def times(cron: str, after: str, zone: str = "UTC", count: int = 1) -> list[str]:
+    """Give the next times of a schedule, as wall-clock times with their offset to UTC."""
+    found, now = [], datetime.fromisoformat(after).replace(tzinfo=ZoneInfo(zone))
+    for _ in range(count):
+        now = schedule.next_run("1", cron, now)
+        found.append(f"{now:%a %Y-%m-%d %H:%M %z}")
+    return found
 
 
 @pytest.mark.parametrize(
     ("field", "expected"),
     [
-        ("0", "Sun"),
-        ("7", "Sun"),
-        ("1", "Mon"),
-        ("6", "Sat"),
-        ("1-5", "Mon Tue Wed Thu Fri"),
-        ("5-7", "Sun Fri Sat"),
-        ("0-7", "Sun Mon Tue Wed Thu Fri Sat"),
-        ("0,6", "Sun Sat"),
-        ("1,3-4,7", "Sun Mon Wed Thu"),
-        ("*/2", "Sun Tue Thu Sat"),
-        ("1-5/2", "Mon Wed Fri"),
-        ("2/2", "Tue Thu Sat"),
-        ("*", "Sun Mon Tue Wed Thu Fri Sat"),
-        ("sun", "Sun"),
-        ("MON", "Mon"),
-        ("mon-fri", "Mon Tue Wed Thu Fri"),
-        ("sun-tue", "Sun Mon Tue"),
-        ("fri-7", "Sun Fri Sat"),
-        ("mon-fri/2", "Mon Wed Fri"),
-        ("sat,sun", "Sun Sat"),
+        ("0", "Sun"), ("7", "Sun"), ("mon-fri", "Mon Tue Wed Thu Fri"), ("5-7", "Fri Sat Sun"),
+        ("1,3-4", "Mon Wed Thu"), ("*/2", "Sun Tue Thu Sat"), ("mon-fri/2", "Mon Wed Fri"),
     ],
-)
+)  # fmt: skip
 def test_weekday_is_what_cron_means_by_it(field: str, expected: str) -> None:
-    """0 and 7 are Sunday, which the scheduler's own library counts from Monday."""
-    assert set(days(f"0 3 * * {field}").split()) == set(expected.split())
+    days = {time[:3] for time in times(f"0 3 * * {field}", "2026-01-03 12:00", count=7)}
+    assert days == set(expected.split())
 
 
 @pytest.mark.parametrize(
     ("cron", "after", "expected"),
     [
         ("0 3 * * *", "2026-01-04 02:59", "2026-01-04 03:00"),
-        ("0 3 * * *", "2026-01-04 03:01", "2026-01-05 03:00"),
-        ("*/15 * * * *", "2026-01-04 03:01", "2026-01-04 03:15"),
-        ("5,35 9-17 * * *", "2026-01-04 17:36", "2026-01-05 09:05"),
-        ("0 0 1 * *", "2026-01-04 00:00", "2026-02-01 00:00"),
+        ("0 3 * * *", "2026-01-04 03:00", "2026-01-05 03:00"),
+        ("  */15 * *  * * ", "2026-01-04 03:01", "2026-01-04 03:15"),
         ("0 0 1 jan,jul *", "2026-01-04 00:00", "2026-07-01 00:00"),
         ("0 0 29 2 *", "2026-01-04 00:00", "2028-02-29 00:00"),
-        ("  0  3 *  * * ", "2026-01-04 02:59", "2026-01-04 03:00"),
     ],
 )
 def test_next_run_is_at_crons_time(cron: str, after: str, expected: str) -> None:
-    trigger = schedule.trigger("1", cron)
-    now = datetime.fromisoformat(after).replace(tzinfo=trigger.timezone)
-    fires = trigger.get_next_fire_time(None, now)
-    assert f"{fires:%Y-%m-%d %H:%M}" == expected
+    assert times(cron, after)[0].endswith(f"{expected} +0000")
+
+
+@pytest.mark.parametrize(
+    ("cron", "after", "expected"),
+    [
+        # summer time begins on 2026-03-29: 2:00 to 3:00 is skipped
+        ("30 2 * * *", "2026-03-28 12:00", ["03-29 03:00 +0200", "03-30 02:30 +0200"]),
+        ("0 3 * * *", "2026-03-28 12:00", ["03-29 03:00 +0200", "03-30 03:00 +0200"]),
+        # and ends on 2026-10-25: 2:00 to 3:00 occurs twice
+        ("30 2 * * *", "2026-10-24 12:00", ["10-25 02:30 +0200", "10-26 02:30 +0100"]),
+        ("*/30 * * * *", "2026-10-25 02:29", ["10-25 02:30 +0200", "10-25 02:00 +0100"]),
+    ],
+)
+def test_change_of_summer_time_neither_loses_nor_repeats_a_run(
+    cron: str, after: str, expected: list[str]
+) -> None:
+    found = times(cron, after, "Europe/Zurich", count=2)
+    assert [time[9:] for time in found] == expected
+
+
+def test_run_in_the_first_of_two_equal_hours_is_not_repeated_in_the_second() -> None:
+    now = datetime(2026, 10, 25, 2, 10, fold=1, tzinfo=ZoneInfo("Europe/Zurich"))
+    assert f"{schedule.next_run('1', '30 2 * * *', now):%m-%d %H:%M}" == "10-26 02:30"
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset"),
+    [("Asia/Tokyo", 9), (":Asia/Tokyo", 9), ("UTC", 0), ("/usr/share/zoneinfo/Asia/Tokyo", 9)],
+)
+def test_schedule_is_in_the_time_zone_of_tz(
+    zone: str, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    assert schedule.next_run("1", "0 3 * * *").utcoffset() == timedelta(hours=offset)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Zurch", "/nowhere", "../x", "/etc/passwd"])
+def test_unknown_time_zone_is_refused(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", zone)
+    with pytest.raises(ConfigError, match="no such time zone"):
+        schedule.next_run("1", "0 3 * * *")
 
 
 @pytest.mark.parametrize(
     "cron",
-    ["", "daily", "@daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 24 * * *", "0 3 0 * *",
-     "0 3 32 * *", "0 3 * 13 *", "0 3 * * 8", "0 3 * * 1-", "0 3 * * -1", "0 3 * * 1/",
-     "0 3 * * /2", "0 3 * * 5-3", "0 3 * * 1/0", "0 3 * * */0", "0 3 * * 1--2", "0 3 * * day",
-     "0 3 * * ,", "0 3 * * ?", "0 3 * * \u00b2", "a b c d e", "0 3 31 2 *"],
+    ["", "daily", "@daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 3 32 * *", "0 3 * * 8",
+     "0 3 * * 5-3", "0 3 * * 1/0", "0 3 * * 5L/2", "0 3 * * ?", "0 3 * * \u00b2", "0 3 31 2 *"],
 )  # fmt: skip
-def test_what_is_no_cron_form_is_refused_with_its_task(cron: str) -> None:
+def test_invalid_cron_expression_is_refused_with_its_task(cron: str) -> None:
     with pytest.raises(ConfigError, match=r"^schedule of task 2 is ") as caught:
-        schedule.trigger("2", cron)
+        schedule.next_run("2", cron)
     assert repr(cron) in str(caught.value)
 
 
 @pytest.mark.parametrize("cron", ["0 3 1 * 1", "0 3 1-7 * mon", "0 3 1,15 * 5"])
 def test_both_days_at_once_are_refused(cron: str) -> None:
-    """Cron would take either day, the scheduler's library only both."""
+    """Cron takes either day, many schedulers only both."""
     with pytest.raises(ConfigError, match="not both"):
-        schedule.trigger("2", cron)
+        schedule.next_run("2", cron)
 
 
 # --- the service --------------------------------------------------------------------------
 
 EVERY_MOMENT = """
 import sys
-from apscheduler.triggers.interval import IntervalTrigger
+from datetime import UTC, datetime, timedelta
 import tasks.schedule
 from tasks.__main__ import _exit, main
 
-tasks.schedule.BEAT_SECONDS = 0.1
-tasks.schedule.trigger = lambda task, cron: IntervalTrigger(seconds=1)
+tasks.schedule.HEARTBEAT_INTERVAL_S = 0.1
+tasks.schedule.next_run = lambda *_: datetime.now(UTC) + timedelta(seconds=1)
 _exit(main(["schedule", *sys.argv[1:]]))
 """
 CONFIG = """
@@ -183,7 +195,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_task_runs_again_and_again_and_never_twice_at_once(
+def test_task_runs_repeatedly_and_never_twice_at_once(
     folder: Path, services: list[Service]
 ) -> None:
     """Due each second, it takes longer: the next run waits for the end of the one before."""
@@ -215,9 +227,9 @@ STOPPED_ANYWHERE = """
 import signal, sys
 from pathlib import Path
 import tasks.schedule
-from tasks.settings import Config
+from tasks.config_file import Config
 
-tasks.schedule.BEAT_SECONDS = 0.01
+tasks.schedule.HEARTBEAT_INTERVAL_S = 0.01
 
 def run(lines):
     left = lines
@@ -242,7 +254,7 @@ for lines in range(1, 120):
 """
 
 
-def test_signal_ends_the_service_at_whatever_line_it_arrives(folder: Path) -> None:
+def test_signal_at_any_line_ends_the_service(folder: Path) -> None:
     """A handler that waits for a lock which the interrupted thread holds would wait for ever."""
     (folder / "stopped_anywhere.py").write_text(STOPPED_ANYWHERE)
     process = Clone(folder).start(program=["stopped_anywhere.py"])
@@ -254,10 +266,8 @@ def test_signal_ends_the_service_at_whatever_line_it_arrives(folder: Path) -> No
     assert lines.count("\n") == 119
 
 
-def test_task_that_takes_its_time_to_end_is_waited_for(
-    folder: Path, services: list[Service]
-) -> None:
-    """Its last resort comes after 1.5 seconds: the service must not be gone by then."""
+def test_service_waits_for_a_task_that_ends_slowly(folder: Path, services: list[Service]) -> None:
+    """Its watchdog acts after 1.5 seconds: the service must not have killed it by then."""
     services.append(service := Service(folder, "block"))
     task = int(service.wait_for("ready", "\n"))
     service.end()
@@ -265,7 +275,9 @@ def test_task_that_takes_its_time_to_end_is_waited_for(
     assert not (folder / "data/.out.staging").exists(), "the task has cleaned up"
 
 
-def test_failing_task_is_told_and_runs_again(folder: Path, services: list[Service]) -> None:
+def test_failure_of_a_task_is_logged_and_it_runs_again(
+    folder: Path, services: list[Service]
+) -> None:
     services.append(service := Service(folder, "NetworkError"))
     service.wait_for("raised", 3 * "NetworkError\n")  # the second has been logged by then
     assert service.healthy()
@@ -302,7 +314,7 @@ def test_each_run_gets_every_option_of_the_service(folder: Path, services: list[
         ("{9: {schedule: 0 3 * * *}, 1: {schedule: 0 3 * * *}}", ["--remote-file-path", "y"]),
     ],
 )
-def test_option_that_makes_no_sense_for_the_service_is_refused(
+def test_option_for_a_single_task_is_refused_for_the_service(
     folder: Path, tasks: str, options: list[str]
 ) -> None:
     common = "common: {remote_host_address: h, remote_file_path: x, file_save_path: x}"
@@ -338,7 +350,7 @@ def test_bad_schedule_is_refused_where_settings_are_shown(
     assert "schedule of task 9 is '0 25 * * *'" in done.stderr
 
 
-def test_service_without_a_schedule_says_so_and_lives(
+def test_service_without_a_schedule_warns_and_keeps_running(
     folder: Path, services: list[Service]
 ) -> None:
     services.append(service := Service(folder, "x"))
@@ -382,7 +394,7 @@ def alive(process: int) -> bool:
 # --- health -------------------------------------------------------------------------------
 
 
-def test_service_is_ill_without_a_sign_of_life(
+def test_service_without_a_recent_heartbeat_is_unhealthy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beat = tmp_path / "beat"
@@ -390,7 +402,7 @@ def test_service_is_ill_without_a_sign_of_life(
     assert not schedule.healthy(), "it never lived"
     beat.touch()
     assert schedule.healthy()
-    old = time.time() - schedule.DEAD_SECONDS - 1
+    old = time.time() - schedule.UNHEALTHY_AFTER_S - 1
     os.utime(beat, (old, old))
     assert not schedule.healthy(), "it was killed, or hangs"
 
@@ -398,18 +410,5 @@ def test_service_is_ill_without_a_sign_of_life(
 def test_health_of_no_service_is_one_line(folder: Path) -> None:
     done = Clone(folder).run("health")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "lighterage: the scheduler gave no sign of life\n"
-
-
-def test_runs_that_come_after_the_end_do_not_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The scheduler's thread may be about to start one when the signal comes."""
-    runs = schedule._Runs()
-    runs.end()
-
-    def refuse(*_: object, **__: object) -> subprocess.Popen[bytes]:
-        raise AssertionError(f"{sys.executable} was started")
-
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    runs.run("9", [])
+    assert done.stderr.startswith("lighterage: the scheduler does not run, or hangs")
+    assert done.stderr.count("\n") == 1

@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dotenv import dotenv_values
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tasks import env_file
+from tasks.config_file import load_config
 from tasks.fetch.errors import ConfigError
-from tasks.settings import FIELDS, MASK, Resolved, Settings, load_config, resolve
+from tasks.resolve import Resolved, resolve
+from tasks.settings import FIELDS, MASK, Settings
 
 LAYERS = [
     "default",
@@ -86,9 +92,9 @@ def test_each_layer_beats_those_below_it(top: int) -> None:
 
 def test_layers_are_joined_setting_by_setting() -> None:
     text = "common: {max_tries: 5}\ntasks: {2: {retry_delay: 7, prod: {timeout: 9}}}"
-    settings = settings_of(text, variant="prod", env={"USERNAME": "me"}, overwrite=False).settings
-    assert (settings.max_tries, settings.retry_delay, settings.timeout) == (5, 7, 9)
-    assert (settings.username, settings.overwrite, settings.keep_archive) == ("me", False, False)
+    found = settings_of(text, variant="prod", env={"USERNAME": "me"}, overwrite=False).settings
+    assert (found.max_tries, found.retry_delay, found.timeout) == (5, 7, 9)
+    assert (found.username, found.overwrite, found.keep_archive) == ("me", False, False)
 
 
 def test_variants_differ_where_the_file_says_so() -> None:
@@ -98,86 +104,54 @@ def test_variants_differ_where_the_file_says_so() -> None:
     assert (prod.keep_archive, prod.log_level, prod.variant) == (False, "WARNING", "prod")
 
 
-def test_argument_that_was_not_given_hides_nothing() -> None:
+def test_argument_that_was_not_given_overrides_nothing() -> None:
     assert value("max_tries", "common: {max_tries: 5}", max_tries=None) == 5
 
 
 # --- the environment, and the env file ----------------------------------------------------
 
 
-def test_env_file_beats_the_surrounding_environment() -> None:
-    """USERNAME is a name that desktops export."""
-    resolved = settings_of(env={"USERNAME": "desktop"}, env_file="USERNAME=account\n")
-    assert resolved.settings.username == "account"
+@pytest.mark.parametrize(
+    ("env_file", "env", "expected"),
+    [
+        ("USERNAME=account\n", {"USERNAME": "desktop"}, "account"),
+        ("USERNAME=\n", {"USERNAME": "desktop"}, "configured"),
+        ("TZ=Europe/Zurich\nUSERNAME=a=b==\n", {}, "a=b=="),
+        ("# a comment\n\n#USERNAME=no\n", {"USERNAME": "desktop"}, "desktop"),
+        ("USERNAME=account\n", {"LIGHTERAGE_ENV_FILE": "other.env"}, "other"),
+        # in a container the engine has read it, and a file beside the code is another one's
+        ("USERNAME=account\n", {"LIGHTERAGE_ENV_FILE": "", "USERNAME": "engine"}, "engine"),
+        ("", {"LIGHTERAGE_VARIANT": "prod"}, "full"),
+    ],
+)
+def test_env_file_of_the_variant_has_priority_over_the_environment(
+    env_file: str, env: dict[str, str], expected: str
+) -> None:
+    Path("other.env").write_text("USERNAME=other\n")
+    Path("envs/prod.env").write_text("USERNAME=full\n")
+    assert value("username", "common: {username: configured}", env=env, env_file=env_file) == (
+        expected
+    )
+
+
+def test_variables_that_are_no_settings_are_for_the_tasks() -> None:
+    resolved = settings_of(env_file="TZ=Europe/Zurich\nUSERNAME=me\nHTTPS_PROXY=x\n")
+    assert resolved.others == {"TZ": "Europe/Zurich", "HTTPS_PROXY": "x"}
     assert resolved.origins["username"] == "environment (envs/dev.env)"
 
 
-def test_env_file_is_the_variants_own() -> None:
-    Path("envs/prod.env").write_text("USERNAME=full\n")
-    assert value("username", env_file="USERNAME=small\n") == "small"
-    assert value("username", variant="prod") == "full"
-
-
-def test_env_file_may_be_named() -> None:
-    Path("other.env").write_text("USERNAME=other\n")
-    env = {"LIGHTERAGE_ENV_FILE": "other.env"}
-    assert value("username", env=env, env_file="USERNAME=account\n") == "other"
-
-
-def test_empty_name_of_the_env_file_is_none() -> None:
-    """In a container the engine has read it; the file beside the code is somebody else's."""
-    env = {"LIGHTERAGE_ENV_FILE": "", "USERNAME": "engine"}
-    assert value("username", env=env, env_file="USERNAME=account\n") == "engine"
-
-
-def test_env_file_that_was_named_and_is_not_there_is_refused() -> None:
-    assert "no such file" in refusal(env={"LIGHTERAGE_ENV_FILE": "gone.env"})
-
-
-@pytest.mark.parametrize("line", ["USERNAME=", "USERNAME=\nPASSWORD="])
-def test_empty_value_is_not_set(line: str) -> None:
-    resolved = settings_of("common: {username: configured}", env_file=line)
-    assert resolved.settings.username == "configured"
-
-
-def test_empty_value_of_the_env_file_hides_the_surrounding_one() -> None:
-    assert value("username", env={"USERNAME": "desktop"}, env_file="USERNAME=\n") == ""
-
-
-def test_env_file_takes_comments_blank_lines_and_values_with_equals_signs() -> None:
-    text = "# a comment\n\nPASSWORD=a=b==\nSSH_KEY_FILE=envs/secrets/ssh_key\n#USERNAME=no\n"
-    settings = settings_of(env_file=text).settings
-    assert settings.password == "a=b=="
-    assert settings.ssh_key_file == Path("envs/secrets/ssh_key")
-    assert settings.username == ""
-
-
-def test_env_file_may_hold_what_is_not_ours() -> None:
-    assert value("username", env_file="TZ=Europe/Zurich\nHTTPS_PROXY=x\nUSERNAME=me") == "me"
-
-
 @pytest.mark.parametrize(
-    ("line", "hint"),
+    ("line", "says"),
     [
-        ("USERNMAE=me", "USERNAME"),
-        ("REMOTE_HOST=host", "REMOTE_HOST_ADDRESS"),
-        ("PASSWORDFILE=x", "PASSWORD_FILE"),
-        ("username=me", "USERNAME"),
+        ("USERNMAE=me", "envs/dev.env: unknown variable USERNMAE (did you mean USERNAME?)"),
+        ("REMOTE_HOST=host", "did you mean REMOTE_HOST_ADDRESS?"),
+        ("username=me", "did you mean USERNAME?"),
+        ("HOST_KEYS=known", "HOST_KEYS is not read from the environment: set host_keys in config"),
+        ("MAX_MEMBERS=10", "set max_members in config.yaml"),
     ],
 )
-def test_misspelled_variable_is_met_with_the_nearest(line: str, hint: str) -> None:
-    error = refusal(env_file=f"{line}\n")
-    assert error.startswith("envs/dev.env: unknown variable " + line.partition("=")[0])
-    assert f"did you mean {hint}?" in error
-
-
-@pytest.mark.parametrize("line", ["HOST_KEYS=known", "TIMEOUT=5", "MAX_MEMBERS=10"])
-def test_setting_that_the_environment_does_not_hold_is_refused_there(line: str) -> None:
-    """Ignored in silence, the user would take it for set."""
-    name = line.partition("=")[0]
-    error = refusal(env_file=f"{line}\n")
-    assert name in error
-    assert f"{name.lower()} in config.yaml" in error
+def test_misspelled_or_unreadable_variable_is_refused(line: str, says: str) -> None:
+    assert says in refusal(env_file=f"{line}\n")
 
 
 @pytest.mark.parametrize(
@@ -185,40 +159,47 @@ def test_setting_that_the_environment_does_not_hold_is_refused_there(line: str) 
     ["USERNAME", "USERNAME: zoe", "export USERNAME=zoe", 'USERNAME="zoe"', "USERNAME='zoe'",
      "PASSWORD=zoe$b", "PASSWORD=zoe #b", "PASSWORD=zoe#b", "USERNAME = zoe", "USERNAME= zoe"],
 )  # fmt: skip
-def test_line_that_readers_take_differently_is_refused(line: str) -> None:
-    """docker, compose 1.29 and compose v2 read it in different ways: quotes kept or not, ..."""
+def test_line_that_programs_parse_differently_is_refused(line: str) -> None:
+    """docker, compose 1.29 and compose v2 differ in quotes, comments and variables."""
     error = refusal(env_file=f"# the account\n{line}\n")
     assert error.startswith("envs/dev.env:2: ")
     assert "zoe" not in error, "a value may be a secret"
 
 
-def test_env_file_that_is_no_text_is_refused() -> None:
+@given(st.text(st.sampled_from("AB=#\"'$\\ \t\r\n\f\u2028:`é") | st.characters(), max_size=30))
+@settings(derandomize=True, max_examples=500, deadline=None)
+def test_checked_env_file_means_the_same_to_make_and_to_tasks(text: str) -> None:
+    """Make has no python-dotenv before .venv exists, and uses the values of the check."""
+    path = Path("any.env")
+    path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
+    try:
+        checked = env_file.read(path)
+    except ConfigError:
+        return
+    assert dotenv_values(path, interpolate=False) == checked
+
+
+def test_env_file_that_cannot_be_read_is_refused() -> None:
     Path("envs/dev.env").write_bytes(b"USERNAME=\xff\n")
     assert "envs/dev.env:1: byte 0xff is not UTF-8" in refusal()
-
-
-def test_env_file_that_is_a_folder_is_refused() -> None:
+    Path("envs/dev.env").unlink()
     Path("envs/dev.env").mkdir()
     assert "envs/dev.env: cannot be read" in refusal()
+    assert "no such file" in refusal(env={"LIGHTERAGE_ENV_FILE": "gone.env"})
 
 
 @pytest.mark.parametrize(
     ("variant", "hint"), [("prd", "did you mean prod?"), ("/etc/profile", "dev, prod")]
 )
 def test_unknown_variant_is_refused(variant: str, hint: str) -> None:
-    with pytest.raises(ConfigError, match="LIGHTERAGE_VARIANT") as caught:
-        resolve("2", {}, environ={"LIGHTERAGE_VARIANT": variant})
-    assert hint in str(caught.value)
+    error = refusal(env={"LIGHTERAGE_VARIANT": variant})
+    assert error.startswith(f"LIGHTERAGE_VARIANT is {variant}")
+    assert hint in error
 
 
-def test_variant_that_the_config_file_adds_is_known() -> None:
-    assert value("max_tries", "variants: {staging: {max_tries: 7}}", variant="staging") == 7
-
-
-def test_variant_of_a_task_needs_no_section_of_its_own() -> None:
-    text = "tasks: {2: {prod: {max_tries: 7}}}"
-    assert value("max_tries", text, variant="prod") == 7
-    assert value("max_tries", text) == 3
+def test_variant_is_known_by_its_section() -> None:
+    text = "variants: {staging: {max_tries: 7}}\ntasks: {2: {prod: {max_tries: 8}}}"
+    assert [value("max_tries", text, variant=v) for v in ("staging", "prod", "dev")] == [7, 8, 3]
 
 
 # --- what a config file may not hold ------------------------------------------------------
@@ -228,25 +209,16 @@ def test_variant_of_a_task_needs_no_section_of_its_own() -> None:
     ("text", "says"),
     [
         ("common: {max_trys: 1}", "common: unknown key max_trys (did you mean max_tries?)"),
-        ("variants: {dev: {keep-archive: yes}}", "did you mean keep_archive?"),
         ("tasks: {2: {file_save_pth: x}}", "tasks.2: unknown key file_save_pth (did you mean"),
-        ("tasks: {2: {prod: {shedule: x}}}", "tasks.2.prod: unknown key shedule (did you mean"),
         ("tasks: {2: {prd: {schedule: x}}}", "unknown variant prd (did you mean prod?)"),
         ("comon: {}", "unknown section comon (did you mean common?)"),
-        ("task: {2: {}}", "unknown section task (did you mean tasks?)"),
         ("max_tries: 1", "unknown section max_tries"),
         ("common: {task: 2}", "unknown key task"),
-        ("common: {variant: prod}", "unknown key variant"),
         ("common: {force: true}", "unknown key force"),
-        ("common: {config_file: x}", "unknown key config_file"),
         ("common: {1: 2}", "unknown key 1"),
         ("common: 5", "common is 5: expected keys and values"),
-        ("common: [a]", "expected keys and values"),
-        ("variants: dev", "variants is 'dev': expected keys and values"),
         ("variants: {dev: 1}", "variants.dev is 1: expected keys and values"),
-        ("tasks: {2: x}", "tasks.2 is 'x': expected keys and values"),
         ("tasks: {2: {dev: 1}}", "tasks.2.dev is 1: expected keys and values"),
-        ("- a\n- b", "expected keys and values"),
         ("just words", "expected keys and values"),
     ],
 )
@@ -257,8 +229,7 @@ def test_unknown_key_or_shape_is_named_with_its_place(text: str, says: str) -> N
 
 
 @pytest.mark.parametrize("section", ["common", "variants.dev", "tasks.1", "tasks.2.prod"])
-def test_fault_is_found_wherever_it_is(section: str) -> None:
-    """A section of another task or variant is checked too: not first when it is used."""
+def test_each_section_is_checked_also_one_that_is_not_used(section: str) -> None:
     text = "typo: 1"
     for part in reversed(section.split(".")):
         text = f"{part}: {{{text}}}"
@@ -279,15 +250,14 @@ def test_password_in_a_config_file_is_refused_and_not_shown(section: str) -> Non
     [
         ("common:\n  max_tries: 1\n  max_tries: 2\n", 3),
         ("common: {}\ntasks: {}\ncommon: {}\n", 3),
-        ("tasks:\n  2: {}\n  '2': {}\n", 3),
         ("tasks:\n  2:\n    dev: {}\n    dev: {}\n", 4),
     ],
 )
-def test_key_given_twice_is_refused_with_its_line(text: str, line: int) -> None:
-    """YAML would keep the last, in silence."""
+def test_duplicate_key_is_refused_with_its_line(text: str, line: int) -> None:
+    """YAML would silently use the last."""
     error = refusal(text)
     assert error.startswith(f"config.yaml:{line}: ")
-    assert "given twice" in error
+    assert "set twice" in error
 
 
 @pytest.mark.parametrize(
@@ -295,11 +265,8 @@ def test_key_given_twice_is_refused_with_its_line(text: str, line: int) -> None:
     [
         ("common:\n  max_tries: [1\nvariants: {}\n", 3),
         ("common:\n\tmax_tries: 1\n", 2),
-        ("common:\n  a: b: c\n", 2),
         ("common: {}\n---\ncommon: {}\n", 2),
-        ("common: *gone\n", 1),
         ("common: !!python/name:os.system x\n", 1),
-        ("common: !!map [1]\n", 1),
         ("common: {? [a] : 2}\n", 1),
     ],
 )
@@ -312,29 +279,26 @@ def test_broken_yaml_is_refused_with_its_line(text: str, line: int) -> None:
     "text", ["common: {remote_file_path: 2026-13-45}", "common: !!int x", "common: !!timestamp x",
              "common: {max_tries: \x00}", "[" * 5000],
 )  # fmt: skip
-def test_yaml_that_cannot_be_made_sense_of_is_one_line_too(text: str) -> None:
+def test_yaml_that_pyyaml_cannot_construct_is_one_line_too(text: str) -> None:
     assert refusal(text).startswith("config.yaml")
 
 
 def test_anchors_and_merge_keys_work() -> None:
     text = "common: &base {max_tries: 7}\ntasks: {2: {<<: *base, retry_delay: 9}}"
-    settings = settings_of(text).settings
-    assert (settings.max_tries, settings.retry_delay) == (7, 9)
+    found = settings_of(text).settings
+    assert (found.max_tries, found.retry_delay) == (7, 9)
     assert settings_of(text).origins["max_tries"] == "config.yaml: tasks.2"
 
 
-def test_config_file_that_is_no_text_is_refused() -> None:
+def test_config_file_that_cannot_be_read_is_refused() -> None:
     Path("x.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"x\.yaml: cannot be read"):
         load_config(Path("x.yaml"))
-
-
-def test_config_file_that_was_named_must_be_there() -> None:
     with pytest.raises(ConfigError, match=r"gone\.yaml: there is no such config file"):
-        resolve("2", {}, config_file=Path("gone.yaml"), environ={})
+        load_config(Path("gone.yaml"))
 
 
-def test_named_config_file_replaces_the_folders_own() -> None:
+def test_named_config_file_replaces_the_default_one() -> None:
     Path("config.yaml").write_text("common: {max_tries: 7}")
     Path("other.yaml").write_text("common: {retry_delay: 9}")
     resolved = resolve("2", {}, config_file=Path("other.yaml"), environ={})
@@ -350,10 +314,10 @@ def test_empty_config_file_or_section_is_none(text: str) -> None:
 def test_task_runs_on_arguments_alone() -> None:
     """No config file, no env file."""
     arguments = {"remote_file_path": "a.zip", "file_save_path": "out", "remote_host_address": "h"}
-    settings = resolve("1", arguments, environ={}).settings.require()
-    assert settings.remote_file_path == ("a.zip",)
-    assert settings.target == Path("out")
-    assert settings.host_keys == "known", "the careful choice is the default"
+    found = resolve("1", arguments, environ={}).settings.require()
+    assert found.remote_file_path == ("a.zip",)
+    assert found.target == Path("out")
+    assert found.host_keys == "known", "the careful choice is the default"
 
 
 def test_repositorys_own_config_file_is_valid_and_its_variants_differ() -> None:
@@ -389,27 +353,17 @@ tasks:
     ("name", "text", "wanted"),
     [
         ("max_tries", "5", 5),
-        ("max_tries", "'5'", 5),
-        ("retry_delay", "0", 0.0),
         ("retry_delay", "2.5", 2.5),
-        ("overwrite", "false", False),
         ("overwrite", "off", False),
-        ("overwrite", "'no'", False),
         ("overwrite", "'1'", True),
         ("log_level", "debug", "DEBUG"),
-        ("host_keys", "accept-new", "accept-new"),
-        ("progress", "none", "none"),
-        ("max_unpacked_size", "1000", 1000),
         ("max_unpacked_size", "500MB", 500 * 10**6),
         ("max_unpacked_size", "500 mb", 500 * 10**6),
-        ("max_unpacked_size", "1k", 1000),
         ("max_unpacked_size", "1KiB", 1024),
-        ("max_unpacked_size", "2GiB", 2 * 2**30),
         ("max_unpacked_size", "1.5T", 1_500_000_000_000),
         ("username", "'0123'", "0123"),
         ("remote_file_path", "a b/données.zip", ("a b/données.zip",)),
         ("remote_file_path", "[a.zip, 'b?.zip']", ("a.zip", "b?.zip")),
-        ("include", "'*.csv'", ("*.csv",)),
         ("exclude", "[]", ()),
         ("max_rate", "20MB/s", 20_000_000),
         ("file_save_path", "data/x", Path("data/x")),
@@ -427,38 +381,23 @@ def test_value_becomes_its_type(name: str, text: str, wanted: object) -> None:
         ("max_tries", "many", "expected a whole number"),
         ("max_tries", "2.5", "expected a whole number"),
         ("max_tries", "true", "expected a whole number"),
-        ("max_tries", "[1]", "expected a whole number"),
-        ("max_tries", "", "expected a whole number"),
-        ("max_tries", "0", "expected at least 1"),
-        ("retry_delay", "-1", "expected at least 0"),
+        ("max_tries", "0", "of at least 1"),
+        ("retry_delay", "-1", "a number of at least 0"),
         ("retry_delay", ".inf", "expected a number"),
         ("retry_delay", ".nan", "expected a number"),
-        ("retry_delay", "soon", "expected a number"),
-        ("timeout", "0", "expected at least 0.1"),
-        ("overwrite", "maybe", "expected true or false"),
         ("overwrite", "1", "expected true or false"),
-        ("overwrite", "2", "expected true or false"),
         ("log_level", "LOUD", "one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
-        ("host_keys", "any", "one of known, accept-new"),
-        ("max_unpacked_size", "big", "a size such as 500MB"),
-        ("max_unpacked_size", "-1", "a size such as 500MB"),
         ("max_unpacked_size", "1 PB", "a size such as 500MB"),
-        ("max_unpacked_size", "0", "expected at least 1"),
-        ("file_save_path", "[a]", "expected a path"),
+        ("max_unpacked_size", "0", "of at least 1"),
         ("file_save_path", "5", "expected a path"),
         ("file_save_path", "~nobody-of-this-name/x", "expected a path"),
         ("known_hosts_file", "''", "expected a path"),
-        ("remote_file_path", "{a: b}", "expected text"),
         ("remote_file_path", "[1]", "expected text"),
         ("include", "['']", "expected text"),
-        ("on_error", "stop", "one of fail, continue"),
-        ("remote_file_path", "2026-01-01", "expected text"),
         ("remote_file_path", '"a\\0b"', "expected text"),
-        ("username", "yes", "expected text"),
         # YAML reads 007 as 7, 1.10 as 1.1 and 12:30 as 750: what was written is lost
         ("username", "007", "expected text"),
         ("remote_file_path", "1.10", "expected text"),
-        ("remote_host_address", "12:30", "expected text"),
     ],
 )
 def test_wrong_value_is_refused_with_its_place_and_what_was_expected(
@@ -471,7 +410,7 @@ def test_wrong_value_is_refused_with_its_place_and_what_was_expected(
 
 def test_wrong_value_of_the_environment_or_an_argument_names_where_it_is() -> None:
     assert refusal(env={"MAX_TRIES": "x"}) == (
-        "environment: max_tries is 'x': expected a whole number"
+        "environment: max_tries is 'x': expected a whole number of at least 1"
     )
     Path("envs/dev.env").write_text("MAX_TRIES=x\n")
     assert refusal().startswith("environment (envs/dev.env): max_tries is 'x'")
@@ -489,7 +428,7 @@ def test_empty_path_is_none_and_not_this_folder(name: str) -> None:
     assert value(name, f"common: {{{name}: ''}}") is None
 
 
-def test_home_folder_is_spelled_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_home_folder_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     assert value("ssh_key_file", env={"SSH_KEY_FILE": "~/.ssh/id"}) == folder / ".ssh/id"
 
@@ -505,9 +444,9 @@ def test_home_folder_is_spelled_out(folder: Path, monkeypatch: pytest.MonkeyPatc
 def test_missing_value_is_named_with_where_to_set_it(missing: str, says: str) -> None:
     names = ("remote_file_path", "file_save_path", "remote_host_address")
     given: dict[str, Any] = {name: "x" for name in names if name != missing}
-    settings = settings_of(**given).settings
+    found = settings_of(**given).settings
     with pytest.raises(ConfigError, match="missing") as caught:
-        settings.require()
+        found.require()
     assert says in str(caught.value)
     if missing != "remote_host_address":
         given[missing] = ""
@@ -515,7 +454,7 @@ def test_missing_value_is_named_with_where_to_set_it(missing: str, says: str) ->
             settings_of(**given).settings.require()
 
 
-# --- what is shown ------------------------------------------------------------------------
+# --- make config ------------------------------------------------------------------------
 
 
 def test_rows_give_each_setting_its_value_and_origin_and_mask_secrets() -> None:

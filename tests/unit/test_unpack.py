@@ -1,4 +1,4 @@
-"""Archives: good ones come out whole; broken and hostile ones are refused, nothing landed."""
+"""Archives: valid ones are extracted, broken and hostile ones refused with nothing published."""
 
 from __future__ import annotations
 
@@ -20,14 +20,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import archives
+from landed import locked
 from tasks.fetch import names
 from tasks.fetch.archives import unpack
-from tasks.fetch.archives.limits import BLOCK, RATIO_FROM, Limits, Member
+from tasks.fetch.archives.extraction import RATIO_FLOOR_BYTES
+from tasks.fetch.archives.format import Member
+from tasks.fetch.archives.stream import BLOCK_BYTES
 from tasks.fetch.errors import ArchiveError
-from tasks.fetch.stores.local.landing import landing
-from tasks.settings import Settings
+from tasks.settings import Settings, Size
 
-LIMITS = Limits(members=1000, size=10**9, ratio=Settings().max_ratio)
+
+def limits(members: int = 1000, size: int = 10**9, ratio: float = 200) -> Settings:
+    """Give the limits of an archive, as the settings have them."""
+    return Settings(max_members=members, max_unpacked_size=Size(size), max_ratio=ratio)
+
+
+LIMITS = limits()
 SMALL = {"a.csv": b"date,id\n" * 30, "d/b.csv": bytes(range(256)) * 3, "e.csv": b""}
 bounded = settings(derandomize=True, max_examples=300, deadline=None)
 
@@ -39,15 +47,11 @@ BAD = {
     **{f"tar: {name}": bad for name, bad in archives.bad_tars().items()},
     **{f"zip: {name}": bad for name, bad in archives.bad_zips().items()},
 }
-PLAIN = [  # tars that are wrong by themselves, where nobody lands them
-    name
-    for name, bad in BAD.items()
-    if name.startswith("tar:") and "collides" not in bad.says and "max_ratio" not in bad.says
-]
-MEMBERS = [
-    pytest.param("tar", archives.PACKINGS["tar.gz"], id="tar.gz"),
-    pytest.param("zip", archives.zipped, id="zip"),
-]
+PACK: dict[str, Callable[[dict[str, bytes]], bytes]] = {
+    "tar": archives.tar_gz,
+    "zip": archives.zipped,
+}
+both_kinds = pytest.mark.parametrize("kind", PACK)
 
 
 class Source:
@@ -69,64 +73,69 @@ class Source:
         return self.data[start:]
 
 
+Wanted = Callable[[PurePosixPath], bool]
+
+
 def is_csv(path: PurePosixPath) -> bool:
     return names.matches(path, ["*.csv"])
 
 
 def members(
-    kind: str,
-    data: bytes,
-    limits: Limits = LIMITS,
-    wanted: Callable[[PurePosixPath], bool] = is_csv,
+    name: str, data: bytes, most: Settings = LIMITS, wanted: Wanted = is_csv
 ) -> Iterator[Member | None]:
-    """Yield the members of an archive, and read what is behind them, as a run does."""
+    """Yield the members of an archive of that name, and read its rest, as a run does."""
     source = Source(data)
-    yield from unpack.members(source, limits, f"x.{kind}", wanted)
+    yield from unpack.members(source, most, name if "." in name else f"x.{name}", wanted)
     while source.read():
         pass
 
 
 def unpacked(
-    kind: str,
-    data: bytes,
-    limits: Limits = LIMITS,
-    wanted: Callable[[PurePosixPath], bool] = is_csv,
+    kind: str, data: bytes, most: Settings = LIMITS, wanted: Wanted = is_csv
 ) -> dict[str, bytes]:
     """Unpack into memory."""
     found = {}
-    for member in members(kind, data, limits, wanted):
+    for member in members(kind, data, most, wanted):
         if member is not None:
             found[str(member.path)] = b"".join(member.blocks)
     return found
 
 
-def read_all(found: Iterator[Member | None], with_block: Callable[[bytes], None]) -> None:
-    """Read every member to its end."""
+def read_all(found: Iterator[Member | None], sizes: list[int] | None = None) -> None:
+    """Read every member to its end; note the size of each block."""
     for member in found:
         for block in member.blocks if member else ():
-            with_block(block)
+            if sizes is not None:
+                sizes.append(len(block))
+
+
+def refusal(name: str, data: bytes, most: Settings = LIMITS, wanted: Wanted = is_csv) -> str:
+    """Require that an archive of that name is refused; give the error."""
+    with pytest.raises(ArchiveError) as caught:
+        read_all(members(name, data, most, wanted))
+    return str(caught.value)
 
 
 def land(kind: str, data: bytes, target: Path) -> None:
     """Unpack into a target's staging folder, as a run does, and stop before the commit."""
-    with landing(target, overwrite=True) as place:
-        place.begin()
+    with locked(target) as (_, staged):
+        staged.begin()
         for member in members(kind, data):
             if member is not None:
-                place.write(member.path, member.blocks, "x")
+                staged.write(str(member.path), member.blocks, "x")
 
 
 # --- good ones ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_good_archive_comes_out_whole(name: str) -> None:
+def test_valid_archive_is_extracted_completely(name: str) -> None:
     kind, good = name[:3], GOOD[name]
     assert unpacked(kind, good.data) == good.files
 
 
 @pytest.mark.parametrize("form", ["gnu", "posix", "ustar", "v7", "oldgnu"])
-def test_what_gnu_tar_writes_comes_out_whole(form: str, tmp_path: Path) -> None:
+def test_archive_written_by_gnu_tar_is_extracted_completely(form: str, tmp_path: Path) -> None:
     tar = shutil.which("tar")
     if tar is None:
         pytest.skip("NO tar COMMAND HERE: its archives go untested")
@@ -147,29 +156,25 @@ def test_what_gnu_tar_writes_comes_out_whole(form: str, tmp_path: Path) -> None:
     assert unpacked("tar", done.stdout) == files
 
 
-def test_member_is_given_in_blocks_of_bounded_size() -> None:
-    """Memory stays flat: no block is larger than `BLOCK`, however long a member is."""
-    data = b"1,2,3\n" * 200_000
-    for kind, archive in (
-        ("tar", archives.tar_gz({"a.csv": data})),
-        ("zip", archives.zipped({"a.csv": data})),
-    ):
-        for member in members(kind, archive):
-            assert member is not None
-            assert max(map(len, member.blocks)) <= BLOCK
+@both_kinds
+def test_content_comes_in_blocks_of_limited_size(kind: str) -> None:
+    """Memory stays flat: no block is larger than `BLOCK_BYTES`, however long a member is."""
+    for member in members(kind, PACK[kind]({"a.csv": b"1,2,3\n" * 200_000})):
+        assert member is not None
+        assert max(map(len, member.blocks)) <= BLOCK_BYTES
 
 
-@pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_member_that_is_not_wanted_is_counted_not_given(kind: str) -> None:
+@both_kinds
+def test_member_that_is_not_selected_is_counted(kind: str) -> None:
     files = {"a.txt": b"1", "b.csv": b"2", "c.md": b"3"}
-    data = archives.tar_gz(files) if kind == "tar" else archives.zipped(files)
+    data = PACK[kind](files)
     given = [member and str(member.path) for member in members(kind, data)]
     assert given == [None, "b.csv", None]
 
 
-@pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_member_that_nobody_reads_harms_none_after_it(kind: str) -> None:
-    data = archives.tar_gz(archives.FILES) if kind == "tar" else archives.zipped(archives.FILES)
+@both_kinds
+def test_member_that_is_not_read_does_not_affect_the_next(kind: str) -> None:
+    data = PACK[kind](archives.FILES)
     found = {}
     for number, member in enumerate(members(kind, data)):
         assert member is not None
@@ -182,69 +187,60 @@ def test_member_that_nobody_reads_harms_none_after_it(kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_archive_is_refused_and_nothing_lands(name: str, tmp_path: Path) -> None:
+def test_broken_or_unsafe_archive_is_refused_and_nothing_is_published(
+    name: str, tmp_path: Path
+) -> None:
     kind, bad = name[:3], BAD[name]
     with pytest.raises(ArchiveError, match=f"(?s){bad.says}"):
         land(kind, bad.data, tmp_path / "data")
     assert not list(tmp_path.iterdir()), "a refused archive leaves nothing behind"
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_bad_tar_is_refused_in_its_packing_too(name: str) -> None:
-    with pytest.raises(ArchiveError):
-        unpacked("tar", gzip.compress(BAD[name].data, 1))
-
-
 @pytest.mark.parametrize("packing", archives.PACKINGS)
-def test_tar_cut_anywhere_is_refused(packing: str) -> None:
+def test_tar_truncated_anywhere_is_refused(packing: str) -> None:
     """Cut at any byte, at the end of a member too: an error, never fewer members."""
     data = archives.PACKINGS[packing](archives.tarred(SMALL))
     # tarfile takes one block of zeros for the end; the last bytes of gzip are its length
     whole = len(data) - tarfile.BLOCKSIZE if packing == "tar" else len(data)
     for end in range(whole):
-        with pytest.raises(ArchiveError):
-            unpacked("tar", data[:end])
+        refusal("tar", data[:end])
 
 
-def test_tar_cut_inside_a_member_that_is_not_wanted_is_refused() -> None:
+def test_tar_truncated_in_a_member_that_is_not_selected_is_refused() -> None:
     data = archives.tarred({"a.csv": b"1", "z.txt": b"-" * 5000})
     for end in range(1024, len(data) - tarfile.BLOCKSIZE, 100):
-        with pytest.raises(ArchiveError):
-            unpacked("tar", data[:end])
+        refusal("tar", data[:end])
 
 
-def test_zip_cut_anywhere_is_refused() -> None:
+def test_zip_truncated_anywhere_is_refused() -> None:
     data = archives.zipped(SMALL)
     for end in range(len(data)):
-        with pytest.raises(ArchiveError):
-            unpacked("zip", data[:end])
+        refusal("zip", data[:end])
 
 
 @pytest.mark.parametrize("at", [-8, -5, -4, -1], ids=["CRC", "CRC", "length", "length"])
-def test_wrong_checksum_behind_a_gzip_is_noticed(at: int) -> None:
+def test_wrong_checksum_at_the_end_of_a_gzip_is_detected(at: int) -> None:
     """It comes after the tar's own end, where a reader of tars has stopped reading."""
     data = bytearray(archives.tar_gz(SMALL))
     data[at] ^= 1
-    with pytest.raises(ArchiveError, match="broken"):
-        unpacked("tar", bytes(data))
+    assert "broken" in refusal("tar", bytes(data))
 
 
 @pytest.mark.parametrize("packing", archives.PACKINGS)
-def test_bytes_behind_an_archive_are_refused_and_zeros_are_not(packing: str) -> None:
+def test_bytes_after_an_archive_are_refused_and_zeros_are_not(packing: str) -> None:
     data = archives.PACKINGS[packing](archives.tarred(SMALL))
     assert unpacked("tar", data + bytes(512)) == SMALL
-    with pytest.raises(ArchiveError, match="broken"):
-        unpacked("tar", data + b"more")
+    assert "broken" in refusal("tar", data + b"more")
 
 
 @pytest.mark.parametrize("packing", archives.PACKINGS)
-def test_streams_behind_each_other_are_one(packing: str) -> None:
+def test_consecutive_compressed_streams_are_one(packing: str) -> None:
     pack, tar = archives.PACKINGS[packing], archives.tarred(SMALL)
     assert unpacked("tar", pack(tar[:700]) + pack(tar[700:])) == SMALL
 
 
 @pytest.mark.parametrize("packing", [name for name in archives.PACKINGS if name != "tar"])
-def test_a_packed_file_that_is_no_tar_is_its_own_member(packing: str) -> None:
+def test_compressed_file_that_is_no_tar_is_its_own_member(packing: str) -> None:
     text = b"id,name\n" * 100_000
     ending = packing.removeprefix("tar")
     source = Source(archives.PACKINGS[packing](text))
@@ -252,24 +248,18 @@ def test_a_packed_file_that_is_no_tar_is_its_own_member(packing: str) -> None:
     assert member is not None
     assert str(member.path) == "events.csv"
     for end in range(1, len(source.data), 7):
-        with pytest.raises(ArchiveError):
-            read_all(
-                unpack.members(Source(source.data[:end]), LIMITS, "a.csv", is_csv),
-                list[bytes]().append,
-            )
+        refusal("a.csv", source.data[:end])
 
 
-def test_what_would_take_too_much_memory_is_refused() -> None:
+def test_stream_that_needs_too_much_memory_is_refused() -> None:
     """Dictionaries are taken at once, by what a header says: of 1 GiB here, for a few bytes."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**26 + 2**25 + 2**20}]
     xz = lzma.compress(archives.tarred(SMALL), filters=filters)
-    with pytest.raises(ArchiveError, match="limit of 96 MiB"):
-        unpacked("tar", xz)
+    assert "limit of 96 MiB" in refusal("tar", xz)
     parameters = {int(zstd.CompressionParameter.window_log): 27}
     packer = zstd.ZstdCompressor(options=parameters)
     far = packer.compress(archives.tarred({"a.csv": archives.noise(2**20)})) + packer.flush()
-    with pytest.raises(ArchiveError, match="limit of 64 MiB"):
-        unpacked("tar", far)
+    assert "limit of 64 MiB" in refusal("tar", far)
 
 
 def with_comment(archive: bytes, comment: bytes) -> bytes:
@@ -277,40 +267,31 @@ def with_comment(archive: bytes, comment: bytes) -> bytes:
     return archive[:-2] + struct.pack("<H", len(comment)) + comment
 
 
-def test_a_zip_that_shows_two_archives_is_refused() -> None:
+def test_zip_that_contains_two_archives_is_refused() -> None:
     """One in the comment of another, one before another: readers disagree on what it holds."""
     outer, inner = archives.zipped(SMALL), archives.zipped({"evil.csv": b"1"})
-    with pytest.raises(ArchiveError, match="two end records"):
-        unpacked("zip", with_comment(outer, inner))
-    with pytest.raises(ArchiveError, match="another one lies before it"):
-        unpacked("zip", inner + outer)
+    assert "two end records" in refusal("zip", with_comment(outer, inner))
+    assert "another archive precedes it" in refusal("zip", inner + outer)
 
 
 def test_a_zip64_locator_that_points_elsewhere_is_refused() -> None:
     data = archives.good_zips()["zip64"].data
     at = data.index(b"PK\6\7") + 8
-    with pytest.raises(ArchiveError, match="not where it should be"):
-        unpacked("zip", data[:at] + struct.pack("<Q", 5) + data[at + 8 :])
+    assert "not where it should be" in refusal(
+        "zip", data[:at] + struct.pack("<Q", 5) + data[at + 8 :]
+    )
 
 
-def test_zip64_that_tells_another_number_of_members_is_refused() -> None:
+def test_zip64_with_another_number_of_members_is_refused() -> None:
     """A count of 0xFFFF sends the reader on to the zip64 end record."""
     data = archives.good_zips()["zip64"].data
     marked = archives.patched(data, archives.END, {archives.END_COUNT: 0xFFFF})
     assert unpacked("zip", marked) == archives.FILES
     at = marked.index(b"PK\6\6") + 32
-    with pytest.raises(ArchiveError, match="3 of 4 members"):
-        unpacked("zip", marked[:at] + b"\4" + marked[at + 1 :])
+    assert "3 of 4 members" in refusal("zip", marked[:at] + b"\4" + marked[at + 1 :])
 
 
 # --- what the messages say ------------------------------------------------------------------
-
-
-def refusal(name: str, data: bytes, wanted: Callable[[PurePosixPath], bool] = is_csv) -> str:
-    """Require that an archive of that name is refused; gives the text."""
-    with pytest.raises(ArchiveError) as caught:
-        read_all(unpack.members(Source(data), LIMITS, name, wanted), list[bytes]().append)
-    return str(caught.value)
 
 
 def split_zip(folder: Path) -> list[Path]:
@@ -322,7 +303,7 @@ def split_zip(folder: Path) -> list[Path]:
     return [*sorted(folder.glob("x.z[0-9]*")), folder / "x.zip"]
 
 
-def test_each_part_of_a_split_zip_is_called_one(tmp_path: Path) -> None:
+def test_each_part_of_a_split_zip_is_reported_as_such(tmp_path: Path) -> None:
     parts = split_zip(tmp_path)
     assert len(parts) > 3
     for part in parts:
@@ -330,32 +311,37 @@ def test_each_part_of_a_split_zip_is_called_one(tmp_path: Path) -> None:
     assert "part of a split zip" in refusal("first.zip", parts[0].read_bytes())
 
 
-def test_last_part_of_a_split_zip64_is_called_one() -> None:
+def test_last_part_of_a_split_zip64_is_reported_as_such() -> None:
     data = archives.good_zips()["zip64"].data
     disks = data.index(b"PK\6\7") + 16
     assert "part of a split zip" in refusal("x.zip", data[:disks] + b"\2" + data[disks + 1 :])
 
 
 @pytest.mark.parametrize("size", [30, 1000, 66_000, 200_000])
-def test_truncated_zip_is_called_one(size: int) -> None:
+def test_truncated_zip_is_reported_as_such(size: int) -> None:
     data = archives.zipped({"a.csv": archives.noise(300_000)})
     assert "truncated" in refusal("x.zip", data[:size])
     assert "truncated" in refusal("x.zip", data[:-1])
 
 
-@pytest.mark.parametrize("packing", ["gzip", "bzip2", "xz", "zstd"])
+COMPRESSIONS = {"gzip": "tar.gz", "bzip2": "tar.bz2", "xz": "tar.xz", "zstd": "tar.zst"}
+
+
+@pytest.mark.parametrize("packing", COMPRESSIONS)
 @pytest.mark.parametrize("behind", [b"more", b"\1" * 300_000, bytes(600) + b"x"])
-def test_bytes_behind_packed_data_have_a_message_of_their_own(packing: str, behind: bytes) -> None:
-    ending = {"gzip": "tar.gz", "bzip2": "tar.bz2", "xz": "tar.xz", "zstd": "tar.zst"}[packing]
+def test_bytes_after_compressed_data_have_a_message_of_their_own(
+    packing: str, behind: bytes
+) -> None:
+    ending = COMPRESSIONS[packing]
     pack = archives.PACKINGS[ending]
     for name, content in (("x.csv", b"1,2\n" * 10), (f"x.{ending}", archives.tarred(SMALL))):
         error = refusal(name, pack(content) + behind)
         assert f"other data follows the end of its {packing} data" in error
 
 
-@pytest.mark.parametrize("packing", ["gzip", "bzip2", "xz", "zstd"])
-def test_packed_file_that_is_cut_off_is_called_so(packing: str) -> None:
-    ending = {"gzip": "tar.gz", "bzip2": "tar.bz2", "xz": "tar.xz", "zstd": "tar.zst"}[packing]
+@pytest.mark.parametrize("packing", COMPRESSIONS)
+def test_truncated_compressed_file_is_reported_as_such(packing: str) -> None:
+    ending = COMPRESSIONS[packing]
     data = archives.PACKINGS[ending](archives.noise(100_000))
     assert f"the {packing} data ends early" in refusal("x.csv", data[:-40])
 
@@ -370,18 +356,18 @@ def test_dictionary_of_lzma_above_the_limit_is_no_broken_zip() -> None:
 
 @pytest.mark.parametrize("name", ["x.tar.lz4", "x.csv.lz4", "x.lz4", "x.tar"])
 @pytest.mark.parametrize("magic", [b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"])
-def test_lz4_is_called_so_whatever_the_name(name: str, magic: bytes) -> None:
+def test_lz4_is_reported_whatever_the_name(name: str, magic: bytes) -> None:
     assert "it looks like an LZ4 file" in refusal(name, magic + archives.noise(600))
 
 
-def test_name_that_says_an_unknown_packing_of_a_tar_makes_no_broken_tar() -> None:
-    assert "no known kind" in refusal("x.tar.br", archives.noise(600))
+def test_unknown_content_is_not_reported_as_a_broken_tar_by_its_name() -> None:
+    assert "no known format" in refusal("x.tar.br", archives.noise(600))
 
 
 # --- members that are not selected ----------------------------------------------------------
 
 
-def test_zip_of_a_pipe_gives_its_other_members(tmp_path: Path) -> None:
+def test_zip_that_contains_a_pipe_gives_its_other_members(tmp_path: Path) -> None:
     """zip(1) writes what it reads from standard input as `-`, with the mode of a FIFO."""
     if shutil.which("zip") is None:
         pytest.skip("NO zip COMMAND HERE: its archives go untested")
@@ -391,80 +377,83 @@ def test_zip_of_a_pipe_gives_its_other_members(tmp_path: Path) -> None:
     )
     data = (tmp_path / "x.zip").read_bytes()
     assert unpacked("zip", data) == {"a.csv": b"1,2\n"}
-    assert "'-' is a special file" in refusal("x.zip", data, everything)
+    assert "'-': a special file" in refusal("x.zip", data, wanted=everything)
 
 
-@pytest.mark.parametrize("mode", [0o120777, 0o010666, 0o020666, 0o140777])
-def test_zip_is_not_refused_for_the_kind_of_a_member_that_is_not_selected(mode: int) -> None:
-    infos = [archives.zip_info("a.csv"), archives.zip_info("other", mode=mode)]
-    assert unpacked("zip", archives.zip_of(infos, [b"1", b"a.csv"])) == {"a.csv": b"1"}
-
-
-@pytest.mark.parametrize("changes", [{archives.CENTRAL_FLAGS: 1}, {archives.CENTRAL_METHOD: 9}])
-def test_zip_is_not_refused_for_the_packing_of_a_member_that_is_not_selected(
-    changes: dict[int, int],
-) -> None:
+def not_selected() -> Iterator[tuple[str, bytes]]:
+    """Give archives of `a.csv` and of `other`, which would be refused if it was selected."""
+    for mode in (0o120777, 0o010666, 0o020666, 0o140777):
+        infos = [archives.zip_info("a.csv"), archives.zip_info("other", mode=mode)]
+        yield "zip", archives.zip_of(infos, [b"1", b"a.csv"])
     data = archives.zipped({"other": b"2" * 100, "a.csv": b"1"})
-    data = archives.patched(data, archives.CENTRAL, changes)
-    if archives.CENTRAL_METHOD in changes:
-        data = archives.patched(data, archives.LOCAL, {archives.LOCAL_METHOD: 9})
-    assert unpacked("zip", data) == {"a.csv": b"1"}
+    yield "zip", archives.patched(data, archives.CENTRAL, {archives.CENTRAL_FLAGS: 1})
+    data = archives.patched(data, archives.CENTRAL, {archives.CENTRAL_METHOD: 9})
+    yield "zip", archives.patched(data, archives.LOCAL, {archives.LOCAL_METHOD: 9})
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+        other = archives.entry("other", type=kind, linkname="a.csv")
+        yield "tar", archives.tar_of([other, archives.entry("a.csv", b"1")])
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
-)
-def test_tar_is_not_refused_for_the_kind_of_a_member_that_is_not_selected(kind: bytes) -> None:
-    other = archives.entry("other", type=kind, linkname="a.csv")
-    data = archives.tar_of([other, archives.entry("a.csv", b"1")])
-    assert unpacked("tar", data) == {"a.csv": b"1"}
-    assert [member and member.path.name for member in members("tar", data)] == [None, "a.csv"]
+@pytest.mark.parametrize(("kind", "data"), list(not_selected()), ids=lambda _: "")
+def test_unsupported_member_that_is_not_selected_does_no_harm(kind: str, data: bytes) -> None:
+    assert unpacked(kind, data) == {"a.csv": b"1"}
+    assert "'other'" in refusal(kind, data, wanted=everything)
 
 
 @pytest.mark.parametrize("name", ["../up.txt", "/etc/passwd", "a/../../b"])
-def test_name_that_leads_out_refuses_the_archive_selected_or_not(name: str) -> None:
-    tar = archives.tar_of([archives.entry(name, b"1"), archives.entry("a.csv", b"1")])
-    assert "nothing was unpacked" in refusal("x.tar", tar)
-    zipped = archives.zip_of([archives.zip_info(name), archives.zip_info("a.csv")], [b"1", b"1"])
-    assert "nothing was unpacked" in refusal("x.zip", zipped)
+def test_unsafe_name_refuses_the_archive_even_if_it_is_not_selected(name: str) -> None:
+    for kind, pack in PACK.items():
+        assert "nothing was extracted" in refusal(f"x.{kind}", pack({name: b"1", "a.csv": b"1"}))
+
+
+# --- faults of the source ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pack", [*PACK.values(), lambda _: gzip.compress(archives.noise(10**6))])
+@pytest.mark.parametrize("fault", [TimeoutError(), EOFError("x"), ValueError("x"), RuntimeError()])
+def test_fault_of_the_source_is_not_reported_as_a_broken_archive(
+    pack: Callable[[dict[str, bytes]], bytes], fault: Exception
+) -> None:
+    class Failing(Source):
+        def read(self, size: int = -1) -> bytes:
+            if self.count > 300_000:
+                raise fault
+            return super().read(size)
+
+    source = Failing(pack({"a.csv": archives.noise(10**6)}))
+    with pytest.raises(type(fault)) as caught:
+        read_all(unpack.members(source, LIMITS, "x", lambda _: True))
+    assert caught.value is fault
 
 
 # --- limits -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "pack"), MEMBERS)
-def test_as_many_members_as_the_limit_pass_and_one_more_does_not(
-    kind: str, pack: Callable[..., bytes]
-) -> None:
+@both_kinds
+def test_as_many_members_as_the_limit_pass_and_one_more_does_not(kind: str) -> None:
     files = {f"{n}.csv": b"1" for n in range(4)}
-    data = archives.tar_gz(files) if kind == "tar" else pack(files)
-    assert len(unpacked(kind, data, Limits(4, 10**9, 200))) == 4
-    with pytest.raises(ArchiveError, match="more than 3 members"):
-        unpacked(kind, data, Limits(3, 10**9, 200))
+    data = PACK[kind](files)
+    assert len(unpacked(kind, data, limits(4))) == 4
+    assert "more than 3 members" in refusal(kind, data, limits(3))
 
 
-@pytest.mark.parametrize("declared", [1_400_000, 1_400_000 % 2**16, 3])
-def test_huge_table_of_contents_takes_little_memory(declared: int) -> None:
-    """64 MiB of entries, whether the end record tells how many, or lies."""
-    source = Source(archives.huge_table(1_400_000, declared))
+@pytest.mark.parametrize(
+    ("entries", "declared", "says"),
+    [
+        # 64 MiB of entries, whether the end record has their right number or not
+        (1_400_000, 1_400_000, "max_members"),
+        (1_400_000, 1_400_000 % 2**16, "max_members"),
+        (1_400_000, 3, "max_members"),
+        # a table within its limit
+        (60_000, 3, "broken archive: .* more than the 3 members declared"),
+    ],
+)
+def test_huge_table_of_contents_takes_little_memory(entries: int, declared: int, says: str) -> None:
+    source = Source(archives.huge_table(entries, declared))
     tracemalloc.start()
     try:
-        with pytest.raises(ArchiveError, match="max_members") as caught:
-            list(unpack.members(source, Limits(100_000, 10**9, 200), "x.zip", is_csv))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 8 * 2**20
-    assert "broken" not in str(caught.value)
-
-
-def test_entries_that_no_end_record_declares_are_not_parsed() -> None:
-    """A table within its bound, of 60,000 entries where 3 are declared."""
-    source = Source(archives.huge_table(60_000, 3))
-    tracemalloc.start()
-    try:
-        with pytest.raises(ArchiveError, match="more than the 3 members declared"):
-            list(unpack.members(source, Limits(100_000, 10**9, 200), "x.zip", is_csv))
+        with pytest.raises(ArchiveError, match=rf"^x\.zip: (?!.*broken.*max).*{says}"):
+            list(unpack.members(source, limits(100_000), "x.zip", is_csv))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -475,74 +464,60 @@ def test_as_many_members_as_max_members_allows_come_out_of_a_large_table() -> No
     """Beyond the 65535 of the old end record, with a table that is not in the end read first."""
     files = {f"{number:0100}.csv": b"" for number in range(70_000)}
     data = archives.zipped(files, zipfile.ZIP_STORED)
-    found = members("zip", data, Limits(70_000, 10**9, 200))
+    found = members("zip", data, limits(70_000))
     assert sum(member is not None for member in found) == 70_000
 
 
 def test_folders_and_members_that_are_not_wanted_count_as_members() -> None:
     entries = [archives.entry(f"d{n}", type=tarfile.DIRTYPE) for n in range(10)]
-    with pytest.raises(ArchiveError, match="max_members"):
-        unpacked("tar", archives.tar_of(entries), Limits(9, 10**9, 200))
+    assert "max_members" in refusal("tar", archives.tar_of(entries), limits(9))
 
 
-@pytest.mark.parametrize("kind", ["tar", "zip"])
+@both_kinds
 def test_more_bytes_than_the_limit_are_refused_before_they_are_all_given(kind: str) -> None:
     """Counted on actual bytes, while they come."""
     files = {"a.csv": archives.noise(3 * 10**6)}
-    data = archives.tar_gz(files) if kind == "tar" else archives.zipped(files)
-    given = 0
-
-    def count(block: bytes) -> None:
-        nonlocal given
-        given += len(block)
-
+    data = PACK[kind](files)
+    sizes: list[int] = []
     with pytest.raises(ArchiveError, match="max_unpacked_size"):
-        read_all(members(kind, data, Limits(10, 10**6, 200)), count)
-    assert given <= 10**6
+        read_all(members(kind, data, limits(10, 10**6, 200)), sizes)
+    assert sum(sizes) <= 10**6
 
 
 def test_zip_counts_the_members_together() -> None:
     files = {f"{n}.csv": b"-" * 400_000 for n in range(3)}
-    with pytest.raises(ArchiveError, match="max_unpacked_size"):
-        unpacked("zip", archives.zipped(files), Limits(10, 10**6, 10**6))
+    assert "max_unpacked_size" in refusal("zip", archives.zipped(files), limits(10, 10**6, 10**6))
 
 
-@pytest.mark.parametrize("kind", ["tar", "zip"])
+@both_kinds
 def test_small_file_whose_rows_are_all_alike_is_no_bomb(kind: str) -> None:
-    files = {"a.csv": b"2026-01-01,0,0,0\n" * (RATIO_FROM // 17 - 1000)}
-    data = archives.tar_gz(files) if kind == "tar" else archives.zipped(files)
-    assert len(data) * LIMITS.ratio < len(files["a.csv"])
+    files = {"a.csv": b"2026-01-01,0,0,0\n" * (RATIO_FLOOR_BYTES // 17 - 1000)}
+    data = PACK[kind](files)
+    assert len(data) * LIMITS.max_ratio < len(files["a.csv"])
     assert unpacked(kind, data) == files
 
 
-@pytest.mark.parametrize("kind", ["tar", "zip"])
+@both_kinds
 def test_bomb_is_stopped_long_before_its_end(kind: str) -> None:
     """256 MiB from some 260 kB: stopped near the 64 MiB that any archive may give."""
     files = {"a.csv": bytes(256 * 2**20)}
-    data = archives.tar_gz(files) if kind == "tar" else archives.zipped(files)
-    given = 0
-
-    def count(block: bytes) -> None:
-        nonlocal given
-        given += len(block)
-
+    data = PACK[kind](files)
+    sizes: list[int] = []
     with pytest.raises(ArchiveError, match="max_ratio"):
-        read_all(members(kind, data), count)
-    assert given <= RATIO_FROM + BLOCK
+        read_all(members(kind, data), sizes)
+    assert sum(sizes) <= RATIO_FLOOR_BYTES + BLOCK_BYTES
 
 
 def test_ratio_of_a_tar_is_of_the_bytes_that_came_so_far() -> None:
     """What comes later in the stream is no excuse: by then the disk is full."""
     bomb = archives.tarred({"a.csv": bytes(80 * 2**20), "b.csv": archives.noise(2**20)})
-    with pytest.raises(ArchiveError, match="max_ratio"):
-        unpacked("tar", gzip.compress(bomb, 9), Limits(10, 10**9, 70))
+    assert "max_ratio" in refusal("tar", gzip.compress(bomb, 9), limits(10, 10**9, 70))
 
 
-def test_quadratic_header_takes_no_hour() -> None:
+def test_long_extended_header_is_refused_before_it_is_parsed() -> None:
     """A PAX header of digits only: CVE-2024-6232, in the Pythons that have it."""
     data = archives.pax_header(b"0" * 2**20) + archives.tarred(SMALL)
-    with pytest.raises(ArchiveError, match="extended header"):
-        unpacked("tar", data)
+    assert "extended header" in refusal("tar", data)
 
 
 # --- properties ---------------------------------------------------------------------------
@@ -579,7 +554,7 @@ def everything(_: PurePosixPath) -> bool:
     st.sampled_from(list(archives.PACKINGS)),
 )
 @bounded
-def test_any_tree_in_a_tar_comes_out_the_same(
+def test_any_tree_in_a_tar_is_extracted_unchanged(
     files: dict[str, bytes], form: archives.TarForm, packing: str
 ) -> None:
     data = archives.PACKINGS[packing](archives.tarred(files, form))
@@ -594,7 +569,7 @@ def test_any_tree_in_a_tar_comes_out_the_same(
     st.booleans(),
 )
 @bounded
-def test_any_tree_in_a_zip_comes_out_the_same(
+def test_any_tree_in_a_zip_is_extracted_unchanged(
     files: dict[str, bytes], method: int, stream: bool
 ) -> None:
     data = archives.zipped(files, method, stream=stream)
@@ -623,7 +598,7 @@ FLIPPED = {
 
 
 @pytest.mark.parametrize("name", FLIPPED)
-def test_one_flipped_bit_loses_nothing(name: str) -> None:
+def test_flipped_bit_never_changes_the_extracted_data(name: str) -> None:
     """Each bit in turn is flipped: the same files come out, or none."""
     kind, data = FLIPPED[name]
     for at in range(len(data)):
@@ -636,7 +611,9 @@ def test_one_flipped_bit_loses_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", FLIPPED)
 @given(st.lists(st.tuples(st.integers(0, 2**16), st.integers(1, 255)), min_size=1, max_size=8))
 @settings(derandomize=True, max_examples=100, deadline=None)
-def test_changed_bytes_lose_nothing(name: str, changes: list[tuple[int, int]]) -> None:
+def test_changed_bytes_never_change_the_extracted_data(
+    name: str, changes: list[tuple[int, int]]
+) -> None:
     kind, data = FLIPPED[name]
     changed = bytearray(data)
     for at, value in changes:

@@ -1,181 +1,175 @@
-"""Tars: members as the stream comes, and nothing that a dataset does not need.
+"""Tar: members as the stream arrives.
 
 tarfile's own filters were bypassed again and again (CVE-2024-12718, CVE-2025-4138, -4330, -4435,
--4517), and bound no size: each member is judged here.
+-4517) and limit no size: each member is checked here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import tarfile
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Self, cast
 
-from tasks.fetch import names
-from tasks.fetch.archives.limits import BLOCK, Budget, Limits, Member, Source, reading
-from tasks.fetch.errors import ArchiveError
+from tasks.fetch.archives.format import Format, Member
+from tasks.fetch.archives.stream import BLOCK_BYTES, Stream
 from tasks.fetch.threads import ReadAhead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import PurePosixPath
+    from collections.abc import Iterator
+
+    from tasks.fetch.archives.extraction import Extraction
 
 BLOCKS_AHEAD = 8
-"""Blocks that may wait between unpacking a stream and taking a tar apart."""
-MAX_EXTENDED_HEADER = 2**16
-"""Bytes of one PAX or GNU header. tarfile takes quadratic time over it before Python 3.11.10
+"""Blocks that may wait between decompressing a stream and parsing it."""
+MAX_EXTENDED_HEADER_BYTES = 2**16
+"""Size of one PAX or GNU header. tarfile takes quadratic time over it before Python 3.11.10
 (CVE-2024-6232): 64 KiB keep it busy for seconds, 1 MiB for most of an hour."""
-MAX_HEADERS = 2**20
-"""Bytes of all headers before one member's content, in whole blocks of `BLOCK`: tarfile keeps
-the map of a sparse file in memory, and bounds it by nothing."""
+MAX_HEADERS_BYTES = 2**20
+"""Size of all headers before one member's content, in whole blocks of `BLOCK_BYTES`: tarfile keeps
+the map of a sparse file in memory, and sets no limit."""
 _EXTENDED = {
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
 }  # fmt: skip
 
 
-def is_tar(head: bytes) -> bool:
-    """Whether a stream begins as a tar does: with a header whose checksum fits, or its end."""
+def detect(head: bytes) -> bool:
+    """Whether a stream begins with a header whose checksum is right, or with an end marker."""
     block = head[: tarfile.BLOCKSIZE]
     if len(block) < tarfile.BLOCKSIZE:
         return False
     if not block.strip(b"\0"):
         return True
     try:
-        return tarfile.nti(block[148:156]) in tarfile.calc_chksums(block)  # type: ignore[attr-defined]
+        return tarfile.nti(block[148:156]) in tarfile.calc_chksums(block)  # type: ignore[attr-defined]  # not in typeshed
     except tarfile.HeaderError:
         return False
 
 
-def members(
-    unpacked: Any,
-    source: Source,
-    limits: Limits,
-    origin: str,
-    wanted: Callable[[PurePosixPath], bool],
-) -> Iterator[Member | None]:
-    """Yield the members of a tar as the stream comes.
-
-    Args:
-        unpacked: A file of the tar's bytes, out of its packing; read to their end, so that a
-            checksum behind the last member is checked too.
-        source: What it is unpacked from.
-        limits: What it may hold.
-        origin: Its name, for errors.
-        wanted: Which members to give; for the others None is given, once each.
+def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
+    """Yield the members; the stream is read to its end, also for a checksum after the last one.
 
     Raises:
-        ArchiveError: It is broken, or not safe to unpack.
+        ArchiveError: The archive is broken or unsafe to extract.
     """
-    with reading(origin), contextlib.ExitStack() as stack:
-        budget = Budget(limits, origin, lambda: source.count)
-        ahead = ReadAhead(partial(unpacked.read, BLOCK), BLOCKS_AHEAD)
+    with extraction.library_errors(), contextlib.ExitStack() as stack:
+        ahead = ReadAhead(partial(stream.read, BLOCK_BYTES), BLOCKS_AHEAD)
         stack.callback(ahead.close)
-        counted = _Counted(ahead, budget)
+        counted = _Counted(ahead, extraction)
         info_class = type("_Info", (_StrictInfo,), {"stream": counted})
         with tarfile.open(
-            fileobj=cast("IO[bytes]", counted), mode="r|", bufsize=BLOCK, tarinfo=info_class
+            fileobj=cast("IO[bytes]", counted), mode="r|", bufsize=BLOCK_BYTES, tarinfo=info_class
         ) as archive:
             while (info := archive.next()) is not None:
                 cast("Any", archive).members = []  # it would remember every member of a stream
-                path = names.safe(info.name + ("/" if info.isdir() else ""), origin)
-                counted.budget.member(path)
+                path = extraction.path(info.name + ("/" if info.isdir() else ""))
                 if info.isdir():
                     continue
-                if not wanted(path):
+                if not extraction.wants(path):
                     yield None
                     continue
                 if not info.isreg():
-                    raise ArchiveError(
-                        f"{origin}: member {info.name!r} is a {_kind(info)}: refused; where it is "
-                        "not needed, leave it out by `exclude`"
+                    raise extraction.error(
+                        f"{_kind(info)}, which is not extracted; if you do not need it, leave it "
+                        "out with `exclude`",
+                        info.name,
                     )
                 content = archive.extractfile(info)
                 if content is None:
-                    raise ArchiveError(f"{origin}: member {info.name!r} has no content")
+                    raise extraction.broken("no content", info.name)
                 with content:
-                    yield Member(path, _tar_blocks(content, info, counted.budget, origin))
-            _drain(cast("IO[bytes]", archive.fileobj), origin)
+                    yield Member(path, _blocks(content, info, extraction))
+            _require_padding(cast("IO[bytes]", archive.fileobj), extraction)
+
+
+FORMAT = Format(
+    "tar",
+    (".tar",),
+    detect,
+    members,
+    compressible=True,
+    names=re.compile(r"\.tar$", re.IGNORECASE),
+)
 
 
 class _StrictInfo(tarfile.TarInfo):
-    """A header that must be whole: tarfile takes a damaged one, later on, for the end."""
+    """A header that must be valid: tarfile takes a damaged one after the first for the end."""
 
-    stream: _Counted  # of the archive at hand, by a subclass of its own
+    stream: _Counted  # set in a subclass for each archive
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
-            with cls.stream.reading_headers():
+            with cls.stream.limited_headers():
                 info = super().fromtarfile(archive)
         except tarfile.HeaderError as error:
             if str(error) == "end of file header":  # a block of zeros: the end marker
                 raise
             raise tarfile.ReadError(f"{error} where a member should begin") from error
-        if info.size < 0:  # back to the first header, for tarfile, is the end as well
+        if info.size < 0:  # tarfile would seek back to the first header
             raise tarfile.ReadError(f"a member of {info.size} bytes")
         return info
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         info = super().frombuf(buf, encoding, errors)
-        if info.type in _EXTENDED and not 0 <= info.size <= MAX_EXTENDED_HEADER:
+        if info.type in _EXTENDED and not 0 <= info.size <= MAX_EXTENDED_HEADER_BYTES:
             raise tarfile.ReadError(f"an extended header of {info.size} bytes")
         return info
 
 
-def _drain(rest: IO[bytes], origin: str) -> None:
-    """Read on to the end, for the checksum behind it; only padding may come."""
-    while block := rest.read(BLOCK):
+class _Counted:
+    """A stream whose bytes are counted by the extraction."""
+
+    def __init__(self, stream: ReadAhead, extraction: Extraction) -> None:
+        self._stream = stream
+        self._extraction = extraction
+        self._header_bytes: int | None = None
+
+    def read(self, _size: int) -> bytes:  # tarfile takes blocks of any size
+        block = self._stream.read()
+        self._extraction.add_bytes(len(block))
+        if self._header_bytes is not None:
+            self._header_bytes += len(block)
+            if self._header_bytes > MAX_HEADERS_BYTES:
+                raise tarfile.ReadError(f"more than {MAX_HEADERS_BYTES} bytes of headers")
+        return block
+
+    @contextlib.contextmanager
+    def limited_headers(self) -> Iterator[None]:
+        """Limit what the block reads; headers before a header count as its own."""
+        outer = self._header_bytes
+        self._header_bytes = outer or 0
+        try:
+            yield
+        finally:
+            self._header_bytes = outer
+
+
+def _require_padding(rest: IO[bytes], extraction: Extraction) -> None:
+    """Read the stream to its end, so that its checksum is verified; only zeros may follow."""
+    while block := rest.read(BLOCK_BYTES):
         if block.strip(b"\0"):
-            raise ArchiveError(f"{origin}: broken archive: more comes after the end marker")
+            raise extraction.broken("other data follows the end marker")
 
 
 def _kind(info: tarfile.TarInfo) -> str:
     kinds = {
-        "symbolic link": info.issym(), "hard link": info.islnk(),
-        "device": info.ischr() or info.isblk(), "FIFO": info.isfifo(),
+        "a symbolic link": info.issym(), "a hard link": info.islnk(),
+        "a device": info.ischr() or info.isblk(), "a FIFO": info.isfifo(),
     }  # fmt: skip
-    return next((kind for kind, it_is in kinds.items() if it_is), f"file of type {info.type!r}")
+    return next((kind for kind, it_is in kinds.items() if it_is), f"a file of type {info.type!r}")
 
 
-def _tar_blocks(
-    content: IO[bytes], info: tarfile.TarInfo, budget: Budget, origin: str
-) -> Iterator[bytes]:
+def _blocks(content: IO[bytes], info: tarfile.TarInfo, extraction: Extraction) -> Iterator[bytes]:
     count = 0
-    with reading(f"{origin}: member {info.name!r}"):
-        while block := content.read(BLOCK):
+    with extraction.library_errors(info.name):
+        while block := content.read(BLOCK_BYTES):
             count += len(block)
-            if info.issparse():  # its holes are nowhere in the stream
-                budget.size(len(block))
+            if info.issparse():  # its holes are not in the stream, where bytes are counted
+                extraction.add_bytes(len(block))
             yield block
     if count != info.size:
-        raise ArchiveError(f"{origin}: member {info.name!r}: {count} of {info.size} bytes")
-
-
-class _Counted:
-    """A stream whose bytes count against the budget."""
-
-    def __init__(self, stream: Any, budget: Budget) -> None:
-        self._stream = stream
-        self._headers: int | None = None
-        self.budget = budget
-
-    def read(self, size: int = -1) -> bytes:
-        block: bytes = self._stream.read(size if size >= 0 else BLOCK)
-        self.budget.size(len(block))
-        if self._headers is not None:
-            self._headers += len(block)
-            if self._headers > MAX_HEADERS:
-                raise tarfile.ReadError(f"more than {MAX_HEADERS} bytes of headers for a member")
-        return block
-
-    @contextlib.contextmanager
-    def reading_headers(self) -> Iterator[None]:
-        """Bound what the block reads; headers before a header count as its own."""
-        before = self._headers
-        self._headers = before or 0
-        try:
-            yield
-        finally:
-            self._headers = before
+        raise extraction.broken(f"{count} of {info.size} bytes", info.name)

@@ -1,386 +1,172 @@
-"""Zips: members as the stream comes, by the table of contents that is read beforehand.
+"""Zip: members as the stream arrives, checked against the table of contents, which is read first.
 
-The table is at the end of a zip. It is taken from there first, and checked; then the archive
-comes once, from its first byte to its last, and each member out of it in its turn: nothing of the
-archive need touch the disk. zipfile mends names, believes sizes, and holds half a kilobyte for
-each member before anybody can count them: the table is read here.
+The table is at the end of a zip. It is read from there, and checked; then the archive is read once,
+from the first byte to the last, and each member extracted on the way: the archive itself need not
+touch the disk. zipfile is not used: it repairs names, believes declared sizes, and allocates half a
+kilobyte per member before anyone can count them.
 """
 
 from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import stat
 import struct
 import zipfile
-from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, zip_longest
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from isal import isal_zlib
 
-from tasks.fetch import names
-from tasks.fetch.archives.limits import BLOCK, Budget, Limits, Member, Source, reading
-from tasks.fetch.errors import ArchiveError
+from tasks.fetch.archives import zip_table
+from tasks.fetch.archives.format import Format, Member
+from tasks.fetch.archives.stream import BLOCK_BYTES, Stream
+from tasks.fetch.archives.zip_table import SEE_ZIP64, Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import PurePosixPath
+    from collections.abc import Iterable, Iterator
 
-MAX_ENTRY = 640
-"""Bytes of the table of contents for each member that max_members allows; 110 are usual."""
-MAX_DICTIONARY = 2**26
-"""Bytes of LZMA's dictionary, which is taken from memory at once."""
-SPLIT = "one part of a split zip: join the parts on the host with `zip -s 0 IN.zip --out OUT.zip`"
+    from tasks.fetch.archives.extraction import Extraction
 
-_DEFLATE64 = 9  # APPNOTE.TXT 4.4.5
+MAX_DICTIONARY_BYTES = 2**26
+"""Size of LZMA's dictionary, which is allocated at once."""
+
+_MAGIC = (b"PK\3\4", b"PK\5\6", b"PK\7\10")  # APPNOTE.TXT 4.3.6: members, none, split over disks
+_SPLIT_MAGIC = b"PK\7\10"  # 8.5.3: before the first part
+_DEFLATE64 = 9  # 4.4.5
 _METHODS = {
     zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflate",
     zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma",
 }  # fmt: skip
-_LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # APPNOTE.TXT 4.3.7
-_ENTRY = struct.Struct("<4s6H3L5H2L")  # 4.3.12
-_END_RECORD = struct.Struct("<4s4H2LH")  # 4.3.16
-_ZIP64_RECORD = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
-_ZIP64_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
-_ZIP64_EXTRA = 1  # 4.5.3
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # 4.3.7
 _LZMA_HEADER = struct.Struct("<2sHBL")  # 5.8.8: version, size of the properties, and those
-_ENCRYPTED, _NUMBERS_COME_LATER, _NAME_IS_UTF8 = 1, 1 << 3, 1 << 11  # 4.4.4
-_SEE_ZIP64 = 0xFFFFFFFF  # 4.4.8
-_SPLIT_MAGIC = b"PK\7\10"  # 8.5.3: before the first part
-END_MAGIC = b"PK\5\6"
+_ENCRYPTED, _SIZES_FOLLOW_DATA = 1, 1 << 3  # 4.4.4
+_PART_NAME = re.compile(r"\.z\d\d+$", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A member as the table of contents has it."""
+def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
+    """Yield the members in the order of their data.
 
-    name: str
-    flags: int
-    method: int
-    crc: int
-    packed_size: int
-    size: int
-    offset: int
-    mode: int
-
-    @property
-    def is_folder(self) -> bool:
-        return self.name.endswith("/")
-
-
-@dataclass(frozen=True)
-class _End:
-    """What the end records say: where the table lies, and how many entries it has.
-
-    Attributes:
-        count: Entries.
-        table: Where the table begins.
-        table_size: Its bytes.
-        shift: What lies before the archive, and is in no offset: a program.
-    """
-
-    count: int
-    table: int
-    table_size: int
-    shift: int
-
-
-def end_size(size: int) -> int:
-    """Return how many bytes of a zip's end to read first.
-
-    That is the end record with the longest comment (64 KiB), and mostly the whole table of
-    contents before it: a hundred bytes for each member.
-    """
-    return min(size, 2**16 + 2**10 + min(size // 64, 2**20))
-
-
-def members(
-    source: Source, limits: Limits, origin: str, wanted: Callable[[PurePosixPath], bool]
-) -> Iterator[Member | None]:
-    """Yield the members of a zip in the order in which they lie in it.
-
-    All names and kinds are checked before the first comes.
-
-    Args:
-        source: The archive's bytes.
-        limits: What it may hold.
-        origin: Its name, for errors.
-        wanted: Which members to give; for the others None is given, once each.
+    All names and kinds are checked before the first member is yielded.
 
     Raises:
-        ArchiveError: It is broken, or not safe to unpack.
+        ArchiveError: The archive is broken or unsafe to extract.
     """
-    budget = Budget(limits, origin, lambda: source.size)
-    stream = _Forward(source)
-    with reading(origin):
-        tail = source.end(source.size - end_size(source.size))
-        end = _end(tail, source.size, split=stream.begins(_SPLIT_MAGIC), origin=origin)
-        budget.declared(end.count)
-        most = 2**20 + MAX_ENTRY * limits.members
-        if end.table_size > most:
-            raise ArchiveError(
-                f"{origin}: its table of contents has {end.table_size} bytes, more than {most} "
-                f"({MAX_ENTRY} for each of max_members): set it higher if that is right"
-            )
-        behind = source.size - end.table
-        table = tail if behind <= len(tail) else source.end(end.table)
+    # The table has all sizes: the ratio can refer to the whole archive from the start.
+    extraction.compressed_bytes = lambda: extraction.input.size
+    with extraction.library_errors():
+        split = stream.peek(4).startswith(_SPLIT_MAGIC) or bool(_PART_NAME.search(extraction.name))
+        table_start, table = zip_table.read(extraction, split=split)
         entries = []
-        for entry in _entries(table, len(table) - behind, end, origin):
-            _check(entry, budget, origin, wanted)
+        for entry in table:  # one by one: the first that is refused ends it
+            _check(entry, extraction)
             entries.append(entry)
-        del tail, table
         entries.sort(key=lambda entry: entry.offset)
-        if entries and entries[0].offset and stream.begins(b"PK\3\4"):
-            raise ArchiveError(f"{origin}: broken archive: another one lies before it")
+        if entries and entries[0].offset and stream.peek(4).startswith(b"PK\3\4"):
+            raise extraction.broken("another archive precedes it")
         for entry, following in zip_longest(entries, entries[1:]):
-            content = _content(stream, entry, following.offset if following else end.table, origin)
-            path = names.safe(entry.name, origin)
+            end = following.offset if following else table_start
+            compressed = _compressed(stream, entry, end, extraction)
             if entry.is_folder:
                 continue
-            if not wanted(path):
-                yield None
-                continue
-            yield Member(path, _blocks(content, entry, budget, origin))
+            path = PurePosixPath(entry.name)
+            yield (
+                Member(path, _blocks(compressed, entry, extraction))
+                if extraction.wants(path)
+                else None
+            )
 
 
-class _Forward:
-    """A source that is read forward only, by the offset."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._rest = b""
-        self._at = 0
-
-    def begins(self, magic: bytes) -> bool:
-        """Whether what comes next begins so."""
-        self._rest = self._rest or self._source.read(BLOCK)
-        return self._rest.startswith(magic)
-
-    def to(self, offset: int) -> None:
-        """Go on to an offset."""
-        while self._at < offset and self.read(min(BLOCK, offset - self._at)):
-            pass
-
-    def read(self, size: int) -> bytes:
-        """Return at most `size` bytes, some before the end."""
-        if not self._rest:
-            self._rest = self._source.read(BLOCK)
-        block, self._rest = self._rest[:size], self._rest[size:]
-        self._at += len(block)
-        return block
-
-    def exactly(self, size: int) -> bytes:
-        """Return `size` bytes; fewer at the end."""
-        block = self.read(size)
-        while len(block) < size and (more := self.read(size - len(block))):
-            block += more
-        return block
+FORMAT = Format(
+    "zip",
+    (".zip",),
+    lambda head: head.startswith(_MAGIC),
+    members,
+    tail_bytes=zip_table.tail_bytes,
+    detect_tail=lambda tail: zip_table.END_MAGIC in tail,  # a program may precede the archive
+    names=_PART_NAME,
+)
 
 
-# --- the table of contents ------------------------------------------------------------------
-
-
-def _end(tail: bytes, size: int, *, split: bool, origin: str) -> _End:
-    """Read the end records, and require that they can be read in one way only.
-
-    A zip in the comment of a zip would show other members than other readers see.
-
-    Args:
-        tail: The archive's last bytes, with the longest comment there may be.
-        size: Of the whole.
-        split: Whether it begins as the first part of a split zip does.
-        origin: Its name.
-    """
-    broken = f"{origin}: broken archive"
-    found = list(_end_records(tail))
-    if not found and split:
-        raise ArchiveError(f"{origin}: {SPLIT}")
-    if not found and END_MAGIC in tail:
-        raise ArchiveError(f"{broken}: other data follows its end record, or it is truncated")
-    if not found:
-        raise ArchiveError(
-            f"{broken}: a truncated zip: it ends after {size} bytes without an end record; have it "
-            "written again on the host, or, if it is one of several parts, joined there"
-        )
-    if len(found) > 1:
-        raise ArchiveError(f"{broken}: it has two end records, for one archive within another")
-    at = found[0]
-    end = size - len(tail) + at
-    record = _END_RECORD.unpack_from(tail, at)
-    disks = {*record[1:3]}
-    count, table_size, offset = record[4:7]
-    zip64_offset = None
-    at -= _ZIP64_LOCATOR.size
-    if at >= 0 and tail.startswith(b"PK\6\7", at):
-        _, _, zip64_offset, disk_count = _ZIP64_LOCATOR.unpack_from(tail, at)
-        at -= _ZIP64_RECORD.size
-        end -= _ZIP64_LOCATOR.size + _ZIP64_RECORD.size
-        if at < 0 or not tail.startswith(b"PK\6\6", at):
-            raise ArchiveError(f"{broken}: its zip64 end record is not where it should be")
-        record = _ZIP64_RECORD.unpack_from(tail, at)
-        disks = {*record[4:6], *(disks - {0xFFFF}), max(disk_count, 1) - 1}
-        small = zip((count, table_size, offset), record[-3:], (0xFFFF, _SEE_ZIP64, _SEE_ZIP64),
-                    strict=True)  # fmt: skip
-        if any(old not in (new, mark) for old, new, mark in small):
-            raise ArchiveError(f"{broken}: its two end records contradict each other")
-        count, table_size, offset = record[-3:]
-    if disks != {0}:
-        raise ArchiveError(f"{origin}: {SPLIT}")
-    table = end - table_size
-    shift = table - offset
-    if table < 0 or shift < 0:
-        raise ArchiveError(f"{broken}: its table of contents is not where it should be")
-    if zip64_offset is not None and zip64_offset + shift != end:
-        raise ArchiveError(f"{broken}: its zip64 end record is not where it should be")
-    return _End(count, table, table_size, shift)
-
-
-def _end_records(tail: bytes) -> Iterator[int]:
-    """Yield where an end record lies whose comment reaches the end."""
-    at = tail.find(END_MAGIC)
-    while at >= 0 and at + _END_RECORD.size <= len(tail):
-        if at + _END_RECORD.size + _END_RECORD.unpack_from(tail, at)[-1] == len(tail):
-            yield at
-        at = tail.find(END_MAGIC, at + 1)
-
-
-def _entries(data: bytes, at: int, end: _End, origin: str) -> Iterator[_Entry]:
-    """Yield the entries of the table, as many as the end record says, and require no more.
-
-    Args:
-        data: The table, and what comes behind it.
-        at: Where in `data` it begins.
-        end: What the end records say.
-        origin: The archive's name.
-    """
-    broken = f"{origin}: broken archive"
-    last = at + end.table_size
-    for number in range(end.count):
-        if at + _ENTRY.size > last:
-            raise ArchiveError(f"{broken}: {number} of {end.count} members are in its table")
-        (
-            magic, _, _, flags, method, _, _, crc, packed_size, size,
-            name_size, extra_size, comment_size, _, _, attributes, offset,
-        ) = _ENTRY.unpack_from(data, at)  # fmt: skip
-        name_at = at + _ENTRY.size
-        extra_at = name_at + name_size
-        at = extra_at + extra_size + comment_size
-        if magic != b"PK\1\2" or at > last:
-            raise ArchiveError(f"{broken}: its table of contents is damaged at member {number + 1}")
-        name = data[name_at:extra_at].decode("utf-8" if flags & _NAME_IS_UTF8 else "cp437")
-        extra = data[extra_at : extra_at + extra_size]
-        size, packed_size, offset = _as_zip64([size, packed_size, offset], extra)
-        yield _Entry(
-            name, flags, method, crc, packed_size, size, offset + end.shift, attributes >> 16
-        )
-    if at != last:
-        raise ArchiveError(f"{broken}: its table has more than the {end.count} members declared")
-
-
-def _as_zip64(numbers: list[int], extra: bytes) -> list[int]:
-    """Take from the zip64 extra field the numbers that have no room in an entry."""
-    at = 0
-    while at + 4 <= len(extra):
-        kind, size = struct.unpack_from("<2H", extra, at)
-        at += 4
-        if at + size > len(extra):
-            raise zipfile.BadZipFile("an extra field is longer than it can be")
-        if kind == _ZIP64_EXTRA:
-            missing = [place for place, number in enumerate(numbers) if number == _SEE_ZIP64]
-            if size < 8 * len(missing):
-                raise zipfile.BadZipFile("the zip64 extra field is too short")
-            for place, number in zip(
-                missing, struct.unpack_from(f"<{len(missing)}Q", extra, at), strict=True
-            ):
-                numbers[place] = number
-            break
-        at += size
-    return numbers
-
-
-def _check(
-    entry: _Entry, budget: Budget, origin: str, wanted: Callable[[PurePosixPath], bool]
-) -> None:
-    """Require a safe name of each entry, and of one that is selected a kind that is taken."""
-    member = f"{origin}: member {entry.name!r}"
-    path = names.safe(entry.name, origin)
-    budget.member(path)
+def _check(entry: Entry, extraction: Extraction) -> None:
+    """Require a safe name of each entry, and a supported kind of each that is selected."""
+    path = extraction.path(entry.name)
     if entry.is_folder:
         if entry.size:
-            raise ArchiveError(f"{member} is a folder with content: refused")
+            raise extraction.error("a folder with content, which is refused", entry.name)
         return
-    if not wanted(path):
+    if not extraction.wants(path):
         return
     if stat.S_IFMT(entry.mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
         kind = "symbolic link" if stat.S_ISLNK(entry.mode) else "special file"
-        raise ArchiveError(
-            f"{member} is a {kind}: refused; where it is not needed, leave it out by `exclude`"
+        raise extraction.error(
+            f"a {kind}, which is not extracted; if you do not need it, leave it out with `exclude`",
+            entry.name,
         )
     if entry.flags & _ENCRYPTED:
-        raise ArchiveError(
-            f"{member} is encrypted: not supported; SSH keeps it secret on the way, so have it "
-            "packed without a password"
+        raise extraction.error(
+            "encrypted, which is not supported; SSH encrypts the transfer: have the zip written "
+            "without a password",
+            entry.name,
         )
     if entry.method not in _METHODS:
         method = "deflate64" if entry.method == _DEFLATE64 else f"{entry.method}"
         known = ", ".join(_METHODS.values())
-        raise ArchiveError(f"{member} has compression method {method}: not supported, only {known}")
+        raise extraction.error(
+            f"compression method {method} is not supported, only {known}", entry.name
+        )
 
 
-# --- contents -------------------------------------------------------------------------------
+def _compressed(stream: Stream, entry: Entry, end: int, extraction: Extraction) -> Iterator[bytes]:
+    """Go to a member's data, and return its compressed bytes.
 
-
-def _content(stream: _Forward, entry: _Entry, end: int, origin: str) -> Iterator[bytes]:
-    """Go to a member, and return its packed bytes.
-
-    Its own header must say what the table does: one flipped bit in the table is enough to lose a
-    member without a word. No byte may be two members' either: the trick of the densest bombs
+    Its own header must agree with the table: one flipped bit in the table is enough to lose a
+    member unnoticed. No byte may belong to two members either: the trick of the densest bombs
     (D. Fifield, "A better zip bomb", WOOT 2019).
 
     Args:
         stream: Read up to the member before it.
-        entry: Of the table.
+        entry: The member.
         end: Where the next member, or the table, begins.
-        origin: The archive's name.
+        extraction: Of the archive.
     """
-    member = f"{origin}: member {entry.name!r}"
-    stream.to(entry.offset)
+    stream.skip_to(entry.offset)
     header = stream.exactly(_LOCAL_HEADER.size)
     if entry.offset < 0 or len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
-        raise ArchiveError(f"{member} is not where it should be")
-    _, _, flags, method, _, _, *numbers, name_size, extra_size = _LOCAL_HEADER.unpack(header)
-    name = stream.exactly(name_size).decode("utf-8" if entry.flags & _NAME_IS_UTF8 else "cp437")
+        raise extraction.broken("it is not where the table of contents says", entry.name)
+    _, _, flags, method, _, _, *sizes, name_size, extra_size = _LOCAL_HEADER.unpack(header)
+    name = zip_table.decoded(stream.exactly(name_size), entry.flags)
     if (name, method) != (entry.name, entry.method):
-        raise ArchiveError(f"{member}: broken archive: its own header calls it {name!r}")
-    told = (entry.crc, entry.packed_size, entry.size)
-    if not flags & _NUMBERS_COME_LATER and any(
-        mine not in {theirs, _SEE_ZIP64} for mine, theirs in zip(numbers, told, strict=True)
+        raise extraction.broken(f"its own header names {name!r}, method {method}", entry.name)
+    expected = (entry.crc, entry.compressed_size, entry.size)
+    if not flags & _SIZES_FOLLOW_DATA and any(
+        own not in {other, SEE_ZIP64} for own, other in zip(sizes, expected, strict=True)
     ):
-        raise ArchiveError(f"{member}: broken archive: its own header gives another size or CRC")
-    begins = entry.offset + _LOCAL_HEADER.size + name_size + extra_size
-    if begins + entry.packed_size > end:
-        raise ArchiveError(f"{member} overlaps with another")
+        raise extraction.broken("its own header has another size or CRC", entry.name)
+    start = entry.offset + _LOCAL_HEADER.size + name_size + extra_size
+    if start + entry.compressed_size > end:
+        raise extraction.broken("it overlaps with another member", entry.name)
     stream.exactly(extra_size)
-    return _packed(stream, entry.packed_size)
+    return _read(stream, entry.compressed_size)
 
 
-def _packed(stream: _Forward, size: int) -> Iterator[bytes]:
+def _read(stream: Stream, size: int) -> Iterator[bytes]:
     while size:
-        block = stream.read(min(BLOCK, size))
+        block = stream.read(min(BLOCK_BYTES, size))
         if not block:
             raise EOFError("the member ends early")
         size -= len(block)
         yield block
 
 
-def _blocks(packed: Iterator[bytes], entry: _Entry, budget: Budget, origin: str) -> Iterator[bytes]:
-    """Yield the content of a member, counted, and check its size and its CRC."""
+def _blocks(compressed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
+    """Yield the content of a member, counted, and verify its size and CRC."""
     count = crc = 0
-    member = f"{origin}: member {entry.name!r}"
-    with reading(member):
-        for block in _unpacked(packed, entry.method, member):
-            budget.size(len(block))
+    with extraction.library_errors(entry.name):
+        for block in _decompressed(compressed, entry, extraction):
+            extraction.add_bytes(len(block))
             count += len(block)
             crc = isal_zlib.crc32(block, crc)
             yield block
@@ -390,63 +176,60 @@ def _blocks(packed: Iterator[bytes], entry: _Entry, budget: Budget, origin: str)
             raise zipfile.BadZipFile("bad CRC")
 
 
-def _unpacked(packed: Iterator[bytes], method: int, member: str) -> Iterator[bytes]:
-    if method == zipfile.ZIP_STORED:
-        yield from packed
-    elif method == zipfile.ZIP_DEFLATED:
-        yield from _inflated(packed)
-    elif method == zipfile.ZIP_BZIP2:
-        yield from _decompressed(bz2.BZ2Decompressor(), packed)
-    else:
-        yield from _of_lzma(packed, member)
-
-
-def _inflated(packed: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield what is deflated; by isal, since zlib takes twice as long."""
-    inflater = isal_zlib.decompressobj(-15)
-    rest = b""
-    while not inflater.eof:
-        rest = rest or next(packed, b"")
-        if not rest:
-            raise EOFError("the member ends early")
-        yield inflater.decompress(rest, BLOCK)
-        rest = inflater.unconsumed_tail
-
-
 def _decompressed(
-    decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor, packed: Iterable[bytes]
+    compressed: Iterator[bytes], entry: Entry, extraction: Extraction
 ) -> Iterator[bytes]:
-    for block in packed:
+    if entry.method == zipfile.ZIP_STORED:
+        yield from compressed
+    elif entry.method == zipfile.ZIP_DEFLATED:
+        yield from _inflated(compressed)
+    elif entry.method == zipfile.ZIP_BZIP2:
+        yield from _all_of(bz2.BZ2Decompressor(), compressed)
+    else:
+        yield from _of_lzma(compressed, entry, extraction)
+
+
+def _inflated(compressed: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress deflate with isal, which is more than twice as fast as zlib."""
+    inflater = isal_zlib.decompressobj(-15)
+    unread = b""
+    while not inflater.eof:
+        unread = unread or next(compressed, b"")
+        if not unread:
+            raise EOFError("the member ends early")
+        yield inflater.decompress(unread, BLOCK_BYTES)
+        unread = inflater.unconsumed_tail
+
+
+def _all_of(
+    decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor, compressed: Iterable[bytes]
+) -> Iterator[bytes]:
+    for block in compressed:
         data = block
         while not decompressor.eof:
-            yield decompressor.decompress(data, BLOCK)
+            yield decompressor.decompress(data, BLOCK_BYTES)
             data = b""
             if decompressor.needs_input:
                 break
 
 
-def _of_lzma(packed: Iterator[bytes], member: str) -> Iterator[bytes]:
-    """Yield what LZMA packed: its properties come first."""
+def _of_lzma(compressed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
+    """Decompress LZMA: its properties precede the data."""
     head = b""
-    while len(head) < _LZMA_HEADER.size and (block := next(packed, b"")):
+    while len(head) < _LZMA_HEADER.size and (block := next(compressed, b"")):
         head += block
-    _, size, packing, dictionary = _LZMA_HEADER.unpack_from(head)
-    if size != 5 or packing >= 225:
+    _, size, properties, dictionary = _LZMA_HEADER.unpack_from(head)
+    if size != 5 or properties >= 225:
         raise lzma.LZMAError(f"LZMA properties of {size} bytes")
-    if dictionary > MAX_DICTIONARY:
-        raise ArchiveError(
-            f"{member}: its LZMA dictionary of {dictionary} bytes is above the limit of "
-            f"{MAX_DICTIONARY}: have it packed with a smaller one"
+    if dictionary > MAX_DICTIONARY_BYTES:
+        raise extraction.error(
+            f"its LZMA dictionary of {dictionary} bytes is above the limit of "
+            f"{MAX_DICTIONARY_BYTES}: have the zip written with a smaller one",
+            entry.name,
         )
-    rest, position_bits = packing // 9, packing // 45
     options = {
         "id": lzma.FILTER_LZMA1, "dict_size": max(dictionary, 4096),
-        "lc": packing % 9, "lp": rest % 5, "pb": position_bits,
+        "lc": properties % 9, "lp": properties // 9 % 5, "pb": properties // 45,
     }  # fmt: skip
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[options])
-    yield from _decompressed(decompressor, _first(head[_LZMA_HEADER.size :], packed))
-
-
-def _first(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
-    yield from rest
+    yield from _all_of(decompressor, chain([head[_LZMA_HEADER.size :]], compressed))

@@ -1,11 +1,10 @@
-"""The local file system: the few operations that the standard library lacks, and its errors."""
+"""The local file system: operations that the standard library lacks, and clear errors."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
-import hashlib
 import os
 import shutil
 import sys
@@ -23,7 +22,7 @@ _RENAME_EXCHANGE = 2  # renameat2(2)
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchange the names of two paths in one step; return False where that is not possible.
+    """Exchange the names of two paths in one step; return whether it was possible.
 
     Not every file system can, and a seccomp filter may forbid the call: the caller then uses
     two plain renames, which report whatever else is wrong.
@@ -41,7 +40,7 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder that holds nothing but our own unfinished work; ignore what cannot go."""
+    """Remove a folder that only contains unfinished work of Lighterage; ignore errors."""
     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -67,36 +66,33 @@ def writing(path: Path | str) -> Iterator[None]:
         raise LocalError(f"{path}: {what}") from error
 
 
-class HashedFile:
-    """A file being written, hashed as it is; made with its first byte, or at its end."""
+class NewFile:
+    """A file of a staging folder, made with its first byte or at its end; errors name `target`."""
 
     def __init__(self, staged: Path, target: Path) -> None:
         self._staged = staged
         self._target = target
         self._file: FileIO | None = None  # unbuffered: blocks are large, or a small file's only one
-        self._digest = hashlib.sha256()
-        self.size = 0
 
     def write(self, block: bytes) -> None:
-        """Write a block."""
-        self._digest.update(block)
-        self.size += len(block)
+        """Append bytes."""
         with writing(self._target):
             file, rest = self._opened(), memoryview(block)
             while rest:
                 rest = rest[file.write(rest) :]
 
-    def close(self) -> str:
-        """Close it; return its SHA-256 in hex."""
+    def close(self) -> None:
+        """Complete the file."""
         with writing(self._target):
             self._opened().close()
-        return self._digest.hexdigest()
 
-    def abandon(self) -> None:
-        """Close it unfinished: an open file takes its room on the disk even when it is removed."""
+    def abort(self) -> None:
+        """Close and remove it: an open file takes its room on the disk even when it is removed."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+            with contextlib.suppress(OSError):
+                self._staged.unlink(missing_ok=True)
 
     def _opened(self) -> FileIO:
         if self._file is None:

@@ -1,4 +1,4 @@
-"""The lock beside a target: one run at a time publishes there."""
+"""The lock beside a target: one run at a time publishes in it."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ POLL_SECONDS = 0.1
 
 
 class Lock:
-    """A lock file, locked by flock: the system releases it however its holder ends.
+    """A lock file, locked by flock: the system releases it however the process ends.
 
-    The file is removed on release. So a lock counts only while its file still has its name: the
-    holder before may have removed it between our opening and our locking it.
+    The file is removed on release. So a lock counts only while its file still has its name:
+    another run may remove it between the opening and the locking.
     """
 
     def __init__(self, target: Path) -> None:
         self.path = target.with_name(f".{target.name}.lock")
         self._target = target
-        self._held: list[IO[bytes]] = []  # one file, while it is locked
+        self._file: IO[bytes] | None = None  # while it is locked
         self._releasing = threading.RLock()
-        self._made: list[Path] = []  # folders above it, the lowest first
+        self._created: list[Path] = []  # folders above it, the lowest first
 
     @property
     def held(self) -> bool:
         """Whether this run has it."""
-        return bool(self._held)
+        return self._file is not None
 
     def acquire(self, wait_s: float) -> None:
-        """Take the lock, and make the folder that it lies in.
+        """Take the lock, and make the folder of its file.
 
         Raises:
             BusyError: Another run still has it after `wait_s` seconds.
             LocalError: The file or its folder cannot be made, or there are no locks here.
         """
         end = time.monotonic() + wait_s
-        message = f"{self._target}: another run is landing here"
+        message = f"{self._target}: another run is landing data here"
         waiting = False
         while not self._try():
             rest = end - time.monotonic()
             if rest <= 0:
-                raise BusyError(f"{message}: wait for its end, or pass --wait")
+                raise BusyError(f"{message}: wait until it ends, or pass --wait=SECONDS")
             if not waiting:
-                log.warning("%s; waiting for its end", message)
+                log.warning("%s; waiting until it ends", message)
                 waiting = True
             time.sleep(min(POLL_SECONDS, rest))
 
     def _try(self) -> bool:
-        """Return whether the lock is ours now."""
+        """Try to take the lock; return whether this run has it now."""
         while True:
-            with interrupt.deferred(), writing(self.path):  # a file that is opened is noted
+            with interrupt.deferred(), writing(self.path):  # no signal between open and self._file
                 self._make_folders()
                 try:
                     file = self.path.open("ab")
@@ -73,28 +73,29 @@ class Lock:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
-                        self._held.append(file)
+                        self._file = file
                         return True
                 except FileNotFoundError:
                     pass
                 except BlockingIOError:
                     return False
                 finally:
-                    if not self._held:
+                    if self._file is not file:
                         file.close()
 
     def _make_folders(self) -> None:
         folder = self.path.parent
         missing = [parent for parent in [folder, *folder.parents] if not parent.exists()]
-        self._made = missing + [made for made in self._made if made not in missing]
+        self._created = missing + [path for path in self._created if path not in missing]
         for parent in reversed(missing):
             parent.mkdir(exist_ok=True)
 
     def release(self) -> None:
-        """Remove the file, unlock it, and remove the folders made for it that are empty."""
-        with self._releasing:  # the watchdog may do the same, and must wait until it is done
-            if self._held:
+        """Remove the file, unlock it, and remove the folders created for it that are empty."""
+        with self._releasing:  # the watchdog may release it, too, and must wait
+            if self._file is not None:
                 with contextlib.suppress(OSError):
                     self.path.unlink()
-                self._held.pop().close()
-        remove_empty(self._made)
+                self._file.close()
+                self._file = None
+        remove_empty(self._created)

@@ -1,6 +1,6 @@
-"""A published tree: whether it is complete, what in it is not ours, and how it is removed.
+"""A published tree: its manifest, whether it is complete, what is foreign in it, its removal.
 
-Only what the tree's manifest lists is ever removed from it, and folders that are empty then.
+Only the files that the tree's manifest lists are ever removed from it, and folders left empty.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from tasks.fetch import manifest
-from tasks.fetch.manifest import Manifest
+from tasks.fetch.manifest import NAME, START_BYTES, Manifest, is_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -21,11 +20,38 @@ if TYPE_CHECKING:
     from tasks.fetch.manifest import File
 
 
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a folder; None where it has none that can be read."""
+    try:
+        return Manifest.decode((folder / NAME).read_bytes())
+    except OSError:
+        return None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a folder.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with (folder / NAME).open("wb") as file:
+        file.writelines(manifest.encoded())
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether a folder has a manifest of Lighterage, of any version; reads only its start."""
+    try:
+        with (folder / NAME).open("rb") as file:
+            return is_manifest(file.read(START_BYTES))
+    except OSError:
+        return False
+
+
 def is_complete(folder: Path) -> bool:
     """Whether a folder has a valid manifest, and each file that this lists, with its size."""
     if not is_folder(folder):
         return False
-    found = Manifest.read(folder)
+    found = read_manifest(folder)
     return found is not None and all(facts_of(folder, file) for file in found.all_files())
 
 
@@ -38,7 +64,7 @@ def is_folder(path: Path) -> bool:
 
 
 def facts_of(folder: Path, file: File) -> os.stat_result | None:
-    """Return what the system knows of a listed file; None where it is not there with its size."""
+    """Return the status of a listed file; None where it does not exist with its size."""
     try:
         facts = os.lstat(f"{folder}/{file.path}")
     except OSError:
@@ -49,10 +75,10 @@ def facts_of(folder: Path, file: File) -> os.stat_result | None:
 def foreign(folder: Path, own: Container[str]) -> str | None:
     """Return the relative path of a file that is not in `own`; None where there is none.
 
-    Empty folders do not count: they hold nothing that could be lost.
+    Empty folders do not count: nothing in them could be lost.
 
     Raises:
-        OSError: A folder cannot be read, so that nobody knows what it holds.
+        OSError: A folder cannot be read.
     """
     for path, is_dir in _walk(str(folder)):
         if not is_dir and path not in own:
@@ -61,24 +87,24 @@ def foreign(folder: Path, own: Container[str]) -> str | None:
 
 
 def remove(folder: Path, own: Container[str]) -> bool:
-    """Remove the files in `own`, the manifest last, and the folders; return whether all is gone.
+    """Remove the files in `own`, the manifest last, and the folders; return whether that is all.
 
-    What is not in `own` stays, and the folders that lead to it, and the manifest.
+    Other files stay, with the folders that lead to them, and the manifest.
 
     Raises:
-        OSError: A file of ours cannot be removed.
+        OSError: A file in `own` cannot be removed.
     """
     for path, is_dir in _walk(str(folder)):
         full = f"{folder}/{path}"
         if is_dir:
             _remove_folder(full)
-        elif path != manifest.NAME and path in own:
+        elif path != NAME and path in own:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(full)  # noqa: PTH108 (a string: there may be 100,000)
-    with os.scandir(folder) as left:
-        if any(entry.name != manifest.NAME for entry in left):
+    with os.scandir(folder) as entries:
+        if any(entry.name != NAME for entry in entries):
             return False
-    (folder / manifest.NAME).unlink(missing_ok=True)
+    (folder / NAME).unlink(missing_ok=True)
     return _remove_folder(str(folder))  # a file may be written into it at the last moment
 
 

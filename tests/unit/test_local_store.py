@@ -1,11 +1,10 @@
-"""Landing: the new tree appears whole or not at all, and what is not ours stays."""
+"""The local store: what is its own beside test_stores.py, which tests what any store must do."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -15,51 +14,21 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import pytest
 
+from landed import NEW, OLD, beside, content, land, locked, stage
 from tasks.fetch import interrupt
-from tasks.fetch.errors import ArchiveError, BusyError, Interrupted, LocalError
-from tasks.fetch.manifest import NAME, Manifest, Source
-from tasks.fetch.stores.local import publish, tree
+from tasks.fetch.errors import BusyError, Interrupted, LocalError
+from tasks.fetch.manifest import NAME
+from tasks.fetch.staging import staging
+from tasks.fetch.stores.local import disk, tree
 from tasks.fetch.stores.local.disk import exchange
-from tasks.fetch.stores.local.landing import Landing, landing
+from tasks.fetch.stores.local.store import LocalStore
 
 REPOSITORY = Path(__file__).parents[2]
-OLD, NEW = {"a.csv": b"old\n", "d/b.csv": b"old too\n"}, {"a.csv": b"new\n", "e/c.csv": b"new\n"}
-
-
-def put(place: Landing, files: dict[str, bytes]) -> Manifest:
-    """Write files into a staging folder, and give their manifest."""
-    place.begin()
-    for name, content in files.items():
-        place.write(PurePosixPath(name), [content[:2], content[2:]], "x.zip")
-    return Manifest(
-        "1", "dev", "me@host:22", "x.zip", "*.csv", "", keep_archive=False,
-        sources=[Source("x.zip", 9, 0, "ab" * 32)], files=place.written(),
-    )  # fmt: skip
-
-
-def land(target: Path, files: dict[str, bytes], *, overwrite: bool = True) -> None:
-    """Land files, as a run does."""
-    with landing(target, overwrite=overwrite) as place:
-        place.publish(put(place, files))
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Read a landed folder, less its manifest."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != NAME
-    }
-
-
-def beside(target: Path) -> set[str]:
-    """Name all that lies beside a target."""
-    return {path.name for path in target.parent.iterdir()} - {target.name}
 
 
 @pytest.fixture
@@ -78,27 +47,10 @@ def landed(target: Path) -> Path:
 @pytest.fixture
 def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away the exchange of two names: a file system or a kernel without renameat2."""
-    monkeypatch.setattr(publish, "exchange", lambda *_: False)
+    monkeypatch.setattr(disk, "exchange", lambda *_: False)
 
 
 # --- what a run that ends well leaves -----------------------------------------------------
-
-
-def test_data_lands_with_its_manifest_and_nothing_else(target: Path) -> None:
-    land(target, OLD)
-    assert content(target) == OLD
-    assert beside(target) == set()
-    manifest = Manifest.read(target)
-    assert manifest is not None
-    assert {file.path: file.sha256 for file in manifest.files} == {
-        name: hashlib.sha256(data).hexdigest() for name, data in OLD.items()
-    }
-
-
-def test_new_data_replaces_the_old_as_a_whole(landed: Path) -> None:
-    land(landed, NEW)
-    assert content(landed) == NEW, "no file of the old data stays"
-    assert beside(landed) == set()
 
 
 @pytest.mark.usefixtures("no_exchange")
@@ -143,47 +95,18 @@ def test_link_to_a_folder_is_followed_and_stays(landed: Path, tmp_path: Path) ->
     assert beside(link) == {"data"}
 
 
-def test_what_landed_before_is_told(landed: Path) -> None:
-    with landing(landed, overwrite=True) as place:
-        manifest = place.manifest()
-        assert manifest is not None
-        assert {file.path for file in manifest.files} == set(OLD)
-
-
-def test_second_try_starts_with_nothing_of_the_first(target: Path) -> None:
-    with landing(target, overwrite=True) as place:
-        put(place, OLD)
-        place.publish(put(place, NEW))
-    assert content(target) == NEW
-
-
-def test_member_may_not_take_the_manifests_name(target: Path) -> None:
-    for name in (NAME, NAME.upper(), f"{NAME}/a.csv"):
-        with pytest.raises(ArchiveError, match="collides"):
-            land(target, {name: b"{}"})
-    assert not target.exists()
-
-
-# --- what a run that fails leaves ---------------------------------------------------------
+# --- runs that fail ------------------------------------------------------------------------
 
 
 class OopsError(Exception):
-    """A failure of whatever kind."""
+    """Any failure of a run."""
 
 
 def fail(target: Path) -> None:
-    """Fail in the middle of a landing."""
-    with landing(target, overwrite=True) as place:
-        put(place, NEW)
+    """Fail in the middle of a run."""
+    with locked(target) as (store, staged):
+        stage(store, staged, {"b.csv": b"b"})
         raise OopsError
-
-
-def test_failed_run_leaves_the_old_data_and_no_trace(landed: Path) -> None:
-    with pytest.raises(OopsError):
-        fail(landed)
-    assert content(landed) == OLD
-    assert Manifest.read(landed) is not None
-    assert beside(landed) == set()
 
 
 def test_failed_run_leaves_no_folders_that_it_made(target: Path, tmp_path: Path) -> None:
@@ -206,22 +129,6 @@ def test_parents_that_cannot_all_be_made_are_not_half_made(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
-def test_member_that_breaks_off_leaves_no_trace(landed: Path) -> None:
-    def blocks() -> Iterator[bytes]:
-        yield b"half"
-        raise OopsError
-
-    def broken() -> None:
-        with landing(landed, overwrite=True) as place:
-            place.begin()
-            place.write(PurePosixPath("a.csv"), blocks(), "x.zip")
-
-    with pytest.raises(OopsError):
-        broken()
-    assert content(landed) == OLD
-    assert beside(landed) == set()
-
-
 def test_rename_that_fails_leaves_the_old_data(
     landed: Path, no_exchange: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,13 +144,13 @@ def test_rename_that_fails_leaves_the_old_data(
     with pytest.raises(LocalError, match="the disk gave up"):
         land(landed, NEW)
     assert content(landed) == OLD
-    assert beside(landed) == set()
+    assert beside(landed) == {".events.part"}
 
 
 def test_interrupt_before_the_data_landed_says_so(
     landed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Manifest, "write", interrupted)
+    monkeypatch.setattr(tree, "write_manifest", interrupted)
     with pytest.raises(Interrupted) as caught:
         land(landed, NEW)
     assert not caught.value.landed
@@ -261,7 +168,7 @@ def test_interrupt_after_the_data_landed_says_so(
             interrupt._pending.append(signal.SIGTERM)  # as the handler does in `uninterrupted`
             return exchange(one, other)
 
-        monkeypatch.setattr(publish, "exchange", late)
+        monkeypatch.setattr(disk, "exchange", late)
     else:
 
         def removing(*_: object) -> None:
@@ -286,20 +193,16 @@ def interrupted(*_: object) -> None:
 
 def refused(target: Path, *, overwrite: bool = True) -> str:
     """Land, which must be refused before anything is asked of the host; gives the error."""
-    with pytest.raises(LocalError) as caught, landing(target, overwrite=overwrite):
+    with (
+        pytest.raises(LocalError) as caught,
+        staging(LocalStore(target, overwrite=overwrite)),
+    ):
         raise AssertionError("the run would have begun")
     assert beside(target) <= {"beside"}
     return str(caught.value)
 
 
-def test_folder_that_is_not_ours_is_refused(target: Path) -> None:
-    target.mkdir(parents=True)
-    (target / "thesis.tex").write_text("years of work")
-    assert "not created by Lighterage" in refused(target)
-    assert content(target) == {"thesis.tex": b"years of work"}
-
-
-def test_folder_with_somebody_elses_manifest_is_refused(target: Path) -> None:
+def test_folder_with_a_manifest_of_another_program_is_refused(target: Path) -> None:
     target.mkdir(parents=True)
     (target / NAME).write_text(json.dumps({"manifest_version": 3}))
     assert "not created by Lighterage" in refused(target)
@@ -327,7 +230,7 @@ def test_link_that_was_added_is_not_lost_nor_followed(landed: Path, tmp_path: Pa
 def test_file_in_the_targets_place_is_refused(target: Path) -> None:
     target.parent.mkdir(parents=True)
     target.write_text("mine")
-    assert "is a file" in refused(target)
+    assert "is not a folder" in refused(target)
     assert target.read_text() == "mine"
 
 
@@ -339,7 +242,7 @@ def test_file_in_a_parents_place_is_refused(tmp_path: Path) -> None:
 
 
 def test_root_folder_is_refused() -> None:
-    with pytest.raises(LocalError, match="no place to land"):
+    with pytest.raises(LocalError, match="the root folder"):
         land(Path("/"), NEW)
 
 
@@ -348,11 +251,6 @@ def test_link_to_itself_is_refused(tmp_path: Path) -> None:
     link.symlink_to(link)
     with pytest.raises(LocalError):
         land(link, NEW)
-
-
-def test_target_that_exists_is_refused_without_overwrite(landed: Path) -> None:
-    assert "--overwrite" in refused(landed, overwrite=False)
-    assert content(landed) == OLD
 
 
 def test_target_that_does_not_exist_is_taken_without_overwrite(target: Path) -> None:
@@ -385,19 +283,19 @@ def test_folder_in_the_way_of_putting_aside_is_named(landed: Path) -> None:
 # --- locks, and runs that were killed -----------------------------------------------------
 
 
-def test_second_run_is_told_to_wait(target: Path) -> None:
-    with landing(target, overwrite=True) as place:
-        put(place, NEW)
+def test_second_run_is_busy(target: Path) -> None:
+    with locked(target) as (store, staged):
+        manifest = stage(store, staged, NEW)
         with pytest.raises(BusyError, match="another run"):
             land(target, OLD)
-        place.publish(put(place, NEW))
+        staged.publish(manifest)
     assert content(target) == NEW, "the first run was not disturbed"
 
 
-def test_runs_in_different_folders_do_not_meet(target: Path) -> None:
-    with landing(target, overwrite=True) as place:
+def test_runs_in_different_folders_are_independent(target: Path) -> None:
+    with locked(target) as (store, staged):
         land(target.with_name("other"), OLD)
-        place.publish(put(place, NEW))
+        staged.publish(stage(store, staged, NEW))
     assert content(target) == NEW
     assert content(target.with_name("other")) == OLD
 
@@ -417,7 +315,7 @@ def test_lock_that_was_removed_under_a_holder_is_taken_anew(
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", racing)
-    with landing(target, overwrite=True):
+    with locked(target):
         assert lock.exists(), "the lock that is held must have its name"
     assert len(seen) == 2
 
@@ -435,10 +333,11 @@ def test_file_system_without_locks_is_not_called_busy(
 
 SCRIPT = """
 import pathlib, sys, time
-from tasks.fetch.stores.local.landing import landing
-with landing(pathlib.Path(sys.argv[1]), overwrite=True) as place:
-    place.begin()
-    place.write(pathlib.PurePosixPath("half.csv"), [b"half"], "x"); place.written()
+sys.path[:0] = ["tests/support"]
+from landed import locked
+with locked(pathlib.Path(sys.argv[1])) as (_, staged):
+    staged.begin()
+    staged.write("half.csv", [b"half"], "x"); staged.finish()
     print("ready", flush=True)
     time.sleep(60)
 """
@@ -518,10 +417,9 @@ def in_mount(options: str, program: str, folder: Path) -> str:
 
 PRELUDE = """
 import pathlib, sys
-sys.path[:0] = ["tests/support", "tests/unit"]
-from test_landing import NEW, OLD, beside, content, land
+sys.path[:0] = ["tests/support"]
+from landed import NEW, OLD, beside, content, land
 from tasks.fetch.errors import LocalError
-from tasks.fetch.stores.local.landing import landing
 mount = pathlib.Path(sys.argv[1])
 target = mount / "task_1/events"
 def tell(files):
@@ -573,7 +471,7 @@ tell(NEW)
 assert not list(mount.iterdir())
 """
     )
-    assert "is a mount: name a folder below it" in in_mount("size=1m", program, tmp_path)
+    assert "is a mount point" in in_mount("size=1m", program, tmp_path)
 
 
 def test_read_only_disk_is_told(tmp_path: Path) -> None:
@@ -597,8 +495,8 @@ def test_folder_without_permission_is_told() -> None:
         folder.rmdir()
 
 
-def test_a_failed_write_leaves_no_file_open(landed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next try needs the room that a removed file takes while it is open."""
+def test_failed_write_leaves_no_file_open(landed: Path) -> None:
+    """The next attempt needs the room that a removed file takes while it is open."""
 
     def blocks() -> Iterator[bytes]:
         yield b"half"
@@ -612,14 +510,13 @@ def test_a_failed_write_leaves_no_file_open(landed: Path, monkeypatch: pytest.Mo
                 count += ".staging" in str(link.readlink())
         return count
 
-    with landing(landed, overwrite=True) as place:
-        place.begin()
-        with pytest.raises(OopsError) as kept:
-            place.write(PurePosixPath("a.csv"), blocks(), "x.zip")
-        place.drop("x.zip")
+    with locked(landed) as (_, staged):
+        staged.begin()
+        with pytest.raises(OopsError):
+            staged.write("a.csv", blocks(), "x.zip")
+        staged.drop("x.zip")
         assert opened() == 0
-        with pytest.raises(OopsError) as kept_too:
-            place.write(PurePosixPath("a.csv"), blocks(), "x.zip")
-        place.begin()
+        with pytest.raises(OopsError):
+            staged.write("a.csv", blocks(), "x.zip")
+        staged.begin()
         assert opened() == 0
-    assert kept.value is not kept_too.value

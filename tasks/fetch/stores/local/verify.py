@@ -1,7 +1,7 @@
-"""Records of published files: whether a file still has the content that its record states.
+"""Whether a published file still has the content that its record in the manifest states.
 
 The manifest must never state a checksum that is not the file's. A file whose size and time are
-those of its record counts as unchanged; whenever the time says nothing, the content is read.
+those of its record counts as unchanged; whenever the time proves nothing, the content is read.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from tasks.fetch.errors import LocalError
 from tasks.fetch.manifest import File
@@ -27,10 +28,10 @@ COARSE_NS = 2_000_000_000
 """The same, where the file system stores whole seconds (FAT: every second one)."""
 
 
-def verified(folder: Path, file: File, *, content: bool) -> File | None:
-    """Return a file's record with its time of now, where it has the size and the checksum.
+def verify_file(folder: Path, file: File, *, content: bool) -> File | None:
+    """Return a file's record with its present time, if it has the size and checksum stated.
 
-    The checksum is computed where the time is not the one of the record, or where asked.
+    The checksum is computed if the time is not that of the record, or `content` is true.
     """
     before = tree.facts_of(folder, file)
     if before is None:
@@ -45,33 +46,38 @@ def verified(folder: Path, file: File, *, content: bool) -> File | None:
         return None
     if not same or after.st_mtime_ns != before.st_mtime_ns:
         return None
-    return timed(file, after.st_mtime_ns)
+    return with_mtime(file, after.st_mtime_ns)
 
 
-def timed(file: File, mtime_ns: int) -> File:
+def with_mtime(file: File, mtime_ns: int) -> File:
     """Return the record of a file with another time."""
     return File(file.path, file.size, file.sha256, file.source, mtime_ns)  # quicker than `replace`
 
 
-def certain(manifest: Manifest) -> Manifest:
-    """Keep only times that a later edit of the file changes, whatever the clock's resolution."""
+def with_reliable_times(manifest: Manifest) -> Manifest:
+    """Keep only times that a later edit of the file changes, whatever the clock's resolution.
+
+    Other times become 0: the next run reads the file.
+    """
     now = time.time_ns()
     newest = max((file.mtime_ns for file in manifest.all_files()), default=0)
     if now - TICK_NS < newest <= now:
-        time.sleep((newest + TICK_NS - now) / 1e9)  # sooner done than to read the file next time
+        time.sleep((newest + TICK_NS - now) / 1e9)  # quicker than reading the file in the next run
         now = time.time_ns()
 
-    def checked(file: File) -> File:
+    def reliable(file: File) -> File:
         tick = TICK_NS if file.mtime_ns % 1_000_000_000 else COARSE_NS
-        return file if file.mtime_ns <= now - tick else timed(file, 0)
+        return file if file.mtime_ns <= now - tick else with_mtime(file, 0)
 
     return replace(
         manifest,
-        files=[checked(file) for file in manifest.files],
-        archives=[checked(file) for file in manifest.archives],
+        files=[reliable(file) for file in manifest.files],
+        archives=[reliable(file) for file in manifest.archives],
     )
 
 
-def changed(path: Path) -> LocalError:
-    """Return the error of a file that was edited after it was verified; the next try sees it."""
-    return LocalError(f"{path}: was changed by another program during the run", transient=True)
+def edited_error(path: Path) -> LocalError:
+    """Return the error of a file that was edited after it was verified; a retry sees the edit."""
+    return LocalError(
+        f"{path}: was changed by another program during the run: run again", transient=True
+    )

@@ -1,0 +1,184 @@
+"""Remote archives as byte streams: hashed, and stored where asked, while they are unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tasks.fetch.archives import registry, unpack
+from tasks.fetch.archives.stream import BLOCK_BYTES
+from tasks.fetch.manifest import File
+from tasks.fetch.stores.protocol import PartialFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import PurePosixPath
+
+    from tasks.fetch.plan import Item
+    from tasks.fetch.sources import Selection
+    from tasks.fetch.ssh.host import Host
+    from tasks.fetch.ssh.remote_files import Stream
+    from tasks.fetch.staging import Staging
+    from tasks.fetch.stores.protocol import Writer
+    from tasks.settings import Settings
+
+SMALL_ARCHIVE_BYTES = 2**20
+"""An archive up to this size is read as a whole: a request for its tail would take longer."""
+EXAMPLES = 3
+"""Members that an error names if none is selected."""
+
+
+class ArchiveStream:
+    """A stream that is hashed as it is read, and written to `copy`, if there is one.
+
+    Args:
+        stream: The bytes from `resume_offset` on.
+        copy: Receives the bytes of the stream. The bytes before `resume_offset` are read from it.
+        resume_offset: How many bytes an earlier run downloaded into `copy`.
+        size: Of the whole archive.
+        tail: Its last bytes, where they were downloaded first.
+        read_tail: Returns the bytes from an offset to the end, beside the stream.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        copy: Writer | PartialFile | None,
+        *,
+        resume_offset: int,
+        size: int,
+        tail: bytes,
+        read_tail: Callable[[int], bytes],
+    ) -> None:
+        self._stream = stream
+        self._copy = copy
+        self._partial = copy if isinstance(copy, PartialFile) else None
+        self._resume_offset = resume_offset
+        self._tail = tail
+        self._read_tail = read_tail
+        self._blocks: list[bytes] | None = [] if size <= SMALL_ARCHIVE_BYTES else None
+        self._ahead = b""
+        self.digest = hashlib.sha256()
+        self.size = size
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most `size` bytes, b"" at the end."""
+        if not self._ahead:
+            return self._next(size)
+        most = size if size >= 0 else len(self._ahead)
+        block, self._ahead = self._ahead[:most], self._ahead[most:]
+        return block
+
+    def _next(self, size: int) -> bytes:
+        if self._partial is not None and self.count < self._resume_offset:
+            rest = self._resume_offset - self.count
+            block = self._partial.read(min(size if size >= 0 else BLOCK_BYTES, rest))
+        else:
+            block = self._stream.read(size)
+            if self._copy is not None:
+                self._copy.write(block)
+        self.digest.update(block)
+        self.count += len(block)
+        if self._blocks is not None:
+            self._blocks.append(block)
+        return block
+
+    def end(self, start: int) -> bytes:
+        """Return all bytes from offset `start` on, without taking them from the stream."""
+        if self.size - start <= len(self._tail):
+            return self._tail[start - self.size :]
+        if self._blocks is None:
+            return self._read_tail(start)
+        ahead = [self._ahead]
+        while block := self._next(-1):
+            ahead.append(block)
+        self._ahead = b"".join(ahead)
+        return b"".join(self._blocks)[start:]
+
+    def drain(self) -> None:
+        """Read to the end."""
+        while self.read():
+            pass
+
+
+class Unpacker:
+    """Stages the members of archives, and each archive itself where it is to be kept.
+
+    Attributes:
+        archives: How many archives were unpacked.
+        skipped: How many of their members are not selected.
+        examples: Some of those.
+    """
+
+    def __init__(
+        self, settings: Settings, host: Host, staging: Staging, selection: Selection
+    ) -> None:
+        self.archives = 0
+        self.skipped = 0
+        self.examples: list[PurePosixPath] = []
+        self._settings = settings
+        self._host = host
+        self._staging = staging
+        self._selection = selection
+
+    def unpack(self, item: Item, stream: Stream, tail: bytes, key: str) -> str:
+        """Stage the selected members in the archive's folder; return the archive's SHA-256.
+
+        Args:
+            item: The archive.
+            stream: Its bytes, from where its partial download ends.
+            tail: Its last bytes, if they were downloaded first.
+            key: Of its partial download.
+        """
+        source, copy = item.source, None
+        skipped = self.skipped
+        if self._settings.keep_archive:
+            copy = self._staging.create_archive(item.path, source.path, key)
+        archive = ArchiveStream(
+            stream,
+            copy,
+            resume_offset=stream.start,
+            size=source.size,
+            tail=tail,
+            read_tail=partial(self._host.read_tail, source),
+        )
+        wants = partial(self._wants, item.folder)
+        try:
+            for member in unpack.members(archive, self._settings, source.path, wants):
+                if member is None:
+                    self.skipped += 1
+                else:
+                    path = f"{item.folder}{member.path}"
+                    self._staging.write(path, member.blocks, source.path)
+            archive.drain()  # bytes after the archive's own end are part of its checksum
+            if copy is not None:
+                copy.close()
+        except BaseException:
+            self.skipped = skipped
+            if copy is not None:
+                copy.abort()
+            raise
+        self.archives += 1
+        sha256 = archive.digest.hexdigest()
+        if copy is not None:
+            self._staging.archives.append(File(item.path, source.size, sha256, source.path))
+        return sha256
+
+    def _wants(self, folder: str, path: PurePosixPath) -> bool:
+        """Whether a member is selected, once it is in `folder`."""
+        if self._selection.wants(folder / path):
+            return True
+        if len(self.examples) < EXAMPLES and path not in self.examples:
+            self.examples.append(path)
+        return False
+
+
+def tail_first(item: Item) -> list[int]:
+    """Return the offset of the tail to download before the rest; none if that does not help."""
+    size = item.source.size
+    if not item.is_archive or size <= SMALL_ARCHIVE_BYTES:
+        return []
+    tail = registry.tail_bytes(item.source.path, size)
+    return [size - tail] if tail else []

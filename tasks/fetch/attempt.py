@@ -1,0 +1,239 @@
+"""One attempt of a run: plan, download, verify, publish, report."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from tasks.fetch.download import Downloads
+from tasks.fetch.errors import LocalError, RemotePathError
+from tasks.fetch.manifest import File, Manifest
+from tasks.fetch.plan import Plan, compare
+from tasks.fetch.progress import progress
+from tasks.fetch.report import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tasks.fetch.report import Status
+    from tasks.fetch.sources import Found, Selection
+    from tasks.fetch.ssh.host import Host
+    from tasks.fetch.ssh.remote_checksums import RemoteChecksums
+    from tasks.fetch.ssh.remote_files import RemoteFile
+    from tasks.fetch.staging import Staging
+    from tasks.fetch.stores.protocol import Store
+    from tasks.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CHECKSUM_TIMEOUT_S = 86400.0
+"""How long the host may compute checksums while nothing is downloaded."""
+
+
+class Attempt:
+    """One attempt to land what was found on the host.
+
+    Args:
+        settings: Of the run.
+        host: Where the sources are.
+        store: Where the data lands.
+        staging: Locked, unless it is a dry run.
+        selection: Of the files that land.
+        started: When the run started, by the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        host: Host,
+        *,
+        store: Store,
+        staging: Staging,
+        selection: Selection,
+        started: float,
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._store = store
+        self._staging = staging
+        self._selection = selection
+        self._started = started
+        self._started_at = _now()
+        self._reasons: list[str] = []
+
+    def land(self, found: Found) -> Report:
+        """Download what is new or changed, verify it and publish it.
+
+        Raises:
+            LighterageError: The data published before is unchanged then.
+        """
+        settings, store = self._settings, self._store
+        before = store.manifest()
+        if before and not before.same_selection(self._manifest()):
+            before = None
+        plan = compare(
+            found.items, before, store.verify, self._remote_checksums, force=settings.force
+        )
+        plan.hide(failure.path for failure in found.failed)
+        self._explain_plan(plan)
+        log.debug(
+            "%s: %d added, %d changed, %d unchanged, %d removed", settings.remote_file_path,
+            len(plan.added), len(plan.changed), len(plan.unchanged), len(plan.removed),
+        )  # fmt: skip
+        downloads = Downloads(settings, self._host, self._staging, self._selection, plan)
+        downloads.failed += found.failed
+        downloads.unpacker.skipped += found.skipped
+        if settings.dry_run:
+            manifest = before or self._manifest()
+            return self._report("planned", manifest, plan, downloads, found)
+        if before and plan.changes_nothing(mirror=settings.mirror):
+            self._keep_partial_downloads({})
+            self._update_times(before, plan)
+            return self._report("unchanged", before, plan, downloads, found)
+        self._download(plan, downloads, found)
+        manifest = self._complete_manifest(plan, downloads)
+        manifest = self._staging.publish(manifest)
+        return self._report("landed", manifest, plan, downloads, found)
+
+    def _download(self, plan: Plan, downloads: Downloads, found: Found) -> None:
+        settings, items = self._settings, plan.downloads
+        self._staging.begin()
+        self._keep_partial_downloads(
+            {downloads.key(item): item.source.size for item in items if item.is_archive}
+            if settings.keep_archive
+            else {}
+        )
+        for published in plan.unchanged:
+            downloads.keep(published)
+        files = [item.source for item in items]
+        remote_checksums = self._host.remote_checksums(files, found.checksum_files)
+        started = time.monotonic()
+        total = sum(item.source.size for item in items)
+        with progress(str(settings.remote_file_path), total, settings.progress) as bar:
+            downloads.download_all(bar)
+        for published in [*([] if settings.mirror else plan.removed), *plan.hidden]:
+            downloads.keep_old(published)
+        self._staging.finish()
+        timeout_s = max(settings.timeout, time.monotonic() - started)
+        checksums = downloads.verify(remote_checksums, timeout_s)
+        self._reasons.append(_explain_checksums(plan, remote_checksums, checksums))
+
+    def _keep_partial_downloads(self, sizes: Mapping[str, int]) -> None:
+        if partial_downloads := self._store.partial_downloads:
+            partial_downloads.keep_only(sizes)
+
+    @property
+    def _remote_checksums(self) -> Callable[[list[RemoteFile]], Mapping[str, str]] | None:
+        if not self._settings.checksum:
+            return None
+        return lambda files: self._host.remote_checksums(files).result(CHECKSUM_TIMEOUT_S)
+
+    def _update_times(self, before: Manifest, plan: Plan) -> None:
+        """Note new times of files whose content was compared: the next run need not do it."""
+        found: dict[str, File] = {}
+        for published in [*plan.unchanged, *plan.removed, *plan.hidden]:
+            found.update((file.path, file) for file in [*published.files, *published.archives])
+        manifest = structs.replace(
+            before,
+            files=[found[file.path] for file in before.files],
+            archives=[found[file.path] for file in before.archives],
+        )
+        if manifest != before:
+            with contextlib.suppress(LocalError):
+                self._store.update_manifest(manifest)
+
+    # --- manifest and report -------------------------------------------------------------------
+
+    def _manifest(self, downloads: Downloads | None = None) -> Manifest:
+        """Return the manifest of what is staged; without downloads, of this selection."""
+        settings = self._settings
+        manifest = Manifest(
+            task=settings.task,
+            variant=settings.variant,
+            host=self._host.name,
+            remote_file_path=str(settings.remote_file_path),
+            include=", ".join(self._selection.include),
+            exclude=", ".join(self._selection.exclude),
+            keep_archive=settings.keep_archive,
+            started=self._started_at,
+            finished=_now(),
+        )
+        if downloads is None:
+            return manifest
+        return structs.replace(
+            manifest,
+            sources=sorted(downloads.sources.values(), key=lambda source: source.path),
+            files=sorted(self._staging.finish(), key=lambda file: file.path),
+            archives=sorted(self._staging.archives, key=lambda file: file.path),
+            skipped=downloads.unpacker.skipped,
+        )
+
+    def _complete_manifest(self, plan: Plan, downloads: Downloads) -> Manifest:
+        """Return the manifest of the downloads.
+
+        Raises:
+            LighterageError: There is no file to publish.
+        """
+        manifest = self._manifest(downloads)
+        if manifest.files:
+            return manifest
+        if len(downloads.failed) >= len(plan.downloads) > 0:
+            raise downloads.failed[0].error
+        names = ", ".join(repr(str(path)) for path in downloads.unpacker.examples)
+        raise RemotePathError(
+            f"{self._settings.remote_file_path}: no file matches {self._selection}"
+            f"{f', but it contains {names}' if names else ''}: set include to the files to land"
+        )
+
+    def _report(
+        self, status: Status, manifest: Manifest, plan: Plan, downloads: Downloads, found: Found
+    ) -> Report:
+        return Report(
+            "partial" if downloads.failed and status != "planned" else status,
+            str(self._settings.target),
+            manifest,
+            plan,
+            downloads.failed,
+            self._explanations(downloads) if self._settings.explain else [],
+            time.monotonic() - self._started,
+            found.special,
+        )
+
+    # --- explanations --------------------------------------------------------------------------
+
+    def _explain_plan(self, plan: Plan) -> None:
+        if plan.unchanged:
+            how = "sha256" if self._settings.checksum else "size and time"
+            self._reasons.append(
+                f"{len(plan.downloads)} to download, {len(plan.unchanged)} unchanged by {how}"
+            )
+
+    def _explanations(self, downloads: Downloads) -> list[str]:
+        reasons = [*self._host.explain(), *self._reasons]
+        if count := downloads.unpacker.archives:
+            keep = self._settings.keep_archive
+            reasons.append(
+                f"archives ({count}) unpacked while they are downloaded, a zip's table of contents "
+                f"first, and {'stored at the same time (keep_archive)' if keep else 'never stored'}"
+            )
+        return reasons
+
+
+def _explain_checksums(plan: Plan, remote: RemoteChecksums, checksums: Mapping[str, str]) -> str:
+    """Say what the downloads were compared with, and why with nothing better."""
+    paths = [item.source.path for item in plan.downloads]
+    counts = {
+        "a checksum beside the data": sum(path in remote.from_files for path in paths),
+        "a remote checksum": sum(path in remote.from_host for path in paths),
+        "size only, as the host gives no checksum": sum(path not in checksums for path in paths),
+    }
+    return "verified by " + ", ".join(f"{how} ({n})" for how, n in counts.items() if n)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

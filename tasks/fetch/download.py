@@ -1,0 +1,225 @@
+"""Downloads: the files of a plan, each with retries of its own, checked and staged."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter, deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from tasks.fetch.archive_stream import Unpacker, tail_first
+from tasks.fetch.errors import ArchiveError, IntegrityError, LighterageError, RemotePathError
+from tasks.fetch.manifest import Source
+from tasks.fetch.report import Failed
+from tasks.fetch.ssh.retry import delay_before
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.fetch.manifest import Published
+    from tasks.fetch.plan import Item, Plan
+    from tasks.fetch.progress import Progress
+    from tasks.fetch.sources import Selection
+    from tasks.fetch.ssh.host import Host
+    from tasks.fetch.ssh.remote_checksums import RemoteChecksums
+    from tasks.fetch.ssh.remote_files import Stream
+    from tasks.fetch.staging import Staging
+    from tasks.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_FILE_ERRORS = (RemotePathError, IntegrityError, ArchiveError)
+"""Errors of one remote file: the others can be downloaded all the same."""
+
+
+class Downloads:
+    """What one attempt has downloaded or kept.
+
+    Attributes:
+        sources: The remote files that are staged, by path.
+        failed: Remote files that could not be downloaded.
+        unpacker: Unpacks the archives, and counts their members that are not selected.
+    """
+
+    def __init__(
+        self, settings: Settings, host: Host, staging: Staging, selection: Selection, plan: Plan
+    ) -> None:
+        self.sources: dict[str, Source] = {}
+        self.failed: list[Failed] = []
+        self.unpacker = Unpacker(settings, host, staging, selection)
+        self._settings = settings
+        self._host = host
+        self._staging = staging
+        self._plan = plan
+        self._resumed: set[str] = set()
+
+    # --- published files -----------------------------------------------------------------------
+
+    def keep(self, published: Published) -> None:
+        """Take published files into the new data."""
+        self._staging.keep(published)
+        self.sources[published.source.path] = published.source
+
+    def keep_old(self, published: Published) -> None:
+        """Take the files of a removed or broken source, if no new file has one of their names."""
+        try:
+            if published.files or published.archives:
+                self.keep(published)
+        except ArchiveError as error:
+            log.warning("%s; the new file is used", error)
+            self._staging.drop(published.source.path)
+
+    # --- downloads -----------------------------------------------------------------------------
+
+    def download_all(self, bar: Progress) -> None:
+        """Download what the plan says; a file that fails or changes is downloaded again.
+
+        Raises:
+            LighterageError: One could not be downloaded, and `on_error` is `fail`.
+        """
+        queue, tries = deque(self._plan.downloads), Counter[str]()
+        sizes: dict[str, int] = {}  # of files that are downloaded again, as the total counts them
+        while queue:
+            try:
+                self._download(queue, sizes, bar)
+            except _FILE_ERRORS as error:
+                item = queue.popleft()
+                size = sizes.setdefault(item.source.path, item.source.size)
+                tries[item.path] += 1
+                if item.path in self._resumed:  # the partial download may be what is wrong
+                    error.transient = True
+                retry = self._retry(item, error, tries[item.path])
+                if retry:
+                    queue.appendleft(retry)
+                elif not self._continue_after(item, error):
+                    raise
+                else:
+                    bar.finish(size)
+            except BaseException:
+                self._host.reset()  # before the connection closes: no thread is to reopen it
+                raise
+
+    def _download(self, queue: deque[Item], sizes: Mapping[str, int], bar: Progress) -> None:
+        """Download what is queued, and take each from the queue once it is complete."""
+        tails = {item.source.path: offsets for item in queue if (offsets := tail_first(item))}
+        requests = [
+            (item.source, offset)
+            for item in queue
+            for offset in (*tails.get(item.source.path, []), self._resume_offset(item))
+        ]
+        streams = self._host.files(requests, bar.add)
+        while queue:
+            item = queue[0]
+            tail = [b"".join(next(streams)) for _ in tails.get(item.source.path, [])]
+            stream = next(streams)
+            size = sizes.get(item.source.path, item.source.size)
+            bar.start(size, stream.start)
+            log.debug("%s: %d bytes, from %d", item.source.path, item.source.size, stream.start)
+            sha256 = ""
+            if item.is_archive:
+                sha256 = self.unpacker.unpack(item, stream, b"".join(tail), self.key(item))
+            else:
+                self._write(item, stream)
+            source = item.source
+            self.sources[source.path] = Source(source.path, source.size, source.mtime, sha256)
+            queue.popleft()
+            bar.finish(size)
+
+    def _write(self, item: Item, stream: Stream) -> None:
+        try:
+            self._staging.write(item.path, stream, item.source.path)
+        except ArchiveError as error:  # two names of a listing collide: no archive is at fault
+            raise RemotePathError(str(error)) from error
+
+    def key(self, item: Item) -> str:
+        """Return a name for just this content of a remote file, as far as size and time tell."""
+        source = item.source
+        text = f"{self._host.name}\0{source.path}\0{source.size}\0{source.mtime}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _resume_offset(self, item: Item) -> int:
+        if not (item.is_archive and self._settings.keep_archive):
+            return 0
+        count = self._staging.partial_size(self.key(item))
+        if count:
+            self._resumed.add(item.path)
+        return count
+
+    # --- failures ------------------------------------------------------------------------------
+
+    def _retry(self, item: Item, error: LighterageError, tries: int) -> Item | None:
+        """Return the item to download again, after a delay; None if a retry cannot help."""
+        self._discard(item)
+        try:
+            source = self._host.facts(item.source.path)
+        except RemotePathError as missing:  # the next attempt lists all sources again
+            raise IntegrityError(
+                f"{missing}: it was removed during the run", transient=True
+            ) from missing
+        if not error.transient:
+            return None
+        if tries >= self._settings.max_tries:
+            error.transient = False
+            return None
+        delay = delay_before(self._settings, tries)
+        log.warning("%s; downloading it again in %.1f s", error, delay)
+        time.sleep(delay)
+        return replace(item, source=source)
+
+    def _continue_after(self, item: Item, error: LighterageError) -> bool:
+        """Note a failure and keep the file's old data, if the other files can be published."""
+        plan = self._plan
+        if self._settings.on_error == "fail" or len(plan.downloads) + len(plan.unchanged) < 2:
+            return False
+        log.error("%s", error)
+        self.failed.append(Failed(item.source.path, error))
+        if item.source.path in plan.replaced:
+            self.keep_old(plan.replaced[item.source.path])
+        return True
+
+    def _discard(self, item: Item) -> None:
+        self._host.reset()
+        self._resumed.discard(item.path)
+        self._staging.drop(item.source.path)
+        self.sources.pop(item.source.path, None)
+
+    # --- checksums -----------------------------------------------------------------------------
+
+    def verify(self, remote_checksums: RemoteChecksums, timeout_s: float) -> Mapping[str, str]:
+        """Compare what was downloaded with the remote checksums; return these.
+
+        Args:
+            remote_checksums: Requested when the download started.
+            timeout_s: Seconds to wait for them.
+
+        Raises:
+            IntegrityError: One differs, and `on_error` is `fail`.
+        """
+        staged = {file.source: file.sha256 for file in self._staging.finish()}
+        checksums = remote_checksums.result(timeout_s)
+        failed = {failure.path for failure in self.failed}
+        for item in self._plan.downloads:
+            path = item.source.path
+            source = self.sources.get(path)
+            if source is None or path in failed:
+                continue
+            sha256 = source.sha256 or staged[path]
+            expected = checksums.get(path)
+            if expected and expected != sha256:
+                is_file = path in remote_checksums.from_files
+                error = IntegrityError(
+                    f"{path}: checksum mismatch: the downloaded data has sha256 {sha256}, but the "
+                    f"{'checksum file beside it' if is_file else 'remote host'} states {expected}",
+                    transient=not is_file or item.path in self._resumed,
+                )
+                self._discard(item)
+                if not self._continue_after(item, error):
+                    raise error
+                continue
+            verified = "sha256" if expected else "size"
+            self.sources[path] = structs.replace(source, sha256=sha256, verified=verified)
+        return checksums

@@ -1,0 +1,233 @@
+"""Staging: the new data of a run, on its way into a store.
+
+What is the same for every store: names that must not collide, checksums, and writing in a second
+thread. The bytes go to the store, see `stores.protocol`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import secrets
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tasks.fetch import interrupt
+from tasks.fetch.errors import Interrupted
+from tasks.fetch.manifest import NAME as MANIFEST_NAME
+from tasks.fetch.manifest import File
+from tasks.fetch.names import Names
+from tasks.fetch.threads import WriteBehind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tasks.fetch.manifest import Manifest, Published
+    from tasks.fetch.stores.protocol import PartialFile, Store, Writer
+
+WAITING_BLOCKS = 32
+"""Blocks that may wait to be hashed and written: 8 MiB at most."""
+
+
+class Staging:
+    """The files of the new data, by the remote file that they come from.
+
+    Attributes:
+        archives: The archives that are kept, as they are added.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.archives: list[File] = []
+        self._store = store
+        self._names = Names()
+        self._files: list[File] = []
+        self._paths: dict[str, list[str]] = {}  # of all files, by remote file
+        self._thread: WriteBehind | None = None
+        self._open_files: set[_HashedFile] = set()
+
+    def begin(self) -> None:
+        """Start with no files; also when an attempt failed.
+
+        Raises:
+            LocalError: The store cannot be written.
+        """
+        self._stop_writing()
+        self.archives = []
+        self._files = []
+        self._paths = {}
+        self._reset_names()
+        self._store.begin(secrets.token_hex(8))
+
+    def _reset_names(self) -> None:
+        self._names = Names()
+        self._names.add(MANIFEST_NAME, "Lighterage")
+
+    def _add_name(self, path: str, source: str) -> None:
+        self._names.add(path, source)
+        self._paths.setdefault(source, []).append(path)
+
+    def keep(self, published: Published) -> None:
+        """Take published files into the new data.
+
+        Raises:
+            ArchiveError: A name collides with another file's.
+            LocalError: The store cannot take a file.
+        """
+        self.finish()
+        for files, staged in (
+            (published.files, self._files),
+            (published.archives, self.archives),
+        ):
+            for file in files:
+                self._add_name(file.path, file.source)
+                self._store.keep(file)
+                staged.append(file)
+
+    def drop(self, source: str) -> None:
+        """Remove every file that came from a remote file, and release their names."""
+        self.finish()
+        self._abort_open_files()
+        for path in self._paths.pop(source, []):
+            self._store.remove(path)
+        self._files = [file for file in self._files if file.source != source]
+        self.archives = [file for file in self.archives if file.source != source]
+        self._reset_names()
+        for other, paths in self._paths.items():
+            for path in paths:
+                self._names.add(path, other)
+
+    def write(self, path: str, blocks: Iterable[bytes], source: str) -> None:
+        """Write a file of the new data; another thread hashes and writes it, until `finish`.
+
+        Args:
+            path: Relative to the target; checked by `names.safe`.
+            blocks: Its bytes.
+            source: The remote file that they come from.
+
+        Raises:
+            ArchiveError: The name collides with another file's.
+            LocalError: It, or a file before it, cannot be written.
+        """
+        self._add_name(path, source)
+        if self._thread is None:
+            self._thread = WriteBehind(WAITING_BLOCKS)
+        file = _HashedFile(self._store.create(path))
+        self._open_files.add(file)
+        last = b""
+        for block in blocks:
+            if last:
+                self._thread.put(partial(file.write, last))
+            last = block
+        # One job for a small file: a job costs more than its write.
+        self._thread.put(partial(self._close, file, path, source, last))
+
+    def _close(self, file: _HashedFile, path: str, source: str, last: bytes) -> None:
+        if last:
+            file.write(last)
+        self._files.append(File(path, file.size, file.close(), source))
+        self._open_files.discard(file)
+
+    def finish(self) -> list[File]:
+        """Wait until all files are written; return them, in the order of the writing.
+
+        Raises:
+            LocalError: A file could not be written.
+        """
+        if self._thread is not None:
+            self._thread.finish()
+            self._thread = None
+        return self._files
+
+    # --- archives that are kept ----------------------------------------------------------------
+
+    def partial_size(self, key: str) -> int:
+        """Return how many bytes an earlier run downloaded of an archive; see `PartialDownloads`."""
+        downloads = self._store.partial_downloads
+        return downloads.size(key) if downloads else 0
+
+    def create_archive(self, path: str, source: str, key: str) -> Writer | PartialFile:
+        """Create the file of an archive that is kept, or open its partial download.
+
+        Add it to `archives` once it is complete.
+
+        Raises:
+            ArchiveError: The name collides with another file's.
+            LocalError: The store cannot create it.
+        """
+        self._add_name(path, source)
+        downloads = self._store.partial_downloads
+        return downloads.open(key, path) if downloads else self._store.create(path)
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def publish(self, manifest: Manifest) -> Manifest:
+        """Publish what was written; return the manifest as the store published it.
+
+        Raises:
+            LocalError: It cannot be done; the data published before is unchanged.
+        """
+        self.finish()
+        return self._store.publish(manifest)
+
+    def close(self) -> None:
+        """Stop writing, and have the store remove what is not published."""
+        self._stop_writing()
+        self._store.clean_up()
+
+    def _stop_writing(self) -> None:
+        if self._thread is not None:
+            self._thread.stop()
+            self._thread = None
+        self._abort_open_files()
+
+    def _abort_open_files(self) -> None:
+        for file in self._open_files.copy():
+            file.abort()
+        self._open_files.clear()
+
+
+class _HashedFile:
+    """A store's file that is hashed as it is written."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._digest = hashlib.sha256()
+        self.abort = writer.abort
+        self.size = 0
+
+    def write(self, block: bytes) -> None:
+        """Append bytes."""
+        self._digest.update(block)
+        self.size += len(block)
+        self._writer.write(block)
+
+    def close(self) -> str:
+        """Complete the file; return its SHA-256 in hex."""
+        self._writer.close()
+        return self._digest.hexdigest()
+
+
+@contextlib.contextmanager
+def staging(store: Store, *, wait_s: float = 0, dry_run: bool = False) -> Iterator[Staging]:
+    """Lock a store, and stage new data in it; what is not published at the end is removed.
+
+    Args:
+        store: Not used for another run before.
+        wait_s: Seconds to wait for another run that has the lock.
+        dry_run: Only check the store: nothing is locked, created or removed.
+
+    Raises:
+        BusyError: Another run has the lock.
+        LocalError: The target cannot be replaced.
+    """
+    staged = Staging(store)
+    with interrupt.cleaned_up_by(staged.close):
+        try:
+            if dry_run:
+                store.check()
+            else:
+                store.lock(wait_s)
+            yield staged
+        except Interrupted as stop:
+            stop.landed = store.published
+            raise

@@ -1,0 +1,212 @@
+"""The `Store` protocol: all that the rest of the project knows of a destination.
+
+A store holds one published manifest with its files, and replaces both in one step. A run uses it
+in this order:
+
+    store = open_store("data/task_1/events", overwrite=True)
+    try:
+        store.lock(wait_s=0)
+        before = store.manifest()
+        store.begin(run_id)
+        store.keep(before.files[0])             # a file that has not changed
+        writer = store.create("2026/01.csv")    # a new one
+        writer.write(b"id,name")
+        writer.close()
+        store.publish(manifest)                 # from here on readers see the new files
+    finally:
+        store.clean_up()
+
+Until `publish` returns, readers see the data published before, and so they do after a run that
+failed or was killed at any moment. Paths are relative to the target, have `/` between folders,
+and are checked by the caller: they stay inside the target, and no two of a run are the same on
+any file system. Errors are those of `tasks.fetch.errors`, mostly `LocalError`: what failed, why,
+and what to do.
+
+One thread uses a store at a time, with two exceptions: writers write in a thread of their own,
+and `clean_up` may be called from another thread when the main thread does not end after a signal.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tasks.fetch.manifest import File, Manifest
+
+
+class Writer(Protocol):
+    """A new file that is being written; it ends with `close`, or with `abort`."""
+
+    def write(self, block: bytes) -> None:
+        """Append bytes.
+
+        Raises:
+            LocalError: They cannot be written: the disk is full, say.
+        """
+
+    def close(self) -> None:
+        """Complete the file: `publish` publishes it. It may have had no `write`: an empty file.
+
+        Raises:
+            LocalError: It cannot be completed; what was written is discarded with the run.
+        """
+
+    def abort(self) -> None:
+        """Discard the file, so that its path may be created again. Raise nothing."""
+
+
+@runtime_checkable
+class PartialFile(Writer, Protocol):
+    """A partial download that is being completed: `abort` keeps it for a later run."""
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes, from the start on; read what is there before writing.
+
+        Raises:
+            LocalError: The bytes that `PartialDownloads.size` counted are not there any more.
+        """
+
+
+class PartialDownloads(Protocol):
+    """A store's partial downloads: a later run resumes where an earlier one ended.
+
+    Each has a key: a text for just one content of one remote file, which may be a file name.
+    """
+
+    def size(self, key: str) -> int:
+        """Return how many bytes a partial download has; 0 where there is none."""
+
+    def open(self, key: str, path: str) -> PartialFile:
+        """Open a partial download, or start one, to become the file `path` of the new data.
+
+        Raises:
+            LocalError: It cannot be opened.
+        """
+
+    def keep_only(self, sizes: Mapping[str, int]) -> None:
+        """Remove partial downloads that no longer serve.
+
+        Args:
+            sizes: The full size of each that does, by its key; a larger one is removed, too.
+
+        Raises:
+            LocalError: One cannot be removed.
+        """
+
+
+class Store(Protocol):
+    """A destination: one published manifest with its files, and at most one run that renews it.
+
+    Attributes:
+        published: Whether this run published new data; it stays published whatever follows.
+        partial_downloads: Where archives that are kept can be resumed; None where a store cannot,
+            and they are created as other files are.
+    """
+
+    @property
+    def published(self) -> bool: ...  # noqa: D102 (see the attributes above)
+
+    @property
+    def partial_downloads(self) -> PartialDownloads | None: ...  # noqa: D102
+
+    def check(self) -> None:
+        """Check that the target may be replaced, and change nothing: enough for a dry run.
+
+        Raises:
+            LocalError: It contains files that Lighterage did not create, or is inside another
+                target, or exists while `overwrite` is off, or cannot be read.
+        """
+
+    def lock(self, wait_s: float) -> None:
+        """Keep other runs out until `clean_up`, recover from a run that was killed, and `check`.
+
+        A store whose `publish` notices that another run has published needs no lock.
+
+        Args:
+            wait_s: Seconds to wait for another run that has the lock.
+
+        Raises:
+            BusyError: Another run has it still.
+            LocalError: As `check`; or what a killed run left cannot be removed.
+        """
+
+    def manifest(self) -> Manifest | None:
+        """Return the manifest of the published data; None where nothing was published."""
+
+    def begin(self, run_id: str) -> None:
+        """Start new data, which contains nothing; what this run staged before is discarded.
+
+        Args:
+            run_id: A text for this attempt, and no other; it may be a file name.
+
+        Raises:
+            LocalError: Nothing can be written.
+        """
+
+    def create(self, path: str) -> Writer:
+        """Create a file of the new data.
+
+        Args:
+            path: Not in the new data yet, or aborted or removed since.
+
+        Returns:
+            Its writer. An error of making the file may be raised by the writer's methods instead.
+        """
+
+    def keep(self, file: File) -> None:
+        """Take a published file into the new data, under the same path, without a download.
+
+        Args:
+            file: Its record, as `verify` returned it.
+
+        Raises:
+            LocalError: It cannot be taken; `transient` where it has changed since.
+        """
+
+    def remove(self, path: str) -> None:
+        """Remove a file, created or kept, from the new data, if it is there.
+
+        Raises:
+            LocalError: It cannot be removed.
+        """
+
+    def verify(self, file: File, content: bool) -> File | None:
+        """Return the record of a published file that still has the content that it states.
+
+        Args:
+            file: Its record in the manifest.
+            content: Whether to read the content, and not only compare size and time.
+
+        Returns:
+            The same object; or a new one with another `mtime_ns`, where the file was touched; or
+            None, where it has changed or does not exist.
+        """
+
+    def publish(self, manifest: Manifest) -> Manifest:
+        """Replace the published data by the new data, in one step.
+
+        Args:
+            manifest: Lists each file of the new data, and no other.
+
+        Returns:
+            The manifest as it was published: with the `mtime_ns` of each file.
+
+        Raises:
+            LocalError: It cannot be done, and nothing has changed; `transient` where a file that
+                was kept was edited meanwhile.
+        """
+
+    def update_manifest(self, manifest: Manifest) -> None:
+        """Replace the published manifest by one of the same files with new times, see `verify`.
+
+        Raises:
+            LocalError: It cannot be written; the published one is unchanged.
+        """
+
+    def clean_up(self) -> None:
+        """Remove what this run staged and did not publish, and what it replaced; unlock.
+
+        Partial downloads stay. It may be called again, and then does nothing. Raise nothing.
+        """

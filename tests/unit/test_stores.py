@@ -1,0 +1,371 @@
+"""What any store must do; a new store is one more line in `STORES` of this file.
+
+`Fetch` with a store that is made up for this test lands data end to end: one module
+(tests/support/zip_store.py) and one line in `tasks.fetch.stores.STORES`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+from msgspec.structs import replace
+
+import hosts
+from client import CSVS, write_datasets
+from landed import ARCHIVE, NEW, OLD, SAME, Tree, sha256, stage
+from steps import Steps
+from tasks import task_1, task_3
+from tasks.fetch import stores
+from tasks.fetch.api import execute
+from tasks.fetch.errors import ArchiveError, BusyError, ConfigError, Interrupted, LocalError
+from tasks.fetch.manifest import NAME, File, Manifest, Source
+from tasks.fetch.staging import staging
+from tasks.fetch.stores import open_store
+from tasks.fetch.stores.local import verify
+from tasks.fetch.stores.protocol import Store
+from tasks.settings import Settings, StringList
+
+
+class OopsError(Exception):
+    """Any failure of a run."""
+
+
+class Target:
+    """A target in a store, and what its readers see: as files of a folder."""
+
+    def __init__(self, folder: Path, url: str, read: Callable[[str], Tree]) -> None:
+        self.folder = folder
+        self.url = url
+        self._read = read
+
+    def open(self, *, overwrite: bool = True) -> Store:
+        return open_store(self.url, overwrite=overwrite)
+
+    def land(self, files: Tree, *, overwrite: bool = True) -> None:
+        store = self.open(overwrite=overwrite)
+        with staging(store) as staged:
+            staged.publish(stage(store, staged, files))
+
+    def files(self) -> Tree:
+        """Return the published files."""
+        return {name: data for name, data in self._read(self.url).items() if name != NAME}
+
+    def state(self) -> Tree:
+        """Return every file in and beside the target."""
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return {str(path): path.read_bytes() for path in files}
+
+
+def read_folder(url: str) -> Tree:
+    paths = Path(url).rglob("*")
+    return {str(p.relative_to(url)): p.read_bytes() for p in paths if p.is_file()}
+
+
+def read_zip(url: str) -> Tree:
+    try:
+        with zipfile.ZipFile(url.removeprefix("zip://")) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except FileNotFoundError:
+        return {}
+
+
+STORES: dict[str, tuple[str, Callable[[str], Tree]]] = {
+    "local": ("{}/data/events", read_folder),
+    "zip": ("zip://{}/data/events.zip", read_zip),
+}
+"""The URL of a target in each store, with the place of a folder; and what reads it."""
+
+
+@pytest.fixture
+def zip_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register a made-up store: the one line."""
+    monkeypatch.setitem(stores.STORES, "zip", "zip_store:ZipStore")
+
+
+@pytest.fixture(params=STORES)
+def target(
+    request: pytest.FixtureRequest, tmp_path: Path, zip_store: None, monkeypatch: pytest.MonkeyPatch
+) -> Target:
+    """Give a target that does not exist."""
+    monkeypatch.setattr(verify, "TICK_NS", 0)
+    url, read = STORES[request.param]
+    return Target(tmp_path, url.format(tmp_path), read)
+
+
+@pytest.fixture
+def landed(target: Target) -> Target:
+    """Give a target with published data."""
+    target.land(OLD)
+    return target
+
+
+# --- publishing --------------------------------------------------------------------------------
+
+
+def test_first_publish_shows_the_files_and_the_manifest(target: Target) -> None:
+    assert target.open().manifest() is None
+    target.land(OLD)
+    assert target.files() == OLD
+    manifest = target.open().manifest()
+    assert manifest is not None
+    assert {file.path: (file.size, file.sha256) for file in manifest.all_files()} == {
+        name: (len(data), sha256(data)) for name, data in OLD.items()
+    }
+
+
+def test_publish_replaces_the_old_data_as_a_whole(landed: Target) -> None:
+    landed.land(NEW)
+    assert landed.files() == NEW
+    assert {path.name for path in (landed.folder / "data").iterdir()} == {Path(landed.url).name}
+
+
+def test_readers_see_the_old_data_until_publish(landed: Target) -> None:
+    store = landed.open()
+    with staging(store) as staged:
+        manifest = stage(store, staged, NEW)
+        assert landed.files() == OLD
+        staged.publish(manifest)
+        assert landed.files() == NEW
+
+
+def test_second_attempt_contains_nothing_of_the_first(target: Target) -> None:
+    store = target.open()
+    with staging(store) as staged:
+        stage(store, staged, OLD)
+        staged.publish(stage(store, staged, NEW))
+    assert target.files() == NEW
+
+
+def test_files_of_a_dropped_source_are_not_published(target: Target) -> None:
+    store = target.open()
+    with staging(store) as staged:
+        stage(store, staged, OLD)
+        staged.drop(ARCHIVE)
+        staged.write("e.csv", [b"", b"last"], ARCHIVE)
+        staged.publish(manifest_of(staged.finish()))
+    assert target.files() == {SAME: OLD[SAME], "e.csv": b"last"}
+
+
+def manifest_of(files: list[File]) -> Manifest:
+    sources = [Source(path, 1, 0, "") for path in {file.source for file in files}]
+    return Manifest("1", "dev", "h", "x", "*", "", keep_archive=False, sources=sources, files=files)
+
+
+def test_names_that_collide_are_rejected(target: Target) -> None:
+    for name in (NAME, NAME.upper(), f"{NAME}/a.csv", "SAME.csv"):
+        with pytest.raises(ArchiveError, match="collides"):
+            target.land({**OLD, name: b"{}"})
+    assert target.files() == {}
+
+
+# --- runs that fail ----------------------------------------------------------------------------
+
+
+def fail(store: Store, files: Tree, error: BaseException, *, publish: bool = False) -> None:
+    """Fail once the files are staged, or published."""
+    with staging(store) as staged:
+        manifest = stage(store, staged, files)
+        if publish:
+            staged.publish(manifest)
+        raise error
+
+
+@pytest.mark.parametrize("old", [{}, OLD], ids=["first", "replaced"])
+def test_failed_run_changes_nothing(target: Target, old: Tree) -> None:
+    if old:
+        target.land(old)
+    before = target.state()
+    store = target.open()
+    with pytest.raises(OopsError):
+        fail(store, {"b.csv": b"b"}, OopsError())
+    assert target.state() == before
+    assert old or list(target.folder.iterdir()) in ([], [target.folder / "data"])
+
+
+def test_file_that_is_aborted_can_be_written_again(landed: Target) -> None:
+    def blocks() -> Iterator[bytes]:
+        yield b"half"
+        yield b"half"
+        raise OopsError
+
+    store = landed.open()
+    with staging(store) as staged:
+        staged.begin()
+        with pytest.raises(OopsError):
+            staged.write("a.csv", blocks(), "a")
+        staged.drop("a")
+        staged.write("a.csv", [b"whole"], "a")
+        staged.publish(manifest_of(staged.finish()))
+    assert landed.files() == {"a.csv": b"whole"}
+
+
+def test_death_at_any_step_leaves_the_old_or_the_new_data(target: Target) -> None:
+    """And the next run recovers, and publishes. Of first data, nothing or all is there."""
+    steps = Steps()
+    with steps.watched():
+        target.land(NEW)
+    start = target.folder.with_name("start")
+    for old in ({}, OLD):
+        shutil.rmtree(target.folder)
+        target.folder.mkdir()
+        if old:
+            target.land(old)
+        shutil.rmtree(start, ignore_errors=True)
+        shutil.copytree(target.folder, start)
+        for at in range(2 * len(steps.names) + 20):
+            shutil.rmtree(target.folder)
+            shutil.copytree(start, target.folder)
+            dying = Steps(at)
+            with dying.watched():
+                target.land(NEW)
+            store = target.open()
+            with staging(store):
+                assert target.files() in (old, NEW), dying.names
+                assert (store.manifest() is None) == (target.files() == {})
+            target.land(NEW)
+            assert target.files() == NEW
+            if not dying.dead:
+                break
+        assert not dying.dead, "each step was tried"
+
+
+def test_interrupt_says_whether_the_data_was_published(landed: Target) -> None:
+    for publish in (False, True):
+        store = landed.open()
+        with pytest.raises(Interrupted) as caught:
+            fail(store, NEW, Interrupted(15), publish=publish)
+        assert caught.value.landed is publish
+        assert landed.files() == (NEW if publish else OLD)
+
+
+# --- what is kept, and what is not replaced ----------------------------------------------------
+
+
+def test_unchanged_file_is_verified_and_kept(landed: Target) -> None:
+    store = landed.open()
+    with staging(store) as staged:
+        manifest = store.manifest()
+        assert manifest is not None
+        for content in (False, True):
+            assert all(store.verify(file, content) == file for file in manifest.all_files())
+        staged.begin()
+        staged.keep(manifest.by_source()[SAME])
+        staged.publish(manifest_of(staged.finish()))
+    assert landed.files() == {SAME: OLD[SAME]}
+    manifest = landed.open().manifest()
+    assert manifest is not None
+    [file] = manifest.files
+    assert file.sha256 == sha256(OLD[SAME])
+    assert landed.open().verify(file, content=True) == file
+
+
+def test_file_with_another_size_or_content_is_not_verified(landed: Target) -> None:
+    store = landed.open()
+    manifest = store.manifest()
+    assert manifest is not None
+    [file] = [file for file in manifest.files if file.path == SAME]
+    for other in (
+        replace(file, path="missing.csv"),
+        replace(file, sha256=sha256(b"other"), mtime_ns=0),
+    ):
+        assert store.verify(other, content=True) is None
+
+
+def test_data_is_not_replaced_without_overwrite(landed: Target) -> None:
+    with pytest.raises(LocalError):
+        landed.land(NEW, overwrite=False)
+    with pytest.raises(LocalError):
+        landed.open(overwrite=False).check()
+    assert landed.files() == OLD
+
+
+def test_foreign_data_is_not_replaced(target: Target) -> None:
+    path = Path(target.url.removeprefix("zip://"))
+    (path if path.suffix else path / "b").mkdir(parents=True)
+    (path / "b/thesis.tex" if not path.suffix else path / "thesis.tex").write_bytes(b"years")
+    before = target.state()
+    with pytest.raises(LocalError):
+        target.open().check()
+    with pytest.raises(LocalError):
+        target.land(NEW)
+    assert target.state() == before
+
+
+def test_dry_run_changes_nothing(target: Target) -> None:
+    with staging(target.open(), dry_run=True):
+        pass
+    assert list(target.folder.iterdir()) == []
+    target.land(OLD)
+    before = target.state()
+    with staging(target.open(), dry_run=True):
+        pass
+    assert target.state() == before
+
+
+def test_second_run_is_busy_or_decided_by_publish(landed: Target) -> None:
+    """A store without locks lets both publish, one after the other."""
+    store = landed.open()
+    with staging(store) as staged:
+        manifest = stage(store, staged, NEW)
+        try:
+            landed.land({"b.csv": b"b"})
+        except BusyError:
+            assert landed.files() == OLD
+        staged.publish(manifest)
+    assert landed.files() == NEW
+
+
+def test_partial_download_is_resumed_where_the_store_can(landed: Target) -> None:
+    with staging(landed.open()) as staged:
+        staged.begin()
+        writer = staged.create_archive(ARCHIVE, ARCHIVE, "key")
+        writer.write(b"half")
+        writer.abort()
+    assert landed.files() == OLD
+    store = landed.open()
+    if store.partial_downloads is None:
+        return
+    with staging(store) as staged:
+        assert staged.partial_size("key") == 4
+        store.partial_downloads.keep_only({"key": 3})
+        assert staged.partial_size("key") == 0, "longer than the complete file"
+
+
+# --- a run, from task to store -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", [task_1.run, task_3.run])
+def test_task_lands_in_any_store(
+    target: Target, tmp_path_factory: pytest.TempPathFactory, run: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("host")
+    write_datasets(folder / "home")
+    path = folder / "home" / ("csv.zip" if run is task_1.run else "tree/plain")
+    archive = {path.name: path.read_bytes()} if path.is_file() else {}
+    with hosts.host(asyncssh.SFTPServer, folder / "known_hosts") as address:
+        settings = Settings(
+            task="1", remote_file_path=StringList([str(path)]), file_save_path=target.url,
+            remote_host_address=address, username="me", password=hosts.PASSWORD,
+            known_hosts_file=folder / "known_hosts", ssh_config_file=folder / "none",
+            keep_archive=True, progress="none",
+        )  # fmt: skip
+        report = execute(settings, run)
+        assert report.status == "landed"
+        assert target.files() == {**CSVS, **archive}
+        assert execute(settings, run).status == "unchanged"
+        if path.is_dir():
+            (path / "more.csv").write_bytes(b"more")
+            plan = execute(settings, run).plan
+            assert (len(plan.added), len(plan.unchanged)) == (1, len(CSVS))
+            assert target.files() == {**CSVS, "more.csv": b"more"}
+
+
+def test_unknown_scheme_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match="no store for s4://"):
+        open_store("s4://bucket/events", overwrite=True)
