@@ -25,7 +25,7 @@ def scan(settings: ConnectionSettings) -> list[tuple[str, paramiko.PKey]]:
     Raises:
         NetworkError: The host does not answer, or shows no key of a type that is in use.
     """
-    found: dict[str, tuple[str, paramiko.PKey]] = {}
+    found: list[tuple[str, paramiko.PKey]] = []
     for kinds in (HOST_KEY_TYPES[:1], HOST_KEY_TYPES[1:4], HOST_KEY_TYPES[4:]):
         connection = prepare(settings)
         host, port = connection.host, connection.port
@@ -41,10 +41,10 @@ def scan(settings: ConnectionSettings) -> list[tuple[str, paramiko.PKey]]:
         finally:
             close_hops(connection)
         if key is not None:
-            found[key.get_name()] = (name, key)
+            found.append((name, key))
     if not found:
         raise NetworkError(f"{settings.remote_host_address}: shows no host key of a type in use")
-    return list(found.values())
+    return found
 
 
 def _shown_key(sock: Any, kinds: tuple[str, ...], timeout: float) -> paramiko.PKey | None:
