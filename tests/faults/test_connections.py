@@ -41,13 +41,16 @@ def client(tmp_path: Path, folder: Path) -> Iterator[Client]:
         yield Client(tmp_path, server)
 
 
-def settings_of(client: Client, address: str, retry_delay: float = 0.01) -> Settings:
-    """Give the settings of the client, for use in this process."""
-    return Settings(
+@contextlib.contextmanager
+def connected(client: Client, address: str, retry_delay: float = 0.01) -> Iterator[Host]:
+    """Connect with the client's settings, in this process."""
+    settings = Settings(
         remote_host_address=trusted(client, address), username=client.server.user,
         ssh_key_file=client.server.user_key, known_hosts_file=client.known_hosts,
         timeout=60, retry_delay=retry_delay,
     )  # fmt: skip
+    with connect(settings) as connection:
+        yield Host(connection, settings)
 
 
 def read_all(stream: Stream) -> None:
@@ -63,10 +66,8 @@ def test_a_slow_consumer_is_no_slow_link(client: Client, monkeypatch: pytest.Mon
     # So that this machine is fast.
     monkeypatch.setattr("tasks.fetch.ssh.download.SLOW_BYTES_PER_S", 5e5)
     with Relay(client.server.port).running() as relay:
-        settings = settings_of(client, relay.address)
         digests: dict[str, str] = {}
-        with connect(settings) as connection:
-            host = Host(connection, settings)
+        with connected(client, relay.address) as host:
             files = host.listing(str(client.server.home)).files
             for name, stream in zip(
                 files, host.files([(file, 0) for file in files.values()], lambda _: None),
@@ -147,7 +148,7 @@ def test_a_second_connection_to_a_host_with_another_key_ends_the_run(client: Cli
     assert not client.target.exists()
 
 
-# --- threads that nobody reads from any more ----------------------------------------------------
+# --- threads whose download was abandoned -------------------------------------------------------
 
 
 class Reading(threading.Thread):
@@ -172,23 +173,22 @@ def reading(
     """Read a file in a thread, whose connection is cut."""
     file = client.server.home / "big.csv"
     file.write_bytes(os.urandom(2**23))
-    with Relay(client.server.port, "cut", 2**21).running() as relay:
-        settings = settings_of(client, relay.address, retry_delay)
-        with connect(settings) as connection:
-            host = Host(connection, settings)
-            stream = next(host.files([(host.facts(str(file)), 0)], lambda _: None))
-            thread = Reading(stream)
-            thread.start()
-            yield host, connection, thread, relay
-            assert host.facts(str(file)).size == 2**23
+    with (
+        Relay(client.server.port, "cut", 2**21).running() as relay,
+        connected(client, relay.address, retry_delay) as host,
+    ):
+        thread = Reading(next(host.files([(host.facts(str(file)), 0)], lambda _: None)))
+        thread.start()
+        yield host, host._link.connection, thread, relay
+        assert host.facts(str(file)).size == 2**23
 
 
-def take_over(host: Host, connection: fabric.Connection) -> paramiko.Transport:
+def take_over(host: Host) -> paramiko.Transport:
     """Reset and reconnect, as a run does that gives up an archive."""
     host.reset()
     host._link.reconnect()
-    transport: paramiko.Transport = connection.transport
-    return transport
+    assert host._link.transport is not None
+    return host._link.transport
 
 
 def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
@@ -197,7 +197,7 @@ def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
     caplog.set_level(logging.WARNING)
     with reading(client, retry_delay=1) as (host, connection, thread, relay):
         wait_for(lambda: "in 1.0 s" in caplog.text)
-        transport = take_over(host, connection)
+        transport = take_over(host)
         thread.join(30)
         assert thread.error
         assert connection.transport is transport
@@ -221,7 +221,7 @@ def test_a_thread_that_is_connecting_again_gives_way(
     monkeypatch.setattr("tasks.fetch.ssh.link.open_connection", slow_open)
     with reading(client) as (host, connection, thread, _):
         assert opening.wait(30)
-        transport = take_over(host, connection)
+        transport = take_over(host)
         done.set()
         thread.join(30)
         assert thread.error
@@ -262,9 +262,7 @@ def test_a_bug_in_reading_is_not_retried(client: Client, monkeypatch: pytest.Mon
         raise KeyError("a bug")
 
     monkeypatch.setattr(Reader, "blocks", blocks)
-    settings = settings_of(client, client.server.address)
-    with connect(settings) as connection:
-        host = Host(connection, settings)
+    with connected(client, client.server.address) as host:
         stream = next(host.files([(RemoteFile("a", 2, 0), 0)], lambda _: None))
         with pytest.raises(KeyError):
             read_all(stream)
@@ -278,9 +276,7 @@ def test_a_bug_in_a_thread_that_asks_for_checksums_is_not_lost(
         raise TypeError("a bug")
 
     monkeypatch.setattr("tasks.fetch.ssh.checksums.read_output", computed)
-    settings = settings_of(client, client.server.address)
-    with connect(settings) as connection:
-        host = Host(connection, settings)
+    with connected(client, client.server.address) as host:
         remote = host.remote_checksums([host.facts(str(client.server.home / "0.csv"))])
         with pytest.raises(TypeError):
             remote.result(20)

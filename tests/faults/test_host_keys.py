@@ -41,7 +41,7 @@ def blob_of(key: Path) -> str:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Give public keys of some types that belong to nobody here."""
+    """Give public keys of some types of no server here."""
     sshd.need_sshd()
     folder = tmp_path_factory.mktemp("keys")
     return {kind: blob_of(sshd.make_key(folder / kind, kind)) for kind in ("ed25519", "rsa")}
@@ -114,8 +114,8 @@ REFUSED = {
 }
 
 
-def written(client: Client, text: str, keys: dict[str, str]) -> bytes:
-    """Write known_hosts; returns its content."""
+def write_known_hosts(client: Client, text: str, keys: dict[str, str]) -> bytes:
+    """Write known_hosts, and return its content."""
     server = client.server
     content = text.format(
         name=server.known_hosts().split()[0], other=keys["ed25519"],
@@ -127,7 +127,7 @@ def written(client: Client, text: str, keys: dict[str, str]) -> bytes:
 
 @pytest.mark.parametrize("case", ACCEPTED)
 def test_a_known_host_is_accepted(dataset_client: Client, keys: dict[str, str], case: str) -> None:
-    written(dataset_client, ACCEPTED[case], keys)
+    write_known_hosts(dataset_client, ACCEPTED[case], keys)
     done = dataset_client.run("1", "csv.zip", host_keys="known", log_level="DEBUG")
     assert done.code == 0, done.err
 
@@ -137,7 +137,7 @@ def test_a_known_host_is_accepted(dataset_client: Client, keys: dict[str, str], 
 def test_a_key_that_is_not_the_known_one_is_refused(
     client: Client, keys: dict[str, str], case: str, host_keys: str
 ) -> None:
-    before = written(client, REFUSED[case], keys)
+    before = write_known_hosts(client, REFUSED[case], keys)
     done = client.run("1", "csv.zip", host_keys=host_keys)
     assert done.code == 4, done.err
     assert client.known_hosts.read_bytes() == before
@@ -149,7 +149,7 @@ def test_a_host_that_no_line_knows_is_new(
     dataset_client: Client, keys: dict[str, str], content: str
 ) -> None:
     client = dataset_client
-    before = written(client, content, keys)
+    before = write_known_hosts(client, content, keys)
     assert client.run("1", "csv.zip", host_keys="known").code == 4
     assert client.run("1", "csv.zip", host_keys="accept-new").code == 0
     assert client.known_hosts.read_bytes() == before + client.server.known_hosts().encode()

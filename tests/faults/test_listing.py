@@ -106,7 +106,7 @@ LANDED = {"a.csv": b"a", "z/z.csv": b"z", "deep/secret/b.csv": b"b", "deep/secre
 
 
 class Locked(asyncssh.SFTPServer):
-    """Lets nobody list the folder `secret`, where that is so."""
+    """Refuses to list the folder `secret` while `locked`."""
 
     locked = False
 
@@ -118,7 +118,7 @@ class Locked(asyncssh.SFTPServer):
 
 @pytest.fixture
 def locked(client: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    """Give a client of a server that lets nobody list a folder; what was in it landed before."""
+    """Give a client of a server that refuses to list a folder, whose files landed before."""
     client.put(TREE)
     client.environ["PASSWORD"] = hosts.PASSWORD
     client.options["ssh-key-file"] = None

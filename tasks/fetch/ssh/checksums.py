@@ -71,7 +71,7 @@ def _gnu_name(match: re.Match[str]) -> str:
 
 
 def batches(paths: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Yield the paths in batches, each by the name that is given to the commands."""
+    """Yield the paths in batches, each by its name in the input of the commands."""
     batch: dict[str, str] = {}
     size = 0
     for path in paths:

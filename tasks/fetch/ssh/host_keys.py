@@ -42,10 +42,10 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         return Transport(sock, known_key_types=types, **options)
 
     def missing_host_key(self, _client: Any, hostname: str, key: paramiko.PKey) -> None:
-        """Return where a host may show this key.
+        """Accept the key of a host, as paramiko asks for each.
 
         Raises:
-            HostKeyError: It may not.
+            HostKeyError: The key is not trusted.
         """
         name = hostname.lower()
         if self._is_known(self._read(), name, key):

@@ -102,9 +102,10 @@ class Link:
             NetworkError: None arrived in time.
         """
         transport, seconds = self.transport, self.settings.timeout
-        if self._sftp is not None:
+        session = self._sftp  # another thread may replace it
+        if session is not None:
             with translated(self.name):
-                self._sftp.stat(".")
+                session.stat(".")
             return
         if transport is not None:
             # Paramiko waits for the answer without a time limit.
@@ -180,4 +181,4 @@ class Link:
     def _require(self, generation: int) -> None:
         """Raise `NetworkError` in a thread of an earlier generation, whose data is not read."""
         if generation != self.generation:
-            raise NetworkError(f"{self.name}: the download was given up")
+            raise NetworkError(f"{self.name}: the download was abandoned")

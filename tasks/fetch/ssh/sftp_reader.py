@@ -54,7 +54,7 @@ class _Range:
 
 
 class Reader:
-    """Reads files in the order given, the next ones asked for ahead.
+    """Reads files in order, the next ones asked for ahead.
 
     Args:
         session: With no other user at the same time.
