@@ -99,7 +99,7 @@ def test_an_archive_lands_and_its_checksum_is_compared(
     assert done.code == 0, done.err
     assert tree(dataset_client.target) == CSVS
     assert "checked: size, sha256, archive CRC" in done.out
-    assert "checksum that the host" in done.out
+    assert "a remote checksum (" in done.out
 
 
 def test_a_tree_lands_and_a_second_run_has_nothing_to_do(dataset_client: Client) -> None:
@@ -108,7 +108,7 @@ def test_a_tree_lands_and_a_second_run_has_nothing_to_do(dataset_client: Client)
     landed = tree(dataset_client.target)
     assert len(landed) == 2 * len(CSVS)
     assert {name: landed[f"plain/{name}"] for name in CSVS} == CSVS
-    assert "checksum that the host" in done.out
+    assert "a remote checksum (" in done.out
     again = dataset_client.run("3", "tree")
     assert again.code == 0, again.err
     assert "unchanged" in again.out
