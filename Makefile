@@ -1,29 +1,31 @@
-# The front door: every command of the project, for either variant. `make help` lists them.
+# Every command of the project, for either variant; `make help` lists them, and `make -n TARGET`
+# shows what a target runs. The recipes are the real commands. $(STEP) in front of one is a small
+# Python step around it (docker/setup): locks, signals, plain error messages.
 
-# --- Knobs: say them after the target, as in `make run TASK=2 ENV=prod` -------------------------
+# --- Variables: give them after the target, as in `make run TASK=2 ENV=prod` --------------------
 
 # Which variant: a folder in docker/ that has an env file of its name in envs/.
 ENV = dev
 # Which task: the N of tasks/task_N.py.
 TASK = 1
-# What the task, or the shell, is told besides: ARGS="--keep-archive", ARGS=--help.
+# Further arguments of the command: ARGS="--keep-archive", ARGS=--help.
 ARGS =
 # The host to trust (make trust), as host or host:port.
 HOST =
-# 1 answers yes beforehand, where make trust would ask.
+# 1 answers yes where make trust would ask.
 YES =
-# The file that make load brings in.
+# The file that make load reads.
 FILE =
 # Where make push goes: REGISTRY=registry.example/team.
 REGISTRY =
-# 1 builds without any network, from what make vendor brought.
+# 1 builds without any network, from what make vendor downloaded.
 OFFLINE =
 # 1 refuses base images that are not the ones which make lock wrote down.
 LOCKED =
 # 1 lets a dev task wait for a debugger on its port of 127.0.0.1.
 DEBUGGER =
 
-# The surrounding environment may set the five that follow, since they describe a machine.
+# The surrounding environment may set those that follow, since they describe a machine.
 
 # container or host: force where tasks run. Empty: container where an engine answers.
 RUNNER ?=
@@ -35,8 +37,10 @@ BASE ?=
 HUB ?=
 # Prefix of each image, container, network and volume: two clones side by side take two.
 PROJECT ?= lighterage
+# 0 lets make test and make bench install no Debian packages.
+SETUP ?=
 
-# --- Internals: nothing below needs turning -----------------------------------------------------
+# --- Internals ----------------------------------------------------------------------------------
 
 MAKEFLAGS += --no-builtin-rules --warn-undefined-variables
 SHELL := bash
@@ -48,62 +52,116 @@ VARIANTS := $(sort $(filter $(patsubst docker/%/compose.yaml,%,$(wildcard docker
   $(patsubst envs/%.env.example,%,$(wildcard envs/*.env.example))))
 TASKS := $(patsubst tasks/task_%.py,%,$(sort $(wildcard tasks/task_*.py)))
 
-COMMAND_KNOBS := ENV TASK ARGS HOST YES FILE REGISTRY OFFLINE LOCKED DEBUGGER
-MACHINE_KNOBS := RUNNER ENGINE BASE HUB PROJECT
-KNOBS := $(COMMAND_KNOBS) $(MACHINE_KNOBS)
+COMMAND_VARIABLES := ENV TASK ARGS HOST YES FILE REGISTRY OFFLINE LOCKED DEBUGGER
+VARIABLES := $(COMMAND_VARIABLES) RUNNER ENGINE BASE HUB PROJECT SETUP
 
 # What a shell exports for other programs must not change which compose project, file or platform
 # the recipes act on, which modules Python finds, or what the compose files read.
 unexport $(filter COMPOSE_% PYTHON%,$(.VARIABLES)) DOCKER_DEFAULT_PLATFORM
 unexport $(filter-out LIGHTERAGE_FAULTS,$(filter LIGHTERAGE_%,$(.VARIABLES)))
 
-# Recipes see knobs only as LIGHTERAGE_*, unexpanded: no shell and no make reads a user's text.
-unexport $(KNOBS)
+# Recipes see these variables only as LIGHTERAGE_*, unexpanded: no shell and no make reads a user's
+# text.
+unexport $(VARIABLES)
 MAKEOVERRIDES :=
-export LIGHTERAGE_TASK := $(value TASK)
-export LIGHTERAGE_ARGS := $(value ARGS)
-export LIGHTERAGE_HOST := $(value HOST)
-export LIGHTERAGE_YES := $(value YES)
-export LIGHTERAGE_FILE := $(value FILE)
-export LIGHTERAGE_REGISTRY := $(value REGISTRY)
-export LIGHTERAGE_OFFLINE := $(value OFFLINE)
-export LIGHTERAGE_LOCKED := $(value LOCKED)
-export LIGHTERAGE_DEBUGGER := $(value DEBUGGER)
-export LIGHTERAGE_RUNNER := $(value RUNNER)
-export LIGHTERAGE_ENGINE := $(value ENGINE)
-export LIGHTERAGE_BASE := $(value BASE)
-export LIGHTERAGE_HUB := $(value HUB)
-export LIGHTERAGE_PROJECT := $(value PROJECT)
+$(foreach name,$(filter-out ENV,$(VARIABLES)),\
+  $(eval export LIGHTERAGE_$(name) := $$(value $(name))))
 
-# $(call one-of,KNOB,allowed words): the value must be exactly one of the words. The bars make
+# $(call one-of,NAME,allowed words): the value must be exactly one of the words. The bars make
 # the comparison exact, so that neither `dev prod` nor `%` passes for a variant.
 one-of = $(if $(and $(filter 1,$(words $(value $1))),\
   $(findstring |$(value $1)|,$(patsubst %,|%|,$2))),, \
   $(error $1=$(value $1) is not known; allowed: $2))
 given = $(filter-out file,$(origin $1))
-empty :=
 one-of-or-empty = $(if $(value $1),$(call one-of,$1,$2))
 
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
-  $(if $(filter $(KNOBS),$(name)),, \
-  $(error $(name)=$(value $(name)) is not a variable of this Makefile; known: $(KNOBS)))))
+  $(if $(filter $(VARIABLES),$(name)),, \
+  $(error $(name)=$(value $(name)) is not a variable of this Makefile; known: $(VARIABLES)))))
 $(if $(call given,ENV),$(call one-of,ENV,$(VARIANTS)))
 $(if $(call given,TASK),$(call one-of,TASK,$(TASKS)))
 $(call one-of,ENGINE,docker podman)
 $(call one-of-or-empty,RUNNER,container host)
 $(call one-of-or-empty,BASE,hub debian)
-$(call one-of-or-empty,YES,0 1)
-$(call one-of-or-empty,OFFLINE,0 1)
-$(call one-of-or-empty,LOCKED,0 1)
-$(call one-of-or-empty,DEBUGGER,0 1)
+$(foreach name,YES OFFLINE LOCKED DEBUGGER SETUP,$(call one-of-or-empty,$(name),0 1))
+REST := $(value PROJECT)
+$(foreach letter,a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 -,\
+  $(eval REST := $$(subst $(letter),,$$(REST))))
+$(if $(REST)$(filter -%,$(value PROJECT))$(filter-out 1,$(words $(value PROJECT))),\
+  $(error PROJECT=$(value PROJECT): use lowercase letters, digits and dashes))
 
-# exec: a signal to make reaches the tools themselves, with no shell between.
-TOOLS := exec python3 -m docker.setup
+on = $(filter 1,$(value $1))
+PYTHON := python3
+STEP = $(PYTHON) -S -m docker.setup
+TOOLS := .venv/bin/python -m docker.tools
+
+# The goals by name, `run` being `dev-run`; those of PREPARED need env files, an engine or both.
+VERBS := build run shell up down logs config clean save push reproduce size sbom
+FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
+PREPARED := $(filter $(FAMILY) vendor load diff verify bench-build %-trust,$(foreach goal,$(MAKECMDGOALS),\
+  $(if $(filter $(VERBS) trust,$(goal)),$(ENV)-$(goal),$(goal))))
+$(foreach goal,$(filter $(FAMILY),$(MAKECMDGOALS)),$(if $(call given,ENV),\
+  $(if $(filter $(ENV)-%,$(goal)),,$(error $(goal) and ENV=$(ENV) name two variants; say one))))
+
+# What this machine has: its PYTHON (not a slow shim), whether tasks run in a container or on the
+# host (FOUND), DOCKER, BUILD and COMPOSE, build SECRETS and LABELS, the SERVICES of each variant,
+# and the variants whose env file names the sample host (SAMPLED).
+# Written before the recipes run, also with -n; the same step makes and checks the files in envs/.
+FOUND :=
+DOCKER :=
+BUILD :=
+COMPOSE :=
+SECRETS :=
+SECRET_VOLUMES :=
+LABELS :=
+SAMPLED :=
+CONTAINER_USER :=
+MACHINE := .lighterage/$(ENGINE)$(RUNNER:%=-%).mk
+ifneq ($(PREPARED),)
+$(if $(wildcard $(MACHINE)),,$(shell mkdir -p .lighterage 2>/dev/null && touch $(MACHINE)))
+$(if $(wildcard $(MACHINE)),,$(error make writes to .lighterage/, envs/, data/ and docker/*/.env of \
+  $(CURDIR), which is read-only: use a clone that this user can write to))
+include $(MACHINE)
+endif
+$(MACHINE): $(if $(value MAKE_RESTARTS),,FORCE)
+	@$(STEP) prepare $@ $(PREPARED)
+
+.PHONY: FORCE
+FORCE:
+
+export LIGHTERAGE_DOCKER := $(DOCKER)
+export LIGHTERAGE_COMPOSE := $(COMPOSE)
+
+# The base images: chosen and made when the scripts in docker/base changed, when other ones are
+# asked for, or when the engine no longer has them. The folder has the build arguments by image.
+BASES := .lighterage/$(PROJECT)-bases
+$(BASES)/stamp: $(filter-out docker/base/__pycache__,$(wildcard docker/base/* docker/*/Dockerfile))
+	@$(STEP) bases
+
+# $(call docker-build,IMAGE): docker build, with all that it takes.
+docker-build = $(STEP) $(if $(filter build %-build,$(MAKECMDGOALS)),build,build-quietly) $(BUILD) \
+  --file docker/$1/Dockerfile --tag $(PROJECT)-$1 --iidfile .lighterage/$(PROJECT)-$1.id \
+  $(file <$(BASES)/$1) $(if $(call on,OFFLINE),--network none --build-arg OFFLINE=1) \
+  $(SECRETS) $(LABELS) .
+compose = $(COMPOSE) -f docker/$*/compose.yaml
+
+# The service of TASK: its own, or else the first of the compose file.
+service = $(or $(filter task$(TASK),$(SERVICES.$*)),$(firstword $(SERVICES.$*)))
+
+# `--help` of a task needs no host.
+HELPED := $(filter -h --help,$(value ARGS))
+SAMPLE_HOST := .lighterage/$(PROJECT)-%-sample-host.up
+HOST_KEY := .lighterage/sample-host/host_key.pub
+# All settings and schedules, before services start with them: a wrong one would restart for ever.
+CHECK_SETTINGS := import sys; from tasks.__main__ import main; \
+  verbs = [*(["config", task] for task in sys.argv[1:]), ["schedule", "--dry-run"]]; \
+  sys.exit(next((code for verb in verbs if (code := main(verb))), 0))
+WAIT_FOR_DEBUGGER := python -m debugpy --listen 0.0.0.0:5678 --wait-for-client -m tasks
 
 # --- For one variant: ENV chooses, or the name does, as in prod-build ---------------------------
 
 .PHONY: build
-build: $(ENV)-build ## build the image, when something that goes into it changed
+build: $(ENV)-build ## build the image
 
 .PHONY: run
 run: $(ENV)-run ## run TASK; on the bundled sample host until the env file names another
@@ -118,7 +176,7 @@ up: $(ENV)-up ## start the services in the background
 down: $(ENV)-down ## stop the services and the sample host
 
 .PHONY: logs
-logs: $(ENV)-logs ## what the services said; ARGS=--follow stays
+logs: $(ENV)-logs ## the logs of the services; ARGS=--follow stays
 
 .PHONY: config
 config: $(ENV)-config ## the settings of TASK and where each came from
@@ -136,51 +194,166 @@ push: $(ENV)-push ## the image to REGISTRY, by version; prints the digest
 reproduce: $(ENV)-reproduce ## build twice without cache, from two clones, and compare every byte
 
 .PHONY: size
-size: $(ENV)-size ## where each megabyte of the image is, and a picture; ARGS=--json
+size: $(ENV)-size ## where each megabyte of the image is; ARGS=--json
 
 .PHONY: sbom
 sbom: $(ENV)-sbom ## print what the image is made of, as CycloneDX JSON
 
-VERBS := build run shell up down logs config clean save push reproduce size sbom
-FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
-verb = $(lastword $(subst -, ,$@))
+.PHONY: trust
+trust: $(ENV)-trust ## show the fingerprints of HOST's keys, and trust them after a yes
 
-.PHONY: $(FAMILY)
-$(FAMILY):
-	@$(if $(call given,ENV),$(if $(filter $(ENV)-$(verb),$@),,\
-	  $(error $@ and ENV=$(ENV) name two variants; say one)))$(TOOLS) $(verb) $(@:%-$(verb)=%)
+.PHONY: $(FAMILY) $(VARIANTS:%=%-trust)
+
+ifeq ($(FOUND),container)
+
+$(VARIANTS:%=%-build): %-build: $(BASES)/stamp
+	@$(call docker-build,$*)
+
+$(VARIANTS:%=%-run): %-run: %-build
+	@$(STEP) task $(compose) run --rm $(if $(call on,DEBUGGER),--service-ports \
+	  --entrypoint '$(WAIT_FOR_DEBUGGER)') $(service) $(TASK)
+
+$(VARIANTS:%=%-config): %-config: %-build
+	@$(STEP) attach $(compose) run --rm $(service) config $(TASK)
+
+$(VARIANTS:%=%-shell): %-shell: %-build
+	@$(STEP) attach $(compose) run --rm --entrypoint bash $(service)
+
+.PHONY: $(VARIANTS:%=%-settings)
+$(VARIANTS:%=%-settings): %-settings: %-build
+	@LIGHTERAGE_ARGS= $(STEP) attach $(compose) run --rm --entrypoint 'python -c' $(service) \
+	  '$(CHECK_SETTINGS)' $(TASKS) >/dev/null
+
+$(VARIANTS:%=%-up): %-up: %-settings
+	@$(STEP) attach $(compose) up --detach
+
+$(VARIANTS:%=%-logs): %-logs:
+	@$(STEP) attach $(compose) logs --tail 200 $$([ -t 1 ] || echo --no-color)
+
+$(VARIANTS:%=%-down): %-down:
+	@$(STEP) end-loopback $*
+	@LIGHTERAGE_ARGS= $(STEP) attach $(compose) --profile sample-host down --remove-orphans
+
+$(VARIANTS:%=%-clean): %-clean: %-down
+	@rm -rf envs/secrets/$*.env $(BASES)
+	@$(DOCKER) image rm $(PROJECT)-$* $(PROJECT)-sample-host \
+	  $(PROJECT)-base:build $(PROJECT)-base:runtime >/dev/null 2>&1 || true
+	@echo 'lighterage: $* is clean; kept: data/, envs/ and the volume $(PROJECT)-$*-data where it' \
+	  'exists (remove it with `$(ENGINE) volume rm`)' >&2
+
+# The sample host, where the env file names it: built when its files changed, started when it does
+# not answer.
+ifeq ($(HELPED),)
+$(SAMPLED:%=%-run): %-run: $(SAMPLE_HOST)
+endif
+$(SAMPLED:%=%-shell): %-shell: $(SAMPLE_HOST)
+$(SAMPLED:%=%-up): %-up: $(SAMPLE_HOST)
+
+$(HOST_KEY): | $(BASES)/stamp
+	@$(call docker-build,sample-host)
+	@$(STEP) host-key $(DOCKER) run --rm --network none --user $(CONTAINER_USER) \
+	  --volume "$$PWD/$(@D):/state" --entrypoint python $(PROJECT)-sample-host \
+	  /app/server.py public-key --host-key /state/host_key
+
+$(VARIANTS:%=$(SAMPLE_HOST)): $(SAMPLE_HOST): $(wildcard docker/sample-host/*.*) \
+  docker/sample-host/Dockerfile requirements/sample-host.txt $(HOST_KEY) $(BASES)/stamp
+	@$(call docker-build,sample-host)
+	@$(STEP) sample-host $* $(compose) up --detach sample-host
+	@touch $@
+
+$(VARIANTS:%=%-trust): %-trust: %-build .venv/.lighterage
+	@$(TOOLS) trust $*
+
+vendor: $(BASES)/stamp ## download all wheels that requirements/*.txt pin, for builds with OFFLINE=1
+	@$(DOCKER) run --rm --user $(CONTAINER_USER) --env HOME=/tmp \
+	  --volume "$$PWD/requirements:/requirements:ro" --volume "$$PWD/docker/wheels:/wheels" \
+	  $(SECRET_VOLUMES) --entrypoint sh $(file <$(BASES)/build) \
+	  /requirements/install.sh --wheels /wheels $(PINS:%=/%)
+	@$(STEP) record-wheels
+
+else
+
+$(VARIANTS:%=%-build): %-build: .venv/.lighterage
+
+# The sample host of this runner is a process on loopback; a file has the option with its port.
+ifeq ($(HELPED),)
+$(SAMPLED:%=%-run): %-run: %-loopback
+endif
+sample-option = $(if $(HELPED),,$(if $(filter $*,$(SAMPLED)),\
+  $(file <.lighterage/$(PROJECT)-$*-sample-host.option)))
+here = env LIGHTERAGE_VARIANT=$* PYTHONUNBUFFERED=1
+
+.PHONY: $(VARIANTS:%=%-loopback)
+$(VARIANTS:%=%-loopback): %-loopback: .venv/.lighterage
+	@$(STEP) loopback $* .venv/bin/python docker/sample-host/server.py --host 127.0.0.1 --port 0 \
+	  --root .lighterage/sample-host/root --host-key .lighterage/sample-host/host_key \
+	  --ready-file .lighterage/$(PROJECT)-$*-sample-host.json
+
+$(VARIANTS:%=%-run): %-run: .venv/.lighterage
+	@$(STEP) task $(here) .venv/bin/python -m tasks $(TASK) $(sample-option)
+
+$(VARIANTS:%=%-config): %-config: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks config $(TASK)
+
+$(VARIANTS:%=%-shell): %-shell: .venv/.lighterage
+	@$(STEP) attach $(here) VIRTUAL_ENV="$$PWD/.venv" PATH="$$PWD/.venv/bin:$$PATH" bash
+
+$(VARIANTS:%=%-down): %-down:
+	@$(STEP) end-loopback $*
+
+$(VARIANTS:%=%-clean): %-clean: %-down
+	@echo 'lighterage: kept: data/, envs/, .venv' >&2
+
+$(VARIANTS:%=%-trust): %-trust: .venv/.lighterage
+	@$(TOOLS) trust $*
+
+vendor: ## download all wheels that requirements/*.txt pin, for builds with OFFLINE=1
+	@$(STEP) index sh requirements/install.sh --wheels docker/wheels $(PINS)
+	@$(STEP) record-wheels
+
+endif
+
+$(VARIANTS:%=%-sbom): %-sbom: %-build
+	@$(DOCKER) run --rm --network none --entrypoint python $(PROJECT)-$* \
+	  -c 'print(open("/opt/sbom.cdx.json").read(), end="")'
+
+IMAGE_VERBS := save push reproduce size
+$(foreach verb,$(IMAGE_VERBS),$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): %-build .venv/.lighterage ; \
+  @$$(TOOLS) $(verb) $$*))
+$(VARIANTS:%=%-reproduce): export LIGHTERAGE_BUILD = $(BUILD) $(file <$(BASES)/$(@:%-reproduce=%)) \
+  $(if $(call on,OFFLINE),--network none --build-arg OFFLINE=1) $(SECRETS)
 
 # --- For the project ----------------------------------------------------------------------------
 
-.PHONY: diff
-diff: ## how variants differ, measured: make diff dev prod; ARGS=--json, --markdown, --all
-	@$(TOOLS) diff $(COMPARED)
-
 # In `make diff dev prod` the words after diff are variants, no targets.
 COMPARED := $(if $(filter diff,$(firstword $(MAKECMDGOALS))),$(filter-out diff,$(MAKECMDGOALS)))
+ifneq ($(COMPARED),)
 .PHONY: $(COMPARED)
 $(COMPARED):
 	@:
+endif
+
+.PHONY: diff
+diff: $(VARIANTS:%=%-build) .venv/.lighterage ## how variants differ, measured: make diff dev prod; ARGS=--json, --markdown, --all
+	@$(TOOLS) diff $(COMPARED)
 
 .PHONY: verify
-verify: ## prove on images and containers that variants differ as their contracts say, or only ENV
+VERIFIED := $(if $(call given,ENV),$(ENV),$(VARIANTS))
+verify: $(VARIANTS:%=%-build) $(VERIFIED:%=$(SAMPLE_HOST)) .venv/.lighterage ## prove on images and containers that variants differ as their contracts say
 	@$(TOOLS) verify $(if $(call given,ENV),$(ENV))
 
-.PHONY: trust
-trust: ## show the fingerprints of HOST's keys, and know them from now on after a yes
-	@$(TOOLS) trust $(ENV)
-
 .PHONY: load
-load: ## bring in FILE, which make save wrote, if it is what was written
+load: .venv/.lighterage ## load FILE, which make save wrote, after checking its checksum
 	@$(TOOLS) load
 
 .PHONY: doctor
 doctor: ## what this machine has and lacks, with the fix for each
-	@$(TOOLS) doctor
+	@python3 -m docker.tools doctor
 
 .PHONY: test
-test: ## set up what the tests need, and run them all; ARGS go to pytest
-	@$(TOOLS) test
+test: .venv/.lighterage ## install what the tests need, and run them all; ARGS go to pytest
+	@$(STEP) packages test
+	@LIGHTERAGE_TEST_ENGINE=$(ENGINE) $(STEP) isolated .venv/bin/python -m pytest
 
 # The transfer tests with other versions of Paramiko and Fabric, each pair in an environment of its
 # own that finds everything else in .venv: the oldest and the newest that requirements/prod.in allows.
@@ -191,42 +364,95 @@ TRANSFER_TESTS = $(addprefix tests/faults/test_,connections.py fetch.py host_key
 
 .PHONY: test-paramiko test-paramiko-oldest test-paramiko-newest
 test-paramiko: test-paramiko-oldest test-paramiko-newest ## test with the oldest and newest Paramiko
-test-paramiko-oldest test-paramiko-newest: test-paramiko-%:
-	@test -x .venv/bin/python || $(MAKE) build RUNNER=host
+test-paramiko-oldest test-paramiko-newest: test-paramiko-%: .venv/.lighterage
 	.venv/bin/python -m venv --clear .lighterage/paramiko-$*
 	$(PARAMIKO_$*) > .lighterage/paramiko-$*/requirements.txt
 	.lighterage/paramiko-$*/bin/pip install -r .lighterage/paramiko-$*/requirements.txt
 	echo "$$PWD"/.venv/lib/python*/site-packages > \
 	  "$$(echo .lighterage/paramiko-$*/lib/python*/site-packages)/venv.pth"
-	.lighterage/paramiko-$*/bin/python -m pytest $(TRANSFER_TESTS) $(ARGS)
+	$(STEP) isolated .lighterage/paramiko-$*/bin/python -m pytest $(TRANSFER_TESTS)
 
 .PHONY: bench
-bench: ## time it beside scp, sftp, rsync, lftp and others; ARGS=--help explains
-	@$(TOOLS) bench
+bench: .venv/.lighterage ## time it beside scp, sftp, rsync, lftp and others; ARGS=--help explains
+	@$(STEP) packages bench
+	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support" .venv/bin/python -m benchmarks.fetch
 
 .PHONY: bench-build
-bench-build: ## size, builds and start of prod beside the image that it grew out of
-	@$(TOOLS) bench-build
+bench-build: .venv/.lighterage ## size, builds and start of prod beside the image that it grew out of
+	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support" .venv/bin/python -m benchmarks.build
+
+# Each check is a target, such as `make check-types`.
+BIN := .venv/bin
+PACKAGES := tasks tests benchmarks docker/setup docker/tools
+SCRIPTS := requirements $(filter-out docker/setup docker/tools,$(sort \
+  $(patsubst %/,%,$(dir $(wildcard docker/*/*.py)))))
+CHECKS := format lint types imports dockerfiles shell yaml compose env-examples makefile
 
 .PHONY: check
-check: ## format, lint, types, Dockerfiles, shell, YAML, compose files, this Makefile
-	@$(TOOLS) check
+check: .venv/.lighterage ## format, lint, types, Dockerfiles, shell, YAML, compose files, this Makefile
+	@failed=; for check in $(CHECKS); do \
+	  if output=$$($(MAKE) --silent --no-print-directory "check-$$check" 2>&1); \
+	  then echo "ok   $$check"; \
+	  else echo "FAIL $$check"; echo "$$output"; failed="$$failed $$check"; fi; \
+	done; \
+	[ -z "$$failed" ] || { echo "lighterage: failed checks:$$failed" >&2; exit 1; }
+
+.PHONY: $(CHECKS:%=check-%)
+check-format:
+	$(BIN)/ruff format --check .
+check-lint:
+	$(BIN)/ruff check .
+check-types:
+	$(BIN)/mypy $(PACKAGES)
+	for folder in $(SCRIPTS); do $(BIN)/mypy "$$folder"; done
+check-imports:
+	$(BIN)/lint-imports --no-cache
+check-dockerfiles:
+	$(BIN)/hadolint docker/*/Dockerfile
+check-shell:
+	$(BIN)/shellcheck requirements/install.sh .ci/run
+check-yaml:
+	$(BIN)/yamllint --strict *.yaml .*.yaml docker/*/*.yaml
+check-compose:
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/*/compose.yaml
+check-env-examples:
+	$(BIN)/python -m docker.tools parity
+check-makefile:
+	$(BIN)/mbake validate Makefile
+	$(BIN)/mbake format --config .bake.toml --check Makefile
 
 .PHONY: fmt
-fmt: ## format the Python files
-	@$(TOOLS) fmt
+fmt: .venv/.lighterage ## format the Python files, and fix what the linter can
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+# In the order of making: dev is bound by prod and the sample host.
+LOCKS := uv prod sample-host dev
+PINS := $(LOCKS:%=requirements/%.txt)
+UV := .lighterage/uv/bin/uv
 
 .PHONY: lock
-lock: ## renew the pins: requirements/*.txt, and docker/base/*.lock
-	@$(TOOLS) lock
+lock: .lighterage/uv/.lighterage ## renew the pins: requirements/*.txt, and docker/base/*.lock
+	@$(if $(value ARGS),$(call one-of,ARGS,--no-upgrade))for name in $(LOCKS); do \
+	  $(STEP) index $(UV) pip compile "requirements/$$name.in" -o "requirements/$$name.txt" \
+	    --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	    --quiet $(if $(value ARGS),,--upgrade); \
+	  $(STEP) record-lock "$$name"; \
+	done
+	@$(if $(value ARGS),,$(STEP) lock-bases)
 
 .PHONY: vendor
-vendor: ## bring all wheels that requirements/*.txt pin, for builds with OFFLINE=1
-	@$(TOOLS) vendor
 
 .PHONY: audit
-audit: ## known vulnerabilities of what requirements/*.txt pin; ARGS go to pip-audit
-	@$(TOOLS) audit
+audit: .venv/.lighterage ## known vulnerabilities of what requirements/*.txt pin; ARGS go to pip-audit
+	@$(STEP) index $(TOOLS) audit
+
+# The environments of this machine: made again when the pins change, or Python moved away.
+.venv/.lighterage: requirements/dev.txt $(if $(wildcard .venv/bin/python),,FORCE)
+	@$(STEP) install sh requirements/install.sh .venv requirements/dev.txt
+
+.lighterage/uv/.lighterage: requirements/uv.txt $(if $(wildcard .lighterage/uv/bin/python),,FORCE)
+	@$(STEP) install sh requirements/install.sh .lighterage/uv requirements/uv.txt
 
 .PHONY: help
 help: list ## this text
@@ -234,10 +460,15 @@ help: list ## this text
 	$(info Variants: $(VARIANTS): ENV=name after the target, or in front of it as in $(lastword $(FAMILY)))
 	$(info Tasks: $(TASKS))
 	$(info Values now:)
-	$(foreach knob,$(KNOBS),$(info $(empty)  $(knob)=$(value $(knob))))
+	$(foreach name,$(VARIABLES),$(info $(EMPTY)  $(name)=$(value $(name))))
 	@:
 
+EMPTY :=
 .PHONY: list
 list:
 	$(info Usage: make TARGET [NAME=value ...])
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !seen[$$1]++ { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+# What the tools read, beside the variables above.
+$(FAMILY) $(VARIANTS:%=%-trust) diff verify load bench-build: export LIGHTERAGE_BUILD = $(BUILD) \
+  $(file <$(BASES)/arguments) $(if $(call on,OFFLINE),--network none --build-arg OFFLINE=1) $(SECRETS)

@@ -20,14 +20,16 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine, report
 from benchmarks.data import MB
-from docker.setup import bases, images
+from docker.setup import bases, venv
 from docker.setup.engine import Engine
 from docker.setup.project import Failure, Project
+from docker.tools.context import Context
 from docker.tools.saved import saved
 from docker.tools.size import Content
 from tree import REPOSITORY, Tree
@@ -137,9 +139,14 @@ class Yard:
         pins = re.findall(r"^[A-Za-z0-9._-]+==[^\\\n]+", locked, re.MULTILINE)
         (self.peer / "requirements.txt").write_text("\n".join(pins) + "\n")
 
+    @cached_property
+    def bases(self) -> tuple[str, dict[str, str]]:
+        """The base images that both are built on: a label, and the build arguments."""
+        return bases.choose(self.project, self.engine)
+
     def ours(self, *more: str) -> str:
         """Build ours by the engine alone; gives what it said."""
-        dockerfile = images.dockerfile_of(self.project, "prod")
+        dockerfile = self.project.root / "docker/prod/Dockerfile"
         return self._build(self.tree.folder, dockerfile, f"{self.name}-cold", *more)
 
     def peers(self, *more: str) -> str:
@@ -147,14 +154,13 @@ class Yard:
         return self._build(self.peer, self.peer / "Dockerfile", self.peer_image, *more)
 
     def _build(self, root: Path, dockerfile: Path, tag: str, *more: str) -> str:
-        client, env = self.engine.builder or (self.engine.client, {})
-        _, arguments = bases.choose(self.project, self.engine)
-        command = [client, "build", "--progress", "plain", "--file", str(dockerfile), "--tag", tag]
+        command = [*self.engine.build, "--progress", "plain", "--file", str(dockerfile)]
+        command += ["--tag", tag]
         command += ["--label", f"of={self.name}"]
-        command += [f"--build-arg={name}={value}" for name, value in arguments.items()]
-        command += [f"--secret=id={key},src={path}" for key, path in images.build_secrets().items()]
+        command += [f"--build-arg={name}={value}" for name, value in self.bases[1].items()]
+        command += [f"--secret=id={key},src={path}" for key, path in venv.build_secrets().items()]
         done = subprocess.run(
-            [*command, *more, str(root)], env={**os.environ, **env}, text=True, check=False,
+            [*command, *more, str(root)], text=True, check=False,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         if done.returncode:
@@ -186,16 +192,15 @@ def size(yard: Yard, rounds: int) -> Iterator[Row]:
     whole = Row("image, all files", "MB", most=95, share=0.6)
     gzip = Row("its layers, gzip -6 (docker push)", "MB", most=31, share=0.6)
     zstd = Row("its layers, zstd -3", "MB", most=31, share=0.6)
-    _, arguments = bases.choose(yard.project, yard.engine)
     for image, figures in ((yard.image, "ours"), (yard.peer_image, "peer")):
-        with saved(yard.engine, image) as layers:
+        with saved(_context(yard.engine), image) as layers:
             getattr(whole, figures).append(Content.of(layers).size / MB)
-        with saved(yard.engine, image) as layers:
+        with saved(_context(yard.engine), image) as layers:
             packed = [_packed(layer.files.fileobj) for layer in layers]
         getattr(gzip, figures).append(sum(one for one, _ in packed) / MB)
         if shutil.which("zstd"):
             getattr(zstd, figures).append(sum(two for _, two in packed) / MB)
-    with saved(yard.engine, arguments["RUNTIME"]) as layers:
+    with saved(_context(yard.engine), yard.bases[1]["RUNTIME"]) as layers:
         whole.note = f"{Content.of(layers).size / MB:.1f} MB of both are the base"
     yield from (whole, gzip, zstd)
 
@@ -256,10 +261,14 @@ def source(yard: Yard, rounds: int) -> Iterator[Row]:
     yield from (row, layers)
 
 
+def _context(engine: Engine) -> Context:
+    return Context(REPOSITORY, docker=(engine.client,))
+
+
 def _layers(engine: Engine, image: str) -> list[tuple[str, int]]:
     """Give the digest and the size of each layer."""
     digests: list[str] = engine.inspect("image", image)[image]["RootFS"]["Layers"]
-    with saved(engine, image) as layers:
+    with saved(_context(engine), image) as layers:
         sizes = [size for _, size in Content.of(layers).layers]
     return list(zip(digests, sizes, strict=True))
 
@@ -304,8 +313,7 @@ def start(yard: Yard, rounds: int) -> Iterator[Row]:
     above = Row("of it above the bare engine", "s", most=0.5)
     helping = Row("python -m tasks 2 --help, inside", "s", most=0.15)
     client = yard.engine.client
-    _, arguments = bases.choose(yard.project, yard.engine)
-    bare = [client, "run", "--rm", "--entrypoint", "true", arguments["RUNTIME"]]
+    bare = [client, "run", "--rm", "--entrypoint", "true", yard.bases[1]["RUNTIME"]]
     inside = [client, "run", "--rm", "--entrypoint", "python", yard.image, "-c", HELP]
     yard.tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help")
     for _ in range(rounds):
@@ -346,14 +354,14 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     engine = Engine.find("docker")
-    if engine is None or engine.builder is None:
+    if engine is None or not engine.build:
         report.say("there is no engine here that can build; see make doctor")
         return 2
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="lighterage-bench-") as folder:
         yard = Yard(Path(folder), engine)
         try:
-            base, _ = bases.choose(yard.project, engine)
+            base, _ = yard.bases
             for name in options.only:
                 report.note(name)
                 rows += PARTS[name](yard, max(options.rounds, 1))

@@ -1,1 +1,1 @@
-"""What make needs before any environment exists: Python 3.9 and the standard library only."""
+"""The steps of the recipes before .venv exists: Python 3.9 and its standard library."""

@@ -1,58 +1,89 @@
-"""The commands behind the Makefile: `python3 -m docker.setup VERB [VARIANT ...]`."""
+"""The steps of recipes: `python3 -m docker.setup STEP ...`, most of them before a command."""
 
 from __future__ import annotations
 
 import errno
+import os
+import shlex
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
-from docker.setup import check, front, vendor
+from docker.setup.engine import Engine
 from docker.setup.project import Failure, Project, say
-from docker.setup.variants import Variant
-from docker.tools import audit, diff, doctor, verify
 
-OF_A_VARIANT = {
-    "build": front.build,
-    "run": front.run,
-    "shell": front.shell,
-    "up": front.up,
-    "down": front.down,
-    "logs": front.logs,
-    "config": front.config,
-    "clean": front.clean,
-    "trust": front.trust,
-    "save": front.save,
-    "push": front.push,
-    "reproduce": front.reproduce,
-    "size": front.size,
-    "sbom": front.sbom,
-}
-OF_SEVERAL = {"diff": diff.diff, "verify": verify.verify}
-OF_THE_PROJECT = {
-    "doctor": doctor.doctor,
-    "test": front.test,
-    "load": front.load,
-    "bench": front.bench,
-    "bench-build": front.bench_build,
-    "check": check.check,
-    "fmt": check.fmt,
-    "lock": check.lock,
-    "vendor": vendor.vendor,
-    "audit": audit.audit,
-}
+
+def step(project: Project, name: str, words: list[str]) -> int:
+    """Carry out a step; return its exit code. Each imports only its own modules, to be quick."""
+    client = shlex.split(os.environ.get("LIGHTERAGE_DOCKER", "")) or [project.engine]
+    engine = Engine(project.engine, client[0])
+    if name == "prepare":
+        from docker.setup import prepare
+
+        prepare.prepare(project, Path(words[0]), words[1:])
+    elif name in ("build", "build-quietly"):
+        from docker.setup import build
+
+        build.build(engine, words, say_unchanged=name == "build")
+    elif name in ("task", "attach", "isolated"):
+        from docker.setup import attach
+
+        return int(getattr(attach, name)(project, words))
+    elif name in ("host-key", "sample-host", "loopback", "end-loopback"):
+        _sample_host(project, engine, name, words)
+    elif name in ("bases", "lock-bases"):
+        from docker.setup import bases
+
+        with project.lock("bases"):
+            bases.choose(project, engine) if name == "bases" else bases.lock(project)
+    elif name in ("install", "index", "packages"):
+        from docker.setup import venv
+
+        if name == "index":
+            return venv.run_with_index(project, words, quietly=False)
+        if name == "install":
+            venv.install(project, words)
+        else:
+            venv.packages(words[0], allowed=os.environ.get("LIGHTERAGE_SETUP") != "0")
+    elif name == "record-wheels":
+        from docker.setup import wheelhouse
+
+        wheelhouse.record(project)
+    elif name == "record-lock":
+        from docker.setup import locks
+
+        locks.record(project, words[0])
+    else:
+        raise Failure(f"{name} is no step of the Makefile's")
+    return 0
+
+
+def _sample_host(project: Project, engine: Engine, name: str, words: list[str]) -> None:
+    from docker.setup import envfiles, sample_host
+    from docker.setup.variants import Variant
+
+    if name == "host-key":
+        sample_host.make_key(project, words)
+        for variant in filter(sample_host.is_named, Variant.all(project)):
+            envfiles.write_compose_env(variant, as_root=engine.root_is_caller)
+    elif name == "sample-host":
+        sample_host.up(engine, Variant(project, words[0]), words[1:])
+    elif name == "loopback":
+        sample_host.up_on_loopback(Variant(project, words[0]), words[1:])
+    else:
+        sample_host.down_on_loopback(Variant(project, words[0]))
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out one verb; returns the exit code, after one line on what went wrong."""
+    """Carry out a step; return the exit code."""
+    return reported(lambda: step(Project.from_environment(), arguments[0], arguments[1:]))
+
+
+def reported(command: Callable[[], int]) -> int:
+    """Run a command; return its exit code, after one line on what went wrong."""
     try:
-        project = Project.from_environment()
-        if len(arguments) == 1 and arguments[0] in OF_THE_PROJECT:
-            return OF_THE_PROJECT[arguments[0]](project)
-        if arguments and arguments[0] in OF_SEVERAL:
-            return OF_SEVERAL[arguments[0]](project, arguments[1:])
-        if len(arguments) == 2 and arguments[0] in OF_A_VARIANT:
-            return OF_A_VARIANT[arguments[0]](project, Variant.named(project, arguments[1]))
+        return command()
     except Failure as failure:
         say(str(failure))
         return failure.code
@@ -67,12 +98,10 @@ def main(arguments: list[str]) -> int:
         place = f"{Path(where.filename).name}:{where.lineno}"
         say(f"a bug, please report it: {type(error).__name__} at {place}: {error}")
         return 1
-    say("usage: python3 -m docker.setup VERB [VARIANT ...]; `make help` lists the verbs")
-    return 2
 
 
 def _fix_of(error: OSError) -> str:
-    """What to do about a file of the clone that cannot be written."""
+    """Return what to do about a file of the clone that cannot be written."""
     root = str(Path(__file__).resolve().parents[2])
     in_clone = str(error.filename).startswith(root)
     if not in_clone or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):

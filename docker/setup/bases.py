@@ -2,43 +2,108 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
+import shlex
+import subprocess
 import sys
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docker.setup.engine import Engine, output_of
-from docker.setup.project import Failure, Project, give_to_owner, say
+from docker.setup.engine import Engine
+from docker.setup.project import Failure, Project, give_to_owner, make_folder, say, write_changed
 
 # The names that the Dockerfiles have as defaults: the full Python to build, the slim one to run.
 HUB_IMAGES = {"BASE": "python:3.11-bookworm", "RUNTIME": "python:3.11-slim-bookworm"}
 DEBIAN_BASES = {"BASE": "build", "RUNTIME": "runtime"}
-# What a label of bases ends with that are not the ones of the lock.
+# How the label of bases ends that are not those of the lock.
 UNLOCKED = ", not as locked"
 UNLOCKED_LABEL = "lighterage.unlocked"  # docker/base/build.py has it too
+OCI = "org.opencontainers.image.base."
 # An engine that reaches no registry may take minutes to say so.
-PULL_SECONDS = 300
+PULL_TIMEOUT_S = 300
 
 
-def scripts(project: Project) -> list[Path]:
-    """What makes base images from Debian packages: script, lists of packages, locks."""
-    folder = project.root / "docker" / "base"
-    return sorted(path for path in folder.iterdir() if path.suffix in (".py", ".txt", ".lock"))
+def folder_of(project: Project) -> Path:
+    """Return the folder with the words for builds, by image, and the stamp for make."""
+    return make_folder(project.state / f"{project.name}-bases")
 
 
-@cache
+def references(project: Project) -> list[str]:
+    """Return the bases chosen last, if the same was asked for then."""
+    try:
+        facts = json.loads((folder_of(project) / "choice").read_text(encoding="utf-8"))
+        return list(facts["images"]) if facts["wanted"] == _wanted(project) else []
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def _wanted(project: Project) -> list[Any]:
+    return [project.engine, project.base, project.hub, project.locked]
+
+
+def forget(project: Project) -> None:
+    """Have make choose again."""
+    (folder_of(project) / "stamp").unlink(missing_ok=True)
+
+
 def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
-    """Which bases to build on, ready in the engine: a label for them, and the build arguments.
+    """Choose the bases, and write the words that builds on them take: a file for each image.
+
+    Returns:
+        A label for the bases, and the build arguments.
+    """
+    label, arguments = _choose(project, engine)
+    facts = engine.inspect("image", *arguments.values())
+    words = [word for pair in arguments.items() for word in ("--build-arg", "{}={}".format(*pair))]
+    words += ["--label", f"lighterage.base={label}"]
+    files = {"arguments": words, "build": [arguments["BASE"]]}
+    for dockerfile in project.root.glob("docker/*/Dockerfile"):
+        two = "{RUNTIME}" in dockerfile.read_text(encoding="utf-8")
+        name = arguments["RUNTIME" if two else "BASE"]
+        files[dockerfile.parent.name] = [*words, *labels(facts.get(name, {}), name)]
+    choice = {"wanted": _wanted(project), "images": list(arguments.values())}
+    folder = folder_of(project)
+    for file, content in files.items():
+        write_changed(folder / file, " ".join(map(shlex.quote, content)))
+    write_changed(folder / "choice", json.dumps(choice))
+    (folder / "stamp").touch()
+    give_to_owner(folder / "stamp")
+    say(f"base images: {label}")
+    return label, arguments
+
+
+def labels(facts: Mapping[str, Any], reference: str) -> list[str]:
+    """Return the OCI's labels for an image's base: a registry's digest, else an image id."""
+    name, digest = _served(facts, reference)
+    if not digest:
+        return ["--label", f"{OCI}digest={facts['Id']}"] if facts else []
+    return ["--label", f"{OCI}name={name}", "--label", f"{OCI}digest={digest}"]
+
+
+def _served(facts: Mapping[str, Any], reference: str) -> tuple[str, str]:
+    """Return by which name and digest a registry served an image; empty where none did.
+
+    The same image may come from other registries, too, and podman knows digests of what none
+    served: the name counts.
+    """
+    for known in facts.get("RepoDigests") or []:
+        name, _, digest = known.partition("@")
+        if reference.startswith((f"{name}@", f"{name}:")):
+            return name, digest
+    return "", ""
+
+
+def _choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
+    """Return a label for the bases, ready in the engine, and the build arguments.
 
     Raises:
-        Failure: the hub was asked for and does not answer, Debian's packages failed, or LOCKED=1
+        Failure: The hub was asked for and does not answer, Debian's packages failed, or LOCKED=1
             and the bases are not the ones of the lock.
     """
     if project.base != "debian":
-        arguments, pinned = _hub_references(project, engine)
+        arguments, pinned = _hub_references(project)
         refused = _pull(engine, list(arguments.values()), offline=project.offline)
         if refused is None:
             return f"hub {project.hub}".strip() + _unlocked(project, pinned=pinned), arguments
@@ -51,74 +116,27 @@ def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
     return "debian" + (UNLOCKED if others else ""), found
 
 
-def labels(engine: Engine, base: str) -> dict[str, str]:
-    """What an image is based on, in the OCI's terms: a registry's digest, else an image id."""
-    facts = engine.inspect("image", base).get(base, {})
-    prefix = "org.opencontainers.image.base."
-    name, digest = _served(facts, base)
-    if digest:
-        return {prefix + "name": name, prefix + "digest": digest}
-    return {prefix + "digest": facts["Id"]} if facts else {}
-
-
-def _served(facts: Mapping[str, Any], reference: str) -> tuple[str, str]:
-    """By which name and digest a registry served an image; empty where none did.
-
-    The same image may have come from other registries, too, and podman knows digests of what none
-    served: the name counts.
-    """
-    for known in facts.get("RepoDigests") or []:
-        name, _, digest = known.partition("@")
-        if reference.startswith((f"{name}@", f"{name}:")):
-            return name, digest
-    return "", ""
-
-
-def lock(project: Project) -> None:
-    """Write down which bases there are now: Debian's packages, and the registry's digests."""
-    script = project.root / "docker" / "base" / "build.py"
-    code, said = output_of([sys.executable, str(script), "lock"], os.environ)
-    say(said.strip().removeprefix("base: ") or f"{script.name} failed: {code}")
-    engine = Engine.find(project.engine)
-    references = {image: _prefix(project, engine) + image for image in HUB_IMAGES.values()}
-    refused = _pull_anew(engine, list(references.values())) if engine else "no engine answers"
-    if engine is None or refused:
-        say(f"{_hub_lock(project).name} stays as it is: {refused}")
-        return
-    facts = engine.inspect("image", *references.values())
-    lines = [f"{image} {_served(facts[name], name)[1]}\n" for image, name in references.items()]
-    comment = [line for line in _hub_lock(project).read_text("utf-8").splitlines(keepends=True)
-               if line.startswith("#")]  # fmt: skip
-    _hub_lock(project).write_text("".join(comment + lines), encoding="utf-8")
-    give_to_owner(_hub_lock(project))
-    say(f"renewed docker/base/{_hub_lock(project).name}")
-
-
 # --- of a registry ------------------------------------------------------------------------------
 
 
-def _hub_lock(project: Project) -> Path:
-    return project.root / "docker" / "base" / "hub.lock"
-
-
-def _prefix(project: Project, engine: Engine | None) -> str:
-    """What stands before an image's name; podman has no registry of its own accord."""
-    if project.hub:
-        return f"{project.hub}/"
-    return "docker.io/library/" if engine is not None and engine.kind == "podman" else ""
-
-
-def _hub_references(project: Project, engine: Engine) -> tuple[dict[str, str], bool]:
-    """The names to pull, with the digests that are locked; and whether all are."""
-    lines = _hub_lock(project).read_text(encoding="utf-8").splitlines()
+def _hub_references(project: Project) -> tuple[dict[str, str], bool]:
+    """Return the names to pull, with the digests that are locked; and whether all are."""
+    lines = (project.root / "docker/base/hub.lock").read_text(encoding="utf-8").splitlines()
     pairs = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     digests = {words[0]: words[1] for words in pairs if len(words) == 2}
-    references = {}
+    found = {}
     for name, image in HUB_IMAGES.items():
         # A registry looks for the digest alone; with a tag as well podman refuses it.
         pinned = f"{image.partition(':')[0]}@{digests[image]}" if image in digests else image
-        references[name] = _prefix(project, engine) + pinned
-    return references, digests.keys() >= set(HUB_IMAGES.values())
+        found[name] = _prefix(project) + pinned
+    return found, digests.keys() >= set(HUB_IMAGES.values())
+
+
+def _prefix(project: Project) -> str:
+    """Return the start of the hub's names; podman has no default registry."""
+    if project.hub:
+        return f"{project.hub}/"
+    return "docker.io/library/" if project.engine == "podman" else ""
 
 
 def _unlocked(project: Project, *, pinned: bool) -> str:
@@ -136,18 +154,21 @@ def _unlocked(project: Project, *, pinned: bool) -> str:
     return UNLOCKED
 
 
-def _pull(engine: Engine, images: list[str], *, offline: bool) -> str | None:
-    """Have the images in the engine; the reason when the registry does not serve one."""
-    have = engine.inspect("image", *images)
-    missing = [image for image in images if image not in have]
-    if missing and offline:
-        return f"{missing[0]} (OFFLINE=1 asks only the engine)"
-    return _pull_anew(engine, missing)
-
-
-def _pull_anew(engine: Engine, images: list[str]) -> str | None:
+def _pull(
+    engine: Engine, images: Sequence[str], *, offline: bool = False, again: bool = False
+) -> str | None:
+    """Have the images in the engine; return the reason when the registry does not serve one."""
+    have = {} if again else engine.inspect("image", *images)
     for image in images:
-        answer = engine.pull(image, PULL_SECONDS)
+        if image in have:
+            continue
+        if offline:
+            return f"{image} (OFFLINE=1 asks only the engine)"
+        # As docker does by itself: a registry on this machine may do without TLS.
+        host = image.partition("/")[0].partition(":")[0]
+        here = engine.kind == "podman" and (host == "localhost" or host.startswith("127."))
+        options = ["--tls-verify=false"] if here else []
+        answer = engine.ask("pull", *options, image, timeout=PULL_TIMEOUT_S)
         if answer.returncode:
             return (answer.stderr.strip().splitlines() or [image])[-1]
     return None
@@ -157,35 +178,46 @@ def _pull_anew(engine: Engine, images: list[str]) -> str | None:
 
 
 def _debian_base(project: Project, engine: Engine, kind: str) -> str:
-    """The Debian-made base of that kind, built when its script changed; returns its name.
-
-    A second tag carries the script's hash, so that the engine itself knows what is current.
-    """
-    script = project.root / "docker" / "base" / "build.py"
-    digest = hashlib.sha256()
-    for path in scripts(project):
-        digest.update(path.read_bytes())
+    """Make the Debian-made base of that kind; return its name."""
     name = f"{project.name}-base:{kind}"
-    current = f"{name}-{digest.hexdigest()[:12]}"
-    have = engine.inspect("image", current, name)
-    if have.keys() == {current, name}:
-        unlocked = (have[name]["Config"].get("Labels") or {}).get(UNLOCKED_LABEL)
-        if not (unlocked and project.locked):
-            return name
     output = project.state / f"base-{kind}-{os.getpid()}.tar"
-    cache = project.state / "debian"
-    command = [sys.executable, str(script), kind, "--tag", name]
-    command += ["--output", str(output), "--cache", str(cache)]
-    command += ["--locked"] if project.locked else []
+    words = [kind, "--tag", name, "--output", str(output), "--cache", str(project.state / "debian")]
     say(f"making base image {name} from Debian packages")
     try:
-        code, said = output_of(command, os.environ)
+        code, text = _build_script(project, *words, *(["--locked"] if project.locked else []))
         if code:
-            raise Failure(f"{name}: {said.strip()[-2000:] or 'docker/base/build.py failed'}", 1)
-        for line in said.splitlines():
+            raise Failure(f"{name}: {text[-2000:] or 'docker/base/build.py failed'}", 1)
+        for line in text.splitlines():
             say(line.removeprefix("base: "))
         engine.must("load", "--input", str(output), timeout=None)
     finally:
         output.unlink(missing_ok=True)
-    engine.must("tag", name, current)
     return name
+
+
+def _build_script(project: Project, *words: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, str(project.root / "docker/base/build.py"), *words],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout.strip()
+
+
+def lock(project: Project) -> None:
+    """Write down which bases there are now: Debian's packages, and the registry's digests."""
+    code, text = _build_script(project, "lock")
+    say(text.removeprefix("base: ") or f"docker/base/build.py failed: exit code {code}")
+    path = project.root / "docker/base/hub.lock"
+    engine = Engine.find(project.engine)
+    names = {image: _prefix(project) + image for image in HUB_IMAGES.values()}
+    refused = _pull(engine, list(names.values()), again=True) if engine else "no engine answers"
+    if engine is None or refused:
+        say(f"{path.name} stays as it is: {refused}")
+        return
+    facts = engine.inspect("image", *names.values())
+    old = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    comments = [line for line in old if line.startswith("#")]
+    lines = [f"{image} {_served(facts[name], name)[1]}\n" for image, name in names.items()]
+    write_changed(path, "".join(comments + lines))
+    say(f"renewed docker/base/{path.name}")

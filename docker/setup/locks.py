@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import cache
 from pathlib import Path
 
 from docker.setup.project import Project, say
 
-# In the order of making: dev is bound by prod and the sample host.
 NAMES = ("uv", "prod", "sample-host", "dev")
 RECORD = "# Made by `make lock` from {name}.in, whose requirements have the sha256 {digest}\n"
 
@@ -24,23 +22,23 @@ def record(project: Project, name: str) -> None:
     pins = [line for line in lines if not line.startswith(RECORD.partition(" from ")[0])]
     line = RECORD.format(name=name, digest=_digest(path.with_suffix(".in")))
     path.write_text("".join([line, *pins]), encoding="utf-8")
+    say(f"renewed requirements/{name}.txt")
 
 
 def stale(project: Project) -> list[str]:
-    """Name the locks that were not made from the requirements beside them."""
+    """Return the names of the locks that were not made from the requirements beside them."""
     folder = project.root / "requirements"
     found = []
     for name in NAMES:
-        text = (folder / f"{name}.txt").read_text(encoding="utf-8")
-        line = RECORD.format(name=name, digest=_digest(folder / f"{name}.in"))
-        if not text.startswith(line):
-            found.append(name)
+        with (folder / f"{name}.txt").open(encoding="utf-8") as file:
+            line = RECORD.format(name=name, digest=_digest(folder / f"{name}.in"))
+            if file.readline() != line:
+                found.append(name)
     return found
 
 
-@cache
 def report(project: Project) -> None:
-    """Say once which locks are older than their requirements, and what renews them."""
+    """Say which locks are older than their requirements, and what renews them."""
     names = stale(project)
     if names:
         files = ", ".join(f"requirements/{name}.in" for name in names)
@@ -51,7 +49,7 @@ def report(project: Project) -> None:
 
 
 def _digest(path: Path) -> str:
-    """The sha256 of the requirements of a file and those that it includes, without comments."""
+    """Return the sha256 of the requirements of a file and those that it includes."""
     return hashlib.sha256("\n".join(sorted(_requirements(path))).encode()).hexdigest()
 
 

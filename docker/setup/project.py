@@ -1,8 +1,4 @@
-"""What a command was told: the knobs of the Makefile, read once and checked.
-
-Python 3.9 and the standard library are enough for everything in this folder, since it runs before
-any environment exists.
-"""
+"""The clone and the variables of the Makefile that describe a command."""
 
 from __future__ import annotations
 
@@ -16,16 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# What engine and compose both take as a part of the names that they give.
+# What engine and compose both accept in the names of images, containers and networks.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 class Failure(Exception):  # noqa: N818 - it is what the user reads, not a program's error
-    """One line for the user: what, where, what to do.
+    """One line for the user: what failed, why, what to do.
 
     Args:
-        message: the line.
-        code: the exit code; 2 is usage or configuration, as for the tasks.
+        message: The line.
+        code: The exit code; 2 is usage or configuration, as for the tasks.
     """
 
     def __init__(self, message: str, code: int = 2) -> None:
@@ -40,71 +36,61 @@ def say(line: str) -> None:
 
 @dataclass(frozen=True)
 class Project:
-    """The clone, and the knobs that this command was given."""
+    """The clone, and the `LIGHTERAGE_*` variables that the Makefile exports."""
 
     root: Path
-    name: str
-    task: str
-    args: tuple[str, ...]
-    engine: str
-    runner: str
-    base: str
-    hub: str
-    host: str
-    yes: bool
-    debugger: bool
+    name: str = "lighterage"
+    task: str = "1"
+    args: tuple[str, ...] = ()
+    engine: str = "docker"
+    runner: str = ""
+    base: str = ""
+    hub: str = ""
+    debugger: bool = False
     offline: bool = False
     locked: bool = False
-    file: str = ""
-    registry: str = ""
 
     @classmethod
     def from_environment(cls) -> Project:
-        """Read the `LIGHTERAGE_*` variables that the Makefile exports.
+        """Read the variables.
 
         Raises:
-            Failure: a value is not usable.
+            Failure: A value is not usable.
         """
 
-        def knob(name: str, default: str = "") -> str:
+        def value(name: str, default: str = "") -> str:
             return os.environ.get(f"LIGHTERAGE_{name}", "").strip() or default
 
-        name = knob("PROJECT", "lighterage")
+        name = value("PROJECT", "lighterage")
         if not NAME.fullmatch(name):
             raise Failure(f"PROJECT={name}: use lowercase letters, digits and dashes")
         try:
-            args = tuple(shlex.split(knob("ARGS")))
+            args = tuple(shlex.split(value("ARGS")))
         except ValueError as error:
-            raise Failure(f"ARGS={knob('ARGS')}: {error}; quote it as for a shell") from None
+            raise Failure(f"ARGS={value('ARGS')}: {error}; quote it as for a shell") from None
         return cls(
             root=Path(__file__).resolve().parents[2],
             name=name,
-            task=knob("TASK", "1"),
+            task=value("TASK", "1"),
             args=args,
-            engine=knob("ENGINE", "docker"),
-            runner=knob("RUNNER"),
-            base=knob("BASE"),
-            hub=knob("HUB").rstrip("/"),
-            host=knob("HOST"),
-            yes=knob("YES") == "1",
-            debugger=knob("DEBUGGER") == "1",
-            offline=knob("OFFLINE") == "1",
-            locked=knob("LOCKED") == "1",
-            file=knob("FILE"),
-            registry=knob("REGISTRY").rstrip("/"),
+            engine=value("ENGINE", "docker"),
+            runner=value("RUNNER"),
+            base=value("BASE"),
+            hub=value("HUB").rstrip("/"),
+            debugger=value("DEBUGGER") == "1",
+            offline=value("OFFLINE") == "1",
+            locked=value("LOCKED") == "1",
         )
 
     @property
     def state(self) -> Path:
         """The folder of the tools' own files, made when missing; never part of an image."""
-        folder = self.root / ".lighterage"
-        if not folder.is_dir():
-            folder.mkdir(exist_ok=True)
-            give_to_owner(folder)
+        folder = make_folder(self.root / ".lighterage")
+        give_to_owner(folder)  # the Makefile made it
         return folder
 
     @contextlib.contextmanager
-    def lock(self, name: str = "prepare") -> Iterator[None]:
+    def lock(self, name: str) -> Iterator[None]:
         """Let one command at a time prepare; the others wait, and say so."""
         path = self.state / f"{name}.lock"
         with path.open("a", encoding="utf-8") as handle:
@@ -118,7 +104,7 @@ class Project:
 
 
 def owner() -> tuple[int, int]:
-    """Uid and gid that files of this clone must have: the caller's; for root, the folder's."""
+    """Return the uid and gid for files of this clone: the caller's; for root, the folder's."""
     if os.getuid() != 0:
         return os.getuid(), os.getgid()
     folder = Path(__file__).resolve().parents[2].stat()
@@ -128,7 +114,15 @@ def owner() -> tuple[int, int]:
 def give_to_owner(path: Path) -> None:
     """Undo root's ownership of what the tools made in another user's clone."""
     if os.getuid() == 0 and owner() != (0, 0):
-        os.chown(path, *owner())
+        os.chown(path, *owner(), follow_symlinks=False)
+
+
+def make_folder(folder: Path, mode: int = 0o777) -> Path:
+    """Make a folder of this clone when it is missing; return it."""
+    if not folder.is_dir():
+        folder.mkdir(mode=mode, exist_ok=True)
+        give_to_owner(folder)
+    return folder
 
 
 def write_atomic(path: Path, content: bytes, mode: int) -> None:
@@ -139,3 +133,10 @@ def write_atomic(path: Path, content: bytes, mode: int) -> None:
     part.chmod(mode)
     give_to_owner(part)
     part.replace(path)
+
+
+def write_changed(path: Path, text: str) -> None:
+    """Write a file whose time tells make whether its content changed."""
+    content = text.encode("utf-8", "surrogateescape")
+    if not path.exists() or path.read_bytes() != content:
+        write_atomic(path, content, 0o644)

@@ -1,4 +1,4 @@
-"""The variants, as the tree has them: a folder with a compose file, and an example env file."""
+"""The variants: each folder of docker/ with a compose file and an env example of its name."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from docker.setup.project import NAME, Failure, Project, owner, write_atomic
+from docker.setup.project import NAME, Failure, Project, owner, write_changed
 
 # A key that an env example mentions, commented out or not.
 EXAMPLE_LINE = re.compile(r"^#?([A-Z_][A-Z0-9_]*)=", re.MULTILINE)
+SAMPLE_HOST = "sample-host"
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class Variant:
 
     @classmethod
     def all(cls, project: Project) -> list[Variant]:
-        """Every variant of the tree, by name.
+        """Return every variant of the tree, by name.
 
         Raises:
-            Failure: a name is none that an image can have.
+            Failure: An image cannot have such a name.
         """
         found = sorted(path.parent.name for path in project.root.glob("docker/*/compose.yaml"))
         examples = project.root / "envs"
@@ -34,18 +35,6 @@ class Variant:
             if not NAME.fullmatch(name):
                 raise Failure(f"docker/{name}: name variants in lowercase letters, digits, dashes")
         return [cls(project, name) for name in names]
-
-    @classmethod
-    def named(cls, project: Project, name: str) -> Variant:
-        """The variant of that name.
-
-        Raises:
-            Failure: the tree has none, or one whose name no image can have.
-        """
-        known = {variant.name: variant for variant in cls.all(project)}
-        if name not in known:
-            raise Failure(f"{name!r} is not a variant; known: {' '.join(known)}")
-        return known[name]
 
     @property
     def compose_file(self) -> Path:
@@ -58,14 +47,19 @@ class Variant:
         return self.project.root / "envs" / f"{self.name}.env"
 
     @property
-    def example(self) -> Path:
-        """The tracked example that it is made from."""
-        return self.env_file.with_name(f"{self.name}.env.example")
+    def container_copy(self) -> Path:
+        """The copy of the env file that compose mounts where the tree is not mounted."""
+        return self.env_file.parent / "secrets" / self.env_file.name
 
     @property
     def prefix(self) -> str:
-        """What the names of this variant's image, containers and networks begin with."""
+        """The start of the names of this variant's image, containers and networks."""
         return f"{self.project.name}-{self.name}"
+
+    @property
+    def sample_host(self) -> str:
+        """The name of the container of the variant's own sample host."""
+        return f"{self.prefix}-{SAMPLE_HOST}"
 
     @cached_property
     def services(self) -> tuple[str, ...]:
@@ -76,31 +70,19 @@ class Variant:
         text = self.compose_file.read_text(encoding="utf-8")
         block = re.search(r"^services:\n((?:[ #].*\n|\n)+)", text, re.MULTILINE)
         names = re.findall(r"^  ([A-Za-z0-9_-]+):", block.group(1), re.MULTILINE) if block else []
-        if not names:
-            raise Failure(f"{self.compose_file}: no services found")
-        return tuple(names)
-
-    @property
-    def service(self) -> str:
-        """The service for the chosen task: its own, or else the first."""
-        own = f"task{self.project.task}"
-        return own if own in self.services else self.services[0]
+        return tuple(name for name in names if name != SAMPLE_HOST)
 
     @cached_property
     def binds_tree(self) -> bool:
         """Whether its services see the live working tree."""
         return "../..:/app" in self.compose_file.read_text(encoding="utf-8")
 
-    def network(self, service: str) -> str:
-        """The name of a service's own network."""
-        return f"{self.prefix}-{service}"
-
     def write_compose_env(self, files: str, *, as_root: bool) -> None:
         """Write the `.env` beside the compose file, so that compose by hand works too.
 
         Args:
-            files: changes when a file in envs/ that containers see does.
-            as_root: the engine maps its root to the caller (podman without root does).
+            files: Changes when a file in envs/ that containers see does.
+            as_root: The engine maps its root to the caller (podman without root does).
         """
         uid, gid = (0, 0) if as_root else owner()
         lines = [
@@ -111,6 +93,4 @@ class Variant:
             f"LIGHTERAGE_GID={gid}",
             f"LIGHTERAGE_FILES={files}",
         ]
-        path, content = self.compose_file.with_name(".env"), ("\n".join(lines) + "\n").encode()
-        if not path.exists() or path.read_bytes() != content:
-            write_atomic(path, content, 0o644)
+        write_changed(self.compose_file.with_name(".env"), "\n".join(lines) + "\n")

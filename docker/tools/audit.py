@@ -1,4 +1,4 @@
-"""`make audit`: known vulnerabilities of what requirements/*.txt pin, by pip-audit."""
+"""Report known vulnerabilities of what requirements/*.txt pin, by pip-audit: `make audit`."""
 
 from __future__ import annotations
 
@@ -7,60 +7,61 @@ import os
 import subprocess
 from typing import Any
 
-from docker.setup import host, images, wheelhouse
-from docker.setup.project import Failure, Project, say
+from docker.setup.project import Failure, say
+from docker.tools.context import Context
 
 
-def audit(project: Project) -> int:
+def audit(context: Context) -> int:
     """Ask an advisory service about each pinned package; OSV, unless ARGS name another.
 
     Returns:
-        0 where none is known, 1 where one is.
+        0 where none is known, 1 where one is, 5 where the service does not know all packages.
 
     Raises:
-        Failure: the service did not answer, or not for all (5: that is not the same as none).
+        Failure: the service did not answer.
     """
-    found = _answers(project)
-    known = [(package, advisory) for package in found for advisory in package.get("vulns", [])]
-    unknown = [package["name"] for package in found if "skip_reason" in package]
-    for package, advisory in known:
+    packages = _answers(context)
+    found = [(package, advisory) for package in packages for advisory in package.get("vulns", [])]
+    unknown = [package["name"] for package in packages if "skip_reason" in package]
+    for package, advisory in found:
         names = ", ".join([advisory["id"], *advisory["aliases"]])
         fixed = ", ".join(advisory["fix_versions"]) or "no version yet"
         print(f"{package['name']} {package['version']}: {names}; fixed in {fixed}")
     if unknown:
-        # pip-audit itself says "none found" and 0 here: behind a mirror that has no advisories.
-        of = f"{len(unknown)} of {len(found)} packages ({', '.join(unknown[:3])}, ...)"
-        say(f"the advisory service does not know {of}: nothing is known of them, good or bad")
-    if known:
-        say(f"{len(known)} known vulnerabilities in {len(found)} pinned packages")
+        # pip-audit reports "none found" and 0 here: behind a mirror that has no advisories.
+        count = f"{len(unknown)} of {len(packages)} packages ({', '.join(unknown[:3])}, ...)"
+        say(f"the advisory service does not know {count}: their vulnerabilities are unknown")
+    if found:
+        say(f"{len(found)} known vulnerabilities in {len(packages)} pinned packages")
         return 1
     if unknown:
         return 5
-    say(f"no known vulnerabilities in {len(found)} pinned packages")
+    say(f"no known vulnerabilities in {len(packages)} pinned packages")
     return 0
 
 
-def _answers(project: Project) -> list[dict[str, Any]]:
-    """What pip-audit was told about each package: its advisories, or why there is no answer."""
-    tool = str(host.environment(project).with_name("pip-audit"))
-    command = [tool, "--vulnerability-service", "osv", "--format", "json"]
-    # The pins are all there is: nothing to resolve.
-    command += ["--progress-spinner", "off", "--disable-pip", "--require-hashes"]
-    for file in wheelhouse.requirements(project):
+def _answers(context: Context) -> list[dict[str, Any]]:
+    """Return what pip-audit reports of each package: its advisories, or why there are none."""
+    # The pins are complete: nothing to resolve.
+    command = [str(context.root / ".venv/bin/pip-audit"), "--disable-pip"]
+    command += ["--vulnerability-service", "osv", "--format", "json", "--progress-spinner", "off"]
+    command += ["--require-hashes"]
+    for file in sorted((context.root / "requirements").glob("*.txt")):
         command += ["--requirement", str(file)]
-    bundle = images.ca_bundle(images.pip_configuration())
-    env = {**os.environ, **({"REQUESTS_CA_BUNDLE": str(bundle)} if bundle else {})}
+    # pip-audit reads neither of pip's own variables.
+    bundle = os.environ.get("LIGHTERAGE_CA") or os.environ.get("PIP_CERT")
+    env = {**os.environ, **({"REQUESTS_CA_BUNDLE": bundle} if bundle else {})}
     done = subprocess.run(
-        [*command, *project.args], env=env,
+        [*command, *context.args], env=env,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    words = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
     if done.returncode == 2:
-        raise Failure(words)
+        raise Failure(reason)
     try:
         answers: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
     except ValueError:
         raise Failure(
-            f"the advisory service did not answer: nothing is known, good or bad ({words})", 5
+            f"the advisory service did not answer: vulnerabilities are unknown ({reason})", 5
         ) from None
     return answers

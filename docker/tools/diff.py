@@ -1,16 +1,20 @@
-"""How variants differ, side by side: `make diff`, and the table in README."""
+"""Show how variants differ, side by side: `make diff`, and the table in README."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import textwrap
+import subprocess
 from collections.abc import Sequence
 
-from docker.setup import front
-from docker.setup.project import Failure, Project, say
-from docker.setup.variants import Variant
-from docker.tools.measure import Measured, Value, compressed, measure, rows
+from backports.zstd import ZstdCompressor
+from rich.console import Console
+from rich.table import Table
+
+from docker.setup.project import Failure, say
+from docker.tools.context import Context, Variant
+from docker.tools.measure import Measured, measure
+from docker.tools.rows import Value
 
 # Rows that are the same on every machine and base: README's table.
 IN_README = (
@@ -20,116 +24,105 @@ IN_README = (
     "security options", "limits", "log files", "health check",
 )  # fmt: skip
 BEGIN, END = "<!-- make diff ARGS=--readme -->\n", "<!-- end -->\n"
-OPTIONS = ("--all", "--json", "--markdown", "--readme")
 
 
-def diff(project: Project, names: Sequence[str]) -> int:
+def diff(context: Context, names: Sequence[str]) -> int:
     """Print each property in which the named variants differ; dev and prod by default.
 
     Raises:
         Failure: an unknown option or variant, or nothing to compare.
     """
-    options = [word for word in project.args if word.startswith("-")]
-    names = [*names, *(word for word in project.args if not word.startswith("-"))]
-    for option in options:
-        if option not in OPTIONS:
-            raise Failure(f"diff knows no {option}; known: {' '.join(OPTIONS)}")
-    chosen = [Variant.named(project, name) for name in names or ("dev", "prod")]
-    if len({variant.name for variant in chosen}) < 2:
+    options = context.options("diff", "--all", "--json", "--markdown", "--readme")
+    names = [*names, *(word for word in context.args if not word.startswith("-"))]
+    chosen = {name: context.variant(name) for name in names or ("dev", "prod")}
+    if len(chosen) < 2:
         raise Failure("diff compares two variants or more: make diff dev prod")
-    engine = front.engine_for(project, "diff")
-    found = [measure(project, variant, engine) for variant in chosen]
-    if not {"--markdown", "--readme"} & set(options):
-        for one in found:
-            one.facts["compressed"] = compressed(one, engine)
-    if "--json" in options:
-        print(json.dumps(_as_data(found), indent=2))
+    found = measure(list(chosen.values()))
+    if "--readme" in options:
+        _write_readme(context, markdown(found))
     elif "--markdown" in options:
         print(markdown(found), end="")
-    elif "--readme" in options:
-        _into_readme(project, markdown(found))
     else:
-        _print(found, everything="--all" in options)
+        for one in found:
+            one.facts["compressed"] = f"{compressed_bytes(one.variant) / 1e6:.1f} MB (zstd -3)"
+        if "--json" in options:
+            print(json.dumps(_as_data(found), indent=2))
+        else:
+            _print(found, everything="--all" in options)
     return 0
 
 
+def compressed_bytes(variant: Variant) -> int:
+    """Return the size of the saved image, compressed."""
+    packer, size = ZstdCompressor(level=3), 0
+    command = [*variant.project.docker, "save", variant.prefix]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as saving:
+        while saving.stdout and (block := saving.stdout.read(1 << 20)):
+            size += len(packer.compress(block))
+    if saving.returncode:
+        raise Failure(f"{variant.project.engine} save {variant.prefix} failed; see above", 1)
+    return size + len(packer.flush())
+
+
 def differing(found: Sequence[Measured]) -> list[str]:
-    """The names of the rows in which not all agree."""
-    return [name for name in rows(found) if len({json.dumps(one.value(name)) for one in found}) > 1]
+    """Return the rows in which not all variants agree."""
+    first, *others = found
+    return [row for row in first.facts if any(one.facts[row] != first.facts[row] for one in others)]
 
 
 def markdown(found: Sequence[Measured]) -> str:
-    """The rows of README's table in which these variants differ."""
-    apart = set(differing(found))
+    """Return README's table: those of its rows in which the variants differ."""
+    rows = [row for row in IN_README if row in differing(found)]
     lines = ["| | " + " | ".join(one.variant.name for one in found) + " |"]
     lines.append("| --- " * (len(found) + 1) + "|")
-    for name in IN_README:
-        if name in apart:
-            cells = [_cell(one.value(name)) for one in found]
-            lines.append(f"| {name.removeprefix('setting ')} | {' | '.join(cells)} |")
+    for row in rows:
+        cells = [_lines(one.facts[row]).replace("|", "\\|").replace("\n", "<br>") for one in found]
+        lines.append(f"| {row.removeprefix('setting ')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: Value) -> str:
-    text = value if isinstance(value, str) else "<br>".join(value)
-    return text.replace("|", "\\|")
+def _lines(value: Value) -> str:
+    return value if isinstance(value, str) else "\n".join(value)
 
 
 def _as_data(found: Sequence[Measured]) -> dict[str, object]:
-    apart = set(differing(found))
+    apart = differing(found)
     return {
-        name: {
-            "differs": name in apart,
-            **{one.variant.name: one.value(name) for one in found},
-        }
-        for name in rows(found)
+        row: {"differs": row in apart, **{one.variant.name: one.facts[row] for one in found}}
+        for row in found[0].facts
     }
 
 
-def _print(found: Sequence[Measured], everything: bool) -> None:
-    """Print a table as wide as the terminal; of lists only what not all have."""
+def _print(found: Sequence[Measured], *, everything: bool) -> None:
+    """Print a table as wide as the terminal; of lists only the items that not all have."""
     apart = differing(found)
-    shown = rows(found) if everything else apart
-    wide = max(map(len, shown), default=8)
-    total = max(80, shutil.get_terminal_size((120, 24)).columns)
-    column = (total - wide - 2 * len(found)) // len(found)
-    _line("", [one.variant.name.upper() for one in found], wide, column)
-    for name in shown:
-        values = [one.value(name) for one in found]
-        if name in apart:
-            values = _own(values)
-        cells = ["  ".join(v) if isinstance(v, list) else v for v in values]
-        _line(name, cells, wide, column)
-    same = len(rows(found)) - len(apart)
+    table = Table("", *(one.variant.name.upper() for one in found), box=None, pad_edge=False)
+    for row in found[0].facts if everything else apart:
+        values = [one.facts[row] for one in found]
+        lists = [set(value) for value in values if isinstance(value, list)]
+        shared = set.intersection(*lists) if row in apart and len(lists) == len(values) else set()
+        rest = [f"({len(shared)} shared)"] if shared else []
+        cells = (
+            value
+            if isinstance(value, str)
+            else "  ".join([x for x in value if x not in shared] + rest)
+            for value in values
+        )
+        table.add_row(row, *cells)
+    width = max(80, shutil.get_terminal_size((120, 24)).columns)
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    same = len(found[0].facts) - len(apart)
     say(f"{len(apart)} properties differ, {same} are the same; ARGS=--all shows these too")
 
 
-def _own(values: list[Value]) -> list[Value]:
-    """Lists with the items that all of them have as a number."""
-    lists = [set(value) for value in values if isinstance(value, list)]
-    common = set.intersection(*lists) if len(lists) == len(values) else set()
-    shared = [f"({len(common)} shared)"] if common else []
-    return [
-        [item for item in value if item not in common] + shared
-        if isinstance(value, list)
-        else value
-        for value in values
-    ]
-
-
-def _line(name: str, cells: Sequence[str], wide: int, column: int) -> None:
-    wrapped = [textwrap.wrap(cell, column, break_on_hyphens=False) or [""] for cell in cells]
-    for number in range(max(map(len, wrapped))):
-        parts = [lines[number] if number < len(lines) else "" for lines in wrapped]
-        head = name if number == 0 else ""
-        print(f"{head:{wide}}  " + "  ".join(f"{part:{column}}" for part in parts).rstrip())
-
-
-def _into_readme(project: Project, table: str) -> None:
-    path = project.root / "README.md"
+def _write_readme(context: Context, table: str) -> None:
+    path = context.root / "README.md"
     text = path.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
         raise Failure(f"README.md has no {BEGIN.strip()} and {END.strip()} to write between")
     before, rest = text.split(BEGIN, 1)
     path.write_text(before + BEGIN + "\n" + table + "\n" + END + rest.split(END, 1)[1], "utf-8")
-    say("README.md has the table now")
+    say("wrote the table in README.md")

@@ -1,104 +1,112 @@
-"""What this machine has and lacks for the project, with the fix for each."""
+"""Report what this machine has and lacks for the project, with the fix for each: `make doctor`.
+
+It runs on make's own Python: .venv may be what cannot be made.
+"""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from docker.setup import envfiles, host
+from docker.setup import envfiles, venv
 from docker.setup.bases import HUB_IMAGES
 from docker.setup.engine import Engine, NoEngine, quiet
-from docker.setup.project import Failure, Project
-from docker.setup.variants import Variant
+from docker.setup.project import Failure
+from docker.tools.context import Context
 
-# Both images, the bases and the build cache took less than this here.
+# Measured: both images, the bases and the build cache take less.
 DISK_GB = 3
 
 
-@dataclass(frozen=True)
-class Row:
-    """One thing looked at.
+class Row(NamedTuple):
+    """One thing that was looked for.
 
-    Args:
-        name: what.
+    Attributes:
         state: `ok`, `missing`, or `-` for what only some need.
+        name: what.
         text: what was found, or the fix.
     """
 
-    name: str
     state: str
+    name: str
     text: str
 
 
-def doctor(project: Project) -> int:
-    """Print a row for each thing; exit 1 when the front door lacks one that it needs."""
-    engine = Engine.look(project.engine)
-    missing = isinstance(engine, NoEngine)
-    rows = [*_engine_rows(project, engine), *_host_rows(project, needed=missing)]
+def doctor(context: Context) -> int:
+    """Print a row for each thing; exit 1 when `make run` lacks one that it needs."""
+    engine = Engine.look(context.engine)
+    rows = [*_engine_rows(context, engine), *_machine_rows(context, engine), *_env_rows(context)]
     for row in rows:
         print(f"{row.state:8} {row.name:16} {row.text}")
     return 1 if any(row.state == "missing" for row in rows) else 0
 
 
-def _engine_rows(project: Project, engine: Engine | NoEngine) -> list[Row]:
+def _found(value: object, name: str, text: str, fix: str, *, needed: bool = True) -> Row:
+    """Return the row of a thing that is there or not."""
+    return Row("ok", name, text) if value else Row("missing" if needed else "-", name, fix)
+
+
+def _engine_rows(context: Context, engine: Engine | NoEngine) -> list[Row]:
     if isinstance(engine, NoEngine):
-        return [Row("engine", "-", f"{engine}; until then tasks run in .venv here")]
-    rows = [Row("engine", "ok", f"{engine.kind}, through {engine.client}")]
-    if engine.builder:
-        rows.append(Row("BuildKit client", "ok", engine.builder[0]))
-    else:
-        fix = "install docker-buildx-plugin (Debian's docker.io client has BuildKit inside)"
-        rows.append(Row("BuildKit client", "missing", fix))
-    if engine.compose:
-        rows.append(Row("compose", "ok", " ".join(engine.compose[0])))
-    else:
-        fix = "install docker-compose-plugin, or Debian's docker-compose"
-        if engine.kind == "podman":
-            fix += "; the latter needs podman's socket (podman system service)"
-        rows.append(Row("compose", "missing", fix))
-    prefix = f"{project.hub}/" if project.hub else ""
-    image = prefix + HUB_IMAGES["RUNTIME"]
-    if quiet(engine.client, "manifest", "inspect", image, timeout=15).returncode == 0:
-        rows.append(Row("image registry", "ok", f"serves {image}"))
-    else:
-        fix = "bases are made from Debian packages (BASE=debian); HUB= names a mirror"
-        rows.append(Row("image registry", "-", f"does not serve {image}: {fix}"))
-    if shutil.which("apt-get"):
-        rows.append(Row("apt", "ok", "for BASE=debian"))
-    else:
-        rows.append(Row("apt", "-", "BASE=debian needs a Debian or Ubuntu machine"))
-    if ":" in str(project.root):
-        fix = "move the clone: engines cannot mount a path with a colon"
-        rows.append(Row("path", "missing", f"{project.root}: {fix}"))
-    return rows
+        return [Row("-", "engine", f"{engine}; until then tasks run in .venv here")]
+    podman = "; the latter needs podman's socket (podman system service)"
+    image = "/".join(filter(None, [context.hub, HUB_IMAGES["RUNTIME"]]))
+    served = quiet(engine.client, "manifest", "inspect", image, timeout=15).returncode == 0
+    return [
+        Row("ok", "engine", f"{engine.kind}, through {engine.client}"),
+        _found(
+            engine.build, "BuildKit client", " ".join(engine.build),
+            "install docker-buildx-plugin, or Debian's client, which has BuildKit inside",
+        ),
+        _found(
+            engine.compose, "compose", " ".join(engine.compose),
+            "install docker-compose-plugin, or Debian's docker-compose"
+            + (podman if engine.kind == "podman" else ""),
+        ),
+        _found(
+            served, "image registry", f"serves {image}",
+            f"does not serve {image}: bases are made from Debian packages (BASE=debian);"
+            " HUB= names a mirror",
+            needed=False,
+        ),
+        _found(
+            shutil.which("apt-get"), "apt", "for BASE=debian",
+            "BASE=debian needs a Debian or Ubuntu machine", needed=False,
+        ),
+        _found(
+            ":" not in str(context.root), "path", str(context.root),
+            f"{context.root}: move the clone: engines cannot mount a path with a colon",
+        ),
+    ]  # fmt: skip
 
 
-def _host_rows(project: Project, needed: bool) -> list[Row]:
-    lacking = "missing" if needed else "-"
+def _machine_rows(context: Context, engine: Engine | NoEngine) -> list[Row]:
+    python = venv.find_python()
+    complete = python and quiet(python, "-c", "import venv, ensurepip").returncode == 0
+    fix = "install Python 3.11 or newer, for tests and RUNNER=host"
+    if python:
+        fix = f"{python} has no venv: apt-get install python3-venv"
+    made = (context.root / ".venv" / "bin" / "python").exists()
+    free = shutil.disk_usage(context.root).free / 1e9
+    return [
+        _found(complete, "Python", str(python), fix, needed=isinstance(engine, NoEngine)),
+        Row("ok", ".venv", "made" if made else "made at the first use"),
+        _found(
+            free >= DISK_GB, "disk", f"{free:.0f} GB free",
+            f"{free:.1f} GB free: make room for {DISK_GB} GB",
+        ),
+    ]  # fmt: skip
+
+
+def _env_rows(context: Context) -> list[Row]:
     rows = []
-    python = host.find_python()
-    if python is None:
-        fix = "install Python 3.11 or newer, for tests and RUNNER=host"
-        rows.append(Row("Python", lacking, fix))
-    elif quiet(python, "-c", "import venv, ensurepip").returncode:
-        rows.append(Row("Python", lacking, f"{python} has no venv: apt-get install python3-venv"))
-    else:
-        rows.append(Row("Python", "ok", python))
-    made = (project.root / ".venv" / "bin" / "python").exists()
-    rows.append(Row(".venv", "ok", "made" if made else "made at the first use"))
-    free = shutil.disk_usage(project.root).free / 1e9
-    if free >= DISK_GB:
-        rows.append(Row("disk", "ok", f"{free:.0f} GB free"))
-    else:
-        rows.append(Row("disk", "missing", f"{free:.1f} GB free: make room for {DISK_GB} GB"))
-    for variant in Variant.all(project):
-        name = f"envs/{variant.name}.env"
-        if not variant.env_file.exists():
-            rows.append(Row(name, "ok", "made from its example at the first use"))
-            continue
-        try:
-            envfiles.check(variant)
-            rows.append(Row(name, "ok", f"points at {envfiles.host_of(variant) or 'no host'}"))
-        except Failure as failure:
-            rows.append(Row(name, "missing", str(failure)))
+    for variant in context.variants():
+        name, text, fault = f"envs/{variant.name}.env", "made from its example at the first use", ""
+        if variant.env_file.exists():
+            try:
+                envfiles.prepare(variant)
+                text = f"points at {envfiles.host_of(variant) or 'no host'}"
+            except Failure as failure:
+                fault = str(failure)
+        rows.append(_found(not fault, name, text, fault))
     return rows

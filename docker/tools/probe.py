@@ -1,7 +1,7 @@
 """What a container looks like from inside: read from standard input by a Python in it.
 
-`python - image` tells of the image's files and settings, `python - running` of the limits that the
-engine and the kernel put in force. Both print one JSON object; nothing is kept.
+`python - image` reports files, packages and settings of the image. `python - running TASK` reports
+the limits in force and runs the task. Both print one JSON object. Standard library only.
 """
 
 from __future__ import annotations
@@ -27,34 +27,32 @@ PROGRAMS = {
     "network tools": "ssh scp curl wget nc telnet git",
 }
 INSTALLERS = ("pip", "setuptools", "ensurepip")
-# Mounted by the engine, or made anew for each container.
-NOT_THE_IMAGE = {"/proc", "/sys", "/dev", "/run/secrets", "/.dockerenv", "/run/.containerenv"}
-NOT_THE_IMAGE |= {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab"}
+# Mounted by the engine, or written for each container.
+NOT_IN_IMAGE = {"/proc", "/sys", "/dev", "/run/secrets", "/.dockerenv", "/run/.containerenv"}
+NOT_IN_IMAGE |= {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab"}
 CGROUP = Path("/sys/fs/cgroup")
+SECCOMP = {"0": "off", "1": "strict", "2": "filter"}
 
 
 def image() -> dict[str, Any]:
-    """Tell of the files, programs, packages and settings."""
+    """Return the image's files, programs, packages and settings."""
     facts: dict[str, Any] = {
         "Python": platform.python_version(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
-        "account": _account(),
+        "account": account(),
         "packages": sorted(f"{d.name.lower()} {d.version}" for d in metadata.distributions()),
-        "copied in": _top_of(Path("/app")),
-        **_files(),
+        "copied in": sorted(f"{p.name}/" if p.is_dir() else p.name for p in Path("/app").iterdir()),
+        **files(),
     }
     for kind, names in PROGRAMS.items():
         facts[kind] = [name for name in names.split() if shutil.which(name)]
-    facts["package managers"] += [
-        f"module {name}" for name in INSTALLERS if importlib.util.find_spec(name)
-    ]
+    facts["package managers"] += [f"module {n}" for n in INSTALLERS if importlib.util.find_spec(n)]
     tasks = sorted(path.stem.removeprefix("task_") for path in Path("tasks").glob("task_*.py"))
-    facts["settings"] = {task: settings(task) for task in tasks}
-    return facts
+    return {**facts, "settings": {task: settings(task) for task in tasks}}
 
 
-def _account() -> str:
-    """The entry of this user in /etc/passwd, which shells and libraries look for."""
+def account() -> str:
+    """Return this user's entry in /etc/passwd, which shells and libraries look up."""
     try:
         entry = pwd.getpwuid(os.getuid())
     except KeyError:
@@ -62,129 +60,111 @@ def _account() -> str:
     return f"{entry.pw_name}, home {entry.pw_dir}, shell {entry.pw_shell}"
 
 
-def _top_of(folder: Path) -> list[str]:
-    return sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
-
-
-def _files() -> dict[str, Any]:
-    """Count the files; name what the user of this process owns, may write, or gets powers from."""
+def files() -> dict[str, Any]:
+    """Count the files; list the paths that this user owns, may write, or gets privileges from."""
     count, owned, writable, setuid = 0, [], [], []
-    for top, folders, files in os.walk("/"):
-        folders[:] = sorted(f for f in folders if str(Path(top, f)) not in NOT_THE_IMAGE)
-        for name in [*folders, *files]:
+    for top, folders, names in os.walk("/"):
+        folders[:] = sorted(name for name in folders if str(Path(top, name)) not in NOT_IN_IMAGE)
+        for name in [*folders, *names]:
             path = Path(top, name)
-            if str(path) in NOT_THE_IMAGE or path.is_symlink():
+            if str(path) in NOT_IN_IMAGE or path.is_symlink():
                 continue
-            count += name in files
+            count += name in names
             facts = path.stat()
-            if facts.st_uid == os.getuid() and path.parent.stat().st_uid != os.getuid():
+            if facts.st_uid == os.getuid() != path.parent.stat().st_uid:
                 owned.append(str(path))
             if facts.st_mode & (stat.S_ISUID | stat.S_ISGID) and path.is_file():
                 setuid.append(str(path))
-            if _may_write(path) and not _may_write(path.parent):
+            if os.access(path, os.W_OK) and not os.access(top, os.W_OK):
                 writable.append(str(path))
-    everything = ["everything"] if _may_write(Path("/")) else writable
-    return {"files": count, "owned": owned, "writable": everything, "setuid programs": setuid}
-
-
-def _may_write(path: Path) -> bool:
-    """Whether the mode lets this user write, whatever the mount says."""
-    facts = path.stat()
-    if os.getuid() == 0:
-        return True
-    if facts.st_uid == os.getuid():
-        return bool(facts.st_mode & stat.S_IWUSR)
-    if facts.st_gid in {os.getgid(), *os.getgroups()}:
-        return bool(facts.st_mode & stat.S_IWGRP)
-    return bool(facts.st_mode & stat.S_IWOTH)
+    writable = ["everything"] if os.access("/", os.W_OK) else writable
+    return {"files": str(count), "owned": owned, "writable": writable, "setuid programs": setuid}
 
 
 def settings(task: str) -> dict[str, str]:
-    """Give each resolved setting of a task, secrets masked."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tasks", "config", task, "--json"],
-        stdout=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
+    """Return each resolved setting of a task, with secrets masked."""
+    command = [sys.executable, "-m", "tasks", "config", task, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        sys.exit(done.returncode)  # after what it said is wrong
+        sys.exit(done.returncode)  # its own message is on standard error
     return {name: row["value"] for name, row in json.loads(done.stdout).items()}
 
 
 def running(task: str) -> dict[str, Any]:
-    """Tell what is in force here, and what a run of the task says and keeps."""
-    words = Path("/proc/self/status").read_text(encoding="utf-8").replace("\t", " ").splitlines()
-    status = dict(line.split(": ", 1) for line in words if ": " in line)
-    seccomp = {"0": "off", "1": "strict", "2": "filter"}
+    """Return what is in force in this container, and what a run of the task logs and keeps."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").replace("\t", " ").splitlines()
+    status = dict(line.split(": ", 1) for line in lines if ": " in line)
     return {
         "uid in force": f"{os.getuid()}:{os.getgid()}",
         "effective capabilities": status["CapEff"].lstrip("0") or "none",
-        "capabilities that can be had": status["CapBnd"].lstrip("0") or "none",
+        "available capabilities": status["CapBnd"].lstrip("0") or "none",
         "NoNewPrivs": status["NoNewPrivs"],
-        "seccomp": seccomp[status["Seccomp"]],
-        "a write to the root filesystem": _write("/probe", "/usr/probe", "/app/tasks/probe"),
-        "processes in force": _limit("pids.max", "pids/pids.max"),
-        "memory in force": _limit("memory.max", "memory/memory.limit_in_bytes"),
+        "seccomp": SECCOMP[status["Seccomp"]],
+        "a write to the root filesystem": write("/probe", "/usr/probe", "/app/tasks/probe"),
+        "processes in force": limit("pids.max", "pids/pids.max"),
+        "memory in force": limit("memory.max", "memory/memory.limit_in_bytes"),
+        "swap in force": swap(),
+        "cpus in force": cpus(),
+        "open files in force": soft_and_hard(resource.RLIMIT_NOFILE),
+        "core dumps in force": soft_and_hard(resource.RLIMIT_CORE),
         "environment": [f"{name}={value}" for name, value in os.environ.items()],
-        "swap in force": _swap(),
-        "cpus in force": _cpus(),
-        "open files in force": _soft_and_hard(resource.RLIMIT_NOFILE),
-        "core dumps in force": _soft_and_hard(resource.RLIMIT_CORE),
-        **_run(task),
+        **run(task),
     }
 
 
-def _write(*paths: str) -> str:
-    """Try to make files; `fails`, or which could be made."""
-    made = []
+def write(*paths: str) -> str:
+    """Try to create files: `fails`, or which could be created."""
+    created = []
     for name in paths:
-        path = Path(name)
         try:
-            path.touch(exist_ok=False)
+            Path(name).touch(exist_ok=False)
         except OSError:
             continue
-        path.unlink()
-        made.append(name)
-    return " ".join(["works for", *made]) if made else "fails"
+        Path(name).unlink()
+        created.append(name)
+    return " ".join(["works for", *created]) if created else "fails"
 
 
-def _limit(*names: str) -> str:
-    """Read a limit of this container's cgroup, version 2 or 1."""
-    for name in names:
-        if (CGROUP / name).is_file():
-            value = (CGROUP / name).read_text(encoding="utf-8").strip()
-            # Version 1 says "none" with the largest number of whole pages.
+def limit(*names: str) -> str:
+    """Return a limit of this container's cgroup, from the first file that exists (v2, v1)."""
+    for path in (CGROUP / name for name in names):
+        if path.is_file():
+            value = path.read_text(encoding="utf-8").strip()
+            # Version 1 has the largest number of whole pages where there is no limit.
             return "none" if value == "max" or int(value) > 1 << 60 else value
     return "unknown"
 
 
-def _swap() -> str:
-    """The bytes that may go to swap beside the memory; version 1 counts both together."""
-    swap = _limit("memory.swap.max")
-    both, memory = _limit("memory/memory.memsw.limit_in_bytes"), _limit("memory.max")
-    memory = _limit("memory/memory.limit_in_bytes") if memory == "unknown" else memory
+def swap() -> str:
+    """Return the bytes that may be swapped out; version 1 counts memory and swap together."""
+    both, memory = (
+        limit("memory/memory.memsw.limit_in_bytes"),
+        limit("memory/memory.limit_in_bytes"),
+    )
     if both.isdecimal() and memory.isdecimal():
         return str(int(both) - int(memory))
-    return swap if swap != "unknown" else both if both != "unknown" else "not counted"
+    known = [value for value in (limit("memory.swap.max"), both) if value != "unknown"]
+    return known[0] if known else "not counted"
 
 
-def _cpus() -> str:
-    """How many processors' time this container may take."""
+def cpus() -> str:
+    """Return how many processors' time this container may use."""
     if (CGROUP / "cpu.max").is_file():
         quota, period = (CGROUP / "cpu.max").read_text(encoding="utf-8").split()
     else:
-        quota, period = _limit("cpu/cpu.cfs_quota_us"), _limit("cpu/cpu.cfs_period_us")
+        quota, period = limit("cpu/cpu.cfs_quota_us"), limit("cpu/cpu.cfs_period_us")
     return f"{int(quota) / int(period):g}" if quota.isdecimal() and period.isdecimal() else "all"
 
 
-def _soft_and_hard(kind: int) -> str:
-    """A resource limit of this process: one number where both limits are the same."""
+def soft_and_hard(kind: int) -> str:
+    """Return a resource limit of this process: one number where soft and hard are the same."""
     limits = ["none" if n == resource.RLIM_INFINITY else str(n) for n in resource.getrlimit(kind)]
     return ":".join(dict.fromkeys(limits))
 
 
-def _run(task: str) -> dict[str, str]:
-    """Run a task into /tmp: what it logs, and whether an archive lies beside the data."""
-    target = Path("/tmp/verify")  # noqa: S108 - the one writable place in every variant
+def run(task: str) -> dict[str, str]:
+    """Run a task into /tmp: how it ends, its log level, and whether an archive stays."""
+    target = Path("/tmp/verify")  # noqa: S108 - the one folder that every variant may write
     command = [sys.executable, "-m", "tasks", task, "--file-save-path", str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     levels = [level for level in ("DEBUG", "INFO") if f" {level} " in done.stderr]
@@ -197,28 +177,18 @@ def _run(task: str) -> dict[str, str]:
 
 
 def listening() -> list[str]:
-    """Give the TCP ports that anything in this network listens on, Docker's own resolver aside."""
+    """Return the TCP ports that are open in this network namespace, Docker's resolver aside."""
     ports = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        if not Path(table).exists():
-            continue
-        for line in Path(table).read_text(encoding="utf-8").splitlines()[1:]:
-            address, state = line.split()[1], line.split()[3]
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        for line in table.read_text("utf-8").splitlines()[1:] if table.exists() else []:
+            _, address, _, state, *_ = line.split()
             host, port = address.split(":")
             if state == "0A" and host != "0B00007F":  # 127.0.0.11
                 ports.add(str(int(port, 16)))
     return sorted(ports)
 
 
-def main(words: list[str]) -> None:
-    """Print what was asked for."""
-    if words[0] == "image":
-        print(json.dumps(image()))
-    elif words[0] == "running":
-        print(json.dumps({**running(words[1]), "listening": listening() or "none"}))
-    else:
-        print(json.dumps({"listening": listening() or "none"}))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    kind, *arguments = sys.argv[1:]
+    report = image() if kind == "image" else running(*arguments) if kind == "running" else {}
+    print(json.dumps({**report, "listening": listening()}))

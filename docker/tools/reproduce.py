@@ -1,63 +1,69 @@
-"""Whether the same tree gives the same image, to the last byte of its layers: `make reproduce`."""
+"""Check that the same tree gives the same image, to the last byte: `make reproduce`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from docker.setup import bases, images, wheelhouse
-from docker.setup.engine import Engine
-from docker.setup.project import Failure, Project, say
-from docker.setup.variants import Variant
+from docker.setup.project import Failure, say
+from docker.tools.context import Context, Variant
 from docker.tools.saved import Layer, saved
 
+NOT_BUILT = shutil.ignore_patterns(".git", ".venv", ".lighterage", ".*_cache", "data", "*.env")
 
-def reproduce(project: Project, variant: Variant, engine: Engine) -> int:
+
+def reproduce(context: Context, variant: Variant) -> int:
     """Build twice without cache, from two copies that differ in place, times and modes; compare.
 
     Raises:
         Failure: a layer differs; the line names the first file that does.
     """
-    wheels = wheelhouse.wheels(project)
-    base, arguments = bases.choose(project, engine)
-    tags = [f"{images.tag_of(project, variant.name)}:reproduce-{n}" for n in (1, 2)]
-    more = ["--no-cache", *(["--network", "none"] if wheels else [])]
+    if not context.build:
+        raise Failure("reproduce needs a client that can build; see make doctor", 1)
+    tags = [f"{variant.prefix}:reproduce-{number}" for number in (1, 2)]
     try:
         for number, tag in enumerate(tags):
-            with images.staged(project, variant.name, wheels) as context:
-                _vary(context, number)
-                images.build_image(
-                    engine, variant.name, context, tag, arguments=arguments, more=more
-                )
-        facts = engine.inspect("image", *tags)
-        layers = [facts[tag]["RootFS"]["Layers"] for tag in tags]
+            _build(variant, tag, number)
+        images = [context.inspect("image", tag) for tag in tags]
+        layers = [image["RootFS"]["Layers"] for image in images]
         if layers[0] != layers[1]:
-            raise Failure(
-                f"{variant.name} does not reproduce: {_first_difference(engine, tags)}", 1
-            )
-        same_id = facts[tags[0]]["Id"] == facts[tags[1]]["Id"]
+            difference = _first_difference(context, tags)
+            raise Failure(f"{variant.name} does not reproduce: {difference}", 1)
     finally:
-        engine.ask("image", "rm", *tags)
-    also = "and the image id" if same_id else "the ids differ by the time of building alone"
-    say(f"{variant.name} (base: {base}): {len(layers[0])} layers twice the same; {also}")
+        context.ask("image", "rm", *tags)
+    same = images[0]["Id"] == images[1]["Id"]
+    also = "the image ids are identical, too" if same else "the image ids differ by build time"
+    say(f"{variant.name} reproduces: {len(layers[0])} identical layers in two builds; {also}")
     return 0
 
 
-def _vary(context: Path, number: int) -> None:
-    """Give what a build needs other times and other modes each time."""
-    for path in context.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            path.chmod((path.stat().st_mode & 0o700) | (0o044 if number else 0))
-            os.utime(path, (10**9 * (number + 1),) * 2)
+def _build(variant: Variant, tag: str, number: int) -> None:
+    """Build from a copy of the tree with other times and other modes."""
+    context = variant.project
+    with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
+        tree = Path(folder, "tree")
+        shutil.copytree(context.root, tree, symlinks=True, ignore=NOT_BUILT)
+        for path in tree.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                path.chmod((path.stat().st_mode & 0o700) | (0o044 if number else 0))
+                os.utime(path, (10**9 * (number + 1),) * 2)
+        file = tree / "docker" / variant.name / "Dockerfile"
+        command = [*context.build, "--no-cache", "--file", str(file), "--tag", tag, str(tree)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failure(f"{tag} was not built: {(done.stdout + done.stderr)[-2000:]}", 1)
 
 
-def _first_difference(engine: Engine, tags: list[str]) -> str:
+def _first_difference(context: Context, tags: list[str]) -> str:
     """Name the first file in which two images differ."""
     found = []
     for tag in tags:
-        with saved(engine, tag) as layers:
+        with saved(context, tag) as layers:
             found.append(dict(_files(layers)))
     for name in sorted({*found[0], *found[1]}):
         one, other = (files.get(name) for files in found)
@@ -68,7 +74,7 @@ def _first_difference(engine: Engine, tags: list[str]) -> str:
 
 
 def _files(layers: Iterator[Layer]) -> Iterator[tuple[str, str]]:
-    """Yield each file of a saved image, by layer and name, with all that a layer says of it."""
+    """Yield each file of an image with its mode, owner, time, digest and link."""
     for number, layer in enumerate(layers):
         for info in layer.files:
             content = layer.files.extractfile(info) if info.isreg() else None

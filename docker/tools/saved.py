@@ -1,4 +1,4 @@
-"""An image as an engine saves it: its layers, and what made each."""
+"""Read the layers of an image, as the engine saves it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from docker.setup.engine import Engine
 from docker.setup.project import Failure
+from docker.tools.context import Context
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Layer:
     """One layer of an image.
 
     Args:
-        made_by: the instruction, as the image's history has it.
+        made_by: the instruction, from the image's history.
         files: its archive, open.
     """
 
@@ -29,15 +29,11 @@ class Layer:
 
 
 @contextlib.contextmanager
-def saved(engine: Engine, image: str) -> Iterator[Iterator[Layer]]:
-    """Save an image, and give its layers, the lowest first.
-
-    Raises:
-        Failure: the engine refused.
-    """
+def saved(context: Context, image: str) -> Iterator[Iterator[Layer]]:
+    """Save an image, and give its layers, the lowest first."""
     with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
         path = Path(folder) / "image.tar"
-        engine.must("save", "--output", str(path), image, timeout=None)
+        context.must("save", "--output", str(path), image)
         with tarfile.open(path) as archive:
             yield _layers(archive)
 
@@ -46,10 +42,10 @@ def _layers(archive: tarfile.TarFile) -> Iterator[Layer]:
     manifest: Any = json.load(_member(archive, "manifest.json"))
     names: list[str] = manifest[0]["Layers"]
     config: Any = json.load(_member(archive, manifest[0]["Config"]))
-    told = [step for step in config.get("history") or [] if not step.get("empty_layer")]
+    steps = [step for step in config.get("history") or [] if not step.get("empty_layer")]
     for number, name in enumerate(names):
-        # An image that was squashed, or imported, tells of no history.
-        made_by = str(told[number].get("created_by")) if len(told) == len(names) else "unknown"
+        # An image that was squashed or imported has no history.
+        made_by = str(steps[number].get("created_by")) if len(steps) == len(names) else "unknown"
         with tarfile.open(fileobj=_member(archive, name)) as files:
             yield Layer(made_by, files)
 

@@ -1,128 +1,121 @@
-"""Images on their way to other machines: as a file, or through a registry."""
+"""Move images to other machines: as a file, or through a registry."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
-import os
+import re
 import shutil
 import subprocess
 import tempfile
+import tomllib
 import zlib
 from pathlib import Path
 
-from docker.setup import images
-from docker.setup.engine import Engine
-from docker.setup.origin import version_of
-from docker.setup.project import Failure, Project, give_to_owner, say
-from docker.setup.variants import Variant
-
-# Where the last step of each Dockerfile writes it.
-SBOM = "/opt/sbom.cdx.json"
+from docker.setup.project import Failure, give_to_owner, say
+from docker.tools.context import Context, Variant, last_line
 
 
-def save(project: Project, variant: Variant, engine: Engine) -> int:
-    """Write the variant's image into one compressed file, with its sha256 beside it."""
-    tag = images.tag_of(project, variant.name)
-    path = project.state / f"{tag}-{version_of(project)}.tar.gz"
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    command = [engine.client, "save", tag]
+def save(context: Context, variant: Variant) -> int:
+    """Write the variant's image into one compressed file, with its SHA-256 beside it."""
+    path = context.state / f"{variant.prefix}-{version(context)}.tar.gz"
+    part = path.with_name(f".{path.name}")
     try:
         with (
-            subprocess.Popen(command, stdout=subprocess.PIPE) as saving,
+            subprocess.Popen([*context.docker, "save", variant.prefix], stdout=-1) as saving,
             part.open("wb") as file,
             gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
         ):
-            assert saving.stdout is not None  # noqa: S101 - it was asked for
-            shutil.copyfileobj(saving.stdout, packed, 2**20)
+            assert saving.stdout is not None  # noqa: S101 - -1 is subprocess.PIPE
+            shutil.copyfileobj(saving.stdout, packed, 1 << 20)
         if saving.returncode:
-            raise Failure(f"{engine.kind} save {tag} failed; see above", 1)
-        digest = _sha256(part)
+            raise Failure(f"{context.engine} save {variant.prefix} failed; see above", 1)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    beside = _beside(path)
-    beside.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-    for made in (path, beside):
-        give_to_owner(made)
-    name = path.relative_to(project.root)
+    checksum = _checksum_file(path)
+    checksum.write_text(f"{_sha256(path)}  {path.name}\n", encoding="utf-8")
+    for written in (path, checksum):
+        give_to_owner(written)
+    name = path.relative_to(context.root)
     print(name)
-    say(f"{path.stat().st_size / 1e6:.1f} MB, with {beside.name}; there: make load FILE={name}")
+    say(f"{path.stat().st_size / 1e6:.1f} MB, with {checksum.name}; then: make load FILE={name}")
     return 0
 
 
-def sbom(project: Project, variant: Variant, engine: Engine) -> int:
-    """Print what the variant's image is made of: the document that its Dockerfile put there."""
-    tag = images.tag_of(project, variant.name)
-    show = ["--entrypoint", "python", tag, "-c", f"print(open('{SBOM}').read(), end='')"]
-    answer = engine.ask("run", "--rm", "--network", "none", *show)
-    if answer.returncode:
-        raise Failure(f"{tag} has no {SBOM}: {answer.stderr.strip().splitlines()[-1:]}", 1)
-    print(answer.stdout, end="")
-    return 0
-
-
-def load(project: Project, engine: Engine) -> int:
-    """Bring in a file that `save` wrote, if it is still what was written.
+def load(context: Context) -> int:
+    """Load a file that `save` wrote, after checking it against its checksum.
 
     Raises:
         Failure: no file, no checksum, another content, or the engine refused.
     """
-    if not project.file:
+    if not context.file:
         raise Failure("load needs a file: make load FILE=name.tar.gz, with name.tar.gz.sha256")
-    path = project.root / project.file
-    beside = _beside(path)
-    for needed in (path, beside):
+    path = context.root / context.file
+    checksum = _checksum_file(path)
+    for needed in (path, checksum):
         if not needed.is_file():
             raise Failure(f"{needed}: there is no such file; make save writes both", 8)
-    told = beside.read_text(encoding="utf-8").split()
-    if not told or told[0] != _sha256(path):
-        raise Failure(f"{path}: is not what {beside.name} says: fetch it again", 6)
-    # Unpacked here: podman 4.3 reads no image of this kind that is compressed.
-    with tempfile.TemporaryFile(dir=project.state) as unpacked:
+    if checksum.read_text(encoding="utf-8").split()[:1] != [_sha256(path)]:
+        raise Failure(f"{path}: checksum mismatch with {checksum.name}: copy the file again", 6)
+    # Decompressed here: podman 4.3 cannot read a compressed docker archive.
+    with tempfile.TemporaryFile(dir=context.state) as archive:
         try:
             with gzip.open(path) as packed:
-                shutil.copyfileobj(packed, unpacked, 2**20)
+                shutil.copyfileobj(packed, archive, 1 << 20)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise Failure(f"{path}: is not what make save writes: {error}", 7) from None
-        unpacked.seek(0)
-        say(engine.must("load", stdin=unpacked, timeout=None).splitlines()[-1])
+            raise Failure(f"{path}: not a file of make save: {error}", 7) from None
+        archive.seek(0)
+        say(context.must("load", stdin=archive).splitlines()[-1])
     return 0
 
 
-def push(project: Project, variant: Variant, engine: Engine) -> int:
-    """Bring the variant's image to a registry, and print by which digest to pull it.
+def push(context: Context, variant: Variant) -> int:
+    """Push the variant's image to a registry, and print the reference with its digest.
 
     Raises:
         Failure: no registry was named, or it refused.
     """
-    if not project.registry:
+    if not context.registry:
         raise Failure("push needs a registry: make push ENV=prod REGISTRY=registry.example/team")
-    tag = images.tag_of(project, variant.name)
-    there = f"{project.registry}/{tag}:{version_of(project)}"
-    engine.must("tag", tag, there)
+    reference = f"{context.registry}/{variant.prefix}:{version(context)}"
+    context.must("tag", variant.prefix, reference)
     try:
-        answer, digest = engine.push(there)
-        if answer.returncode:
-            words = answer.stderr.strip().splitlines() or ["no reason given"]
-            raise Failure(f"{there} was not pushed: {words[-1]}", 5)
+        digest = _push(context, reference)
     finally:
-        with contextlib.suppress(Failure):
-            engine.must("image", "rm", there)
+        context.ask("image", "rm", reference)
     if not digest:
-        raise Failure(f"{there}: the registry gave no digest", 5)
-    print(f"{there}@{digest}")
+        raise Failure(f"{reference}: the registry gave no digest", 5)
+    print(f"{reference}@{digest}")
     return 0
 
 
-def _beside(path: Path) -> Path:
+def _push(context: Context, reference: str) -> str:
+    """Push a reference; returns its digest in the registry, which docker prints."""
+    words: list[str] = []
+    with tempfile.NamedTemporaryFile("r", prefix="lighterage-") as file:
+        if context.engine == "podman":
+            words = ["--digestfile", file.name]
+            # docker needs no TLS for a local registry; podman needs the option.
+            if re.match(r"(localhost|127\.[\d.]+)[:/]", reference):
+                words.append("--tls-verify=false")
+        answer = context.ask("push", *words, reference)
+        if answer.returncode:
+            raise Failure(f"{reference} was not pushed: {last_line(answer)}", 5)
+        found = re.search(r"sha256:[0-9a-f]{64}", answer.stdout + file.read())
+    return found[0] if found else ""
+
+
+def version(context: Context) -> str:
+    """Return the version in pyproject.toml."""
+    text = (context.root / "pyproject.toml").read_text(encoding="utf-8")
+    return str(tomllib.loads(text)["project"]["version"])
+
+
+def _checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

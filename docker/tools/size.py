@@ -1,4 +1,4 @@
-"""Where each megabyte of an image is, measured on the image itself: `make size`."""
+"""Show where each megabyte of an image is, measured on the image itself: `make size`."""
 
 from __future__ import annotations
 
@@ -9,30 +9,22 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
 
-from docker.setup import images
-from docker.setup.engine import Engine
-from docker.setup.project import Failure, Project, give_to_owner, say
-from docker.setup.variants import Variant
+from docker.tools.context import Context, Variant
 from docker.tools.saved import Layer, saved
 
 MB = 1e6
 BAR = 30
-# Smaller ones are one row together; the JSON has them all.
+# Smaller components share one row; the JSON has them all.
 SHOWN = 0.004
-COLOURS = {
-    "project": "#0b6e8f", "package": "#6ba3b8", "Python": "#d9a441", "system": "#b8c4d0",
-    "replaced": "#b00020",
-}  # fmt: skip
-# Whose a path is where neither a Python nor a Debian package says so; the first that fits.
+# The component of a path that no Python or Debian package lists; the first pattern that matches.
 PLACES = (
     (r"app/tasks/", "project", "tasks"),
     (r"app/(?P<name>[^/]+)", "project", "app/{name}"),
     (r"opt/venv/", "package", "the virtual environment's own"),
     (r"usr/(local/)?lib/python[\d.]*/", "Python", "standard library"),
     (r"usr/(local/)?bin/python|usr/(local/)?lib/([^/]+/)?libpython", "Python", "interpreter"),
-)  # fmt: skip
+)
 REST = (
     (r"(usr/)?bin/(ba|da)?sh$", "system", "shell"),
     (r"(usr/)?s?bin/|usr/local/s?bin/", "system", "other programs"),
@@ -44,11 +36,11 @@ COMPILED = re.compile(r"__pycache__/([^/]+?)\.cpython-\d+(?:\.opt-\d)?\.pyc$")
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an image.
+    """A component of an image.
 
     Args:
-        kind: `project`, `package` of Python, `Python` itself, `system`, or `replaced`: what a later
-            layer removed or brought anew, and the image carries still.
+        kind: `project`, `package` of Python, `Python` itself, `system`, or `replaced`: removed or
+            overwritten by a later layer, and still in the image.
         name: of the component.
         bytes: of its files.
     """
@@ -63,8 +55,8 @@ class Content:
     """What is in an image's layers.
 
     Args:
-        layers: what made each, and the bytes of its files.
-        files: those that one sees, with their bytes.
+        layers: the instruction that made each, and the bytes of its files.
+        files: the visible files with their bytes.
         replaced: bytes that a later layer hides.
         owners: the component of each path that a package lists.
     """
@@ -96,30 +88,27 @@ class Content:
         elif info.isreg():
             self.replaced += self.files.pop(name, 0)
             self.files[name] = info.size
-            self._learn(name, layer, info)
+            self._read_package_list(name, layer, info)
 
     def _hide(self, name: str, *, itself: bool = True) -> None:
-        below = [one for one in self.files if one.startswith(f"{name}/")]
-        for one in [*below, *([name] if itself else [])]:
-            self.replaced += self.files.pop(one, 0)
+        below = [path for path in self.files if path.startswith(f"{name}/")]
+        for path in [*below, *([name] if itself else [])]:
+            self.replaced += self.files.pop(path, 0)
 
-    def _learn(self, name: str, layer: tarfile.TarFile, info: tarfile.TarInfo) -> None:
-        """Take in the lists of a Python package (PEP 376) and of Debian's."""
+    def _read_package_list(self, name: str, layer: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        """Record the owners from the file list of a Python package (PEP 376) or of a Debian one."""
         python = re.fullmatch(r"(.*)/([^/]+)-[^-/]+\.dist-info/RECORD", name)
         debian = re.fullmatch(r"var/lib/dpkg/info/([^/:]+)(?::\w+)?\.list", name)
-        if not (python or debian):
-            return
-        file = layer.extractfile(info)
-        lines = file.read().decode(errors="replace").splitlines() if file else []
-        if python:
-            for line in lines:
+        file = layer.extractfile(info) if python or debian else None
+        for line in file.read().decode(errors="replace").splitlines() if file else []:
+            if python:
                 path = posixpath.normpath(posixpath.join(python[1], line.split(",")[0]))
                 self.owners[path] = ("package", python[2])
-        elif debian:
-            self.owners.update({line[1:]: ("system", debian[1]) for line in lines})
+            elif debian:
+                self.owners[line[1:]] = ("system", debian[1])
 
     def parts(self) -> list[Part]:
-        """Every component, the largest first; together they are the whole image."""
+        """Return every component, the largest first; together they are the whole image."""
         sizes: Counter[tuple[str, str]] = Counter()
         for name, size in self.files.items():
             sizes[self._component(name)] += size
@@ -128,12 +117,11 @@ class Content:
         return sorted(found, key=lambda part: (-part.bytes, part.name))
 
     def _component(self, name: str) -> tuple[str, str]:
-        """Whose a path is; a compiled file is its source's."""
-        source = COMPILED.sub(r"\1.py", name)
-        owner = self.owners.get(name) or self.owners.get(source)
+        """Return the component of a path; a compiled file is in its source's."""
+        owner = self.owners.get(name) or self.owners.get(COMPILED.sub(r"\1.py", name))
         if owner and owner[0] == "package":
             return owner
-        return _by(PLACES, name) or owner or _by(REST, name) or ("system", name)
+        return _by_pattern(PLACES, name) or owner or _by_pattern(REST, name) or ("system", name)
 
     @property
     def size(self) -> int:
@@ -141,7 +129,7 @@ class Content:
         return sum(size for _, size in self.layers)
 
 
-def _by(places: Sequence[tuple[str, str, str]], name: str) -> tuple[str, str] | None:
+def _by_pattern(places: Sequence[tuple[str, str, str]], name: str) -> tuple[str, str] | None:
     for pattern, kind, component in places:
         match = re.match(pattern, name)
         if match:
@@ -149,36 +137,25 @@ def _by(places: Sequence[tuple[str, str, str]], name: str) -> tuple[str, str] | 
     return None
 
 
-def size(project: Project, variant: Variant, engine: Engine) -> int:
-    """Print where the bytes of the variant's image are, and draw it; `--json` for programs.
-
-    Raises:
-        Failure: an unknown option.
-    """
-    unknown = [word for word in project.args if word != "--json"]
-    if unknown:
-        raise Failure(f"size knows no {unknown[0]}; known: --json")
-    tag = images.tag_of(project, variant.name)
-    with saved(engine, tag) as layers:
+def size(context: Context, variant: Variant) -> int:
+    """Print where the bytes of the variant's image are; `--json` for programs."""
+    options = context.options("size", "--json")
+    with saved(context, variant.prefix) as layers:
         content = Content.of(layers)
     parts = content.parts()
-    if project.args:
-        told = [{"made_by": made_by, "bytes": size} for made_by, size in content.layers]
+    if options:
+        rows = [{"made_by": made_by, "bytes": size} for made_by, size in content.layers]
         components = [asdict(part) for part in parts]
-        whole = {"image": tag, "bytes": content.size, "layers": told, "components": components}
-        print(json.dumps(whole, indent=1))
+        report = {"image": variant.prefix, "bytes": content.size, "layers": rows}
+        print(json.dumps({**report, "components": components}, indent=1))
     else:
-        print("\n".join(_table(tag, content, parts)))
-    picture = project.state / f"size-{variant.name}.svg"
-    picture.write_text(treemap(parts, f"{tag}: {content.size / MB:.1f} MB"), encoding="utf-8")
-    give_to_owner(picture)
-    say(f"drawn in {picture.relative_to(project.root)}")
+        print("\n".join(_table(variant.prefix, content, parts)))
     return 0
 
 
-def _table(tag: str, content: Content, parts: Sequence[Part]) -> Iterator[str]:
+def _table(image: str, content: Content, parts: Sequence[Part]) -> Iterator[str]:
     whole = content.size or 1
-    yield f"{tag}: {whole / MB:.1f} MB in {len(content.layers)} layers"
+    yield f"{image}: {whole / MB:.1f} MB in {len(content.layers)} layers"
     yield "\nby layer, the lowest first"
     for made_by, size in content.layers:
         yield _row(size, whole, re.sub(r"^/bin/sh -c (#\(nop\) )?|\s+", " ", made_by).strip()[:60])
@@ -193,78 +170,3 @@ def _table(tag: str, content: Content, parts: Sequence[Part]) -> Iterator[str]:
 def _row(size: int, whole: int, name: str) -> str:
     bar = "█" * round(BAR * size / whole)
     return f"  {size / MB:7.2f} MB {size / whole:6.1%}  {bar:{BAR}}  {name}".rstrip()
-
-
-# --- the picture --------------------------------------------------------------------------------
-
-Box = tuple[float, float, float, float]
-WIDTH, HEIGHT, HEAD = 1000.0, 600.0, 30.0
-
-
-def treemap(parts: Sequence[Part], title: str) -> str:
-    """Draw the parts as an SVG: the area of each is its share."""
-    parts = sorted(parts, key=lambda part: -part.bytes)
-    boxes = squarified([part.bytes for part in parts], (0, HEAD, WIDTH, HEIGHT))
-    drawn = [_text(5, 20, f"{title}   {'   '.join(_legend(parts))}")]
-    drawn += map(_tile, parts, boxes)
-    body = "\n".join(drawn)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:g} {HEAD + HEIGHT:g}"'
-        f' style="font: 12px system-ui, sans-serif; background: #fff">\n{body}\n</svg>\n'
-    )
-
-
-def _tile(part: Part, box: Box) -> str:
-    x, y, width, height = box
-    name = f"{part.name}  {part.bytes / MB:.1f} MB"
-    fits = next((text for text in (name, part.name) if 7 * len(text) < width and height > 16), "")
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-        f' fill="{COLOURS[part.kind]}" stroke="#fff"><title>{escape(name)}</title></rect>'
-        f"{_text(x + 4, y + 14, fits)}"
-    )
-
-
-def _legend(parts: Sequence[Part]) -> Iterator[str]:
-    sizes: Counter[str] = Counter()
-    for part in parts:
-        sizes[part.kind] += part.bytes
-    yield from (f"{kind} {size / MB:.1f}" for kind, size in sizes.most_common())
-
-
-def _text(x: float, y: float, text: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" xml:space="preserve">{escape(text)}</text>'
-
-
-def squarified(sizes: Sequence[float], box: Box) -> list[Box]:
-    """Share a box out by size, in parts that are near to squares (Bruls, Huizing, van Wijk 2000).
-
-    Args:
-        sizes: none of them zero, the largest first.
-        box: left, top, width, height.
-    """
-    boxes: list[Box] = []
-    left = list(sizes)
-    while left:
-        x, y, width, height = box
-        short, area = min(width, height), width * height / sum(left)
-        count = 1
-        while count < len(left) and _worst(left[: count + 1], short, area) <= _worst(
-            left[:count], short, area
-        ):
-            count += 1
-        row, left = left[:count], left[count:]
-        thick, at = sum(row) * area / short, 0.0
-        for size in row:
-            long = size * area / thick
-            boxes.append((x, y + at, thick, long) if width >= height else (x + at, y, long, thick))
-            at += long
-        beside = (x + thick, y, width - thick, height)
-        box = beside if width >= height else (x, y + thick, width, height - thick)
-    return boxes
-
-
-def _worst(row: Sequence[float], short: float, area: float) -> float:
-    """How far from a square the worst of a row of sizes is."""
-    thick = sum(row) * area / short
-    return max(max(thick**2 / (size * area), size * area / thick**2) for size in row)

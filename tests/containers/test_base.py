@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import build
+import packages
+from images import context_or_skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,9 +29,10 @@ needs_apt = pytest.mark.skipif(
 )
 
 
-def run(*args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+def run(*args: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, SCRIPT, *args],
+        cwd=cwd,
         env={**os.environ, **env},
         capture_output=True,
         text=True,
@@ -70,30 +72,12 @@ def layer(image: Path) -> dict[str, tarfile.TarInfo]:
 
 @pytest.fixture(scope="session")
 def in_container(image: Path) -> Iterator[Callable[[str], str]]:
-    """Runs a shell command in a container of the image; gives what it printed."""
-    docker = shutil.which("docker")
-    if (
-        docker is None
-        or subprocess.run([docker, "info"], capture_output=True, check=False).returncode
-    ):
-        pytest.skip("NOT TESTED: no container engine answers")
-    loaded = subprocess.run(
-        [docker, "load", "--input", image], capture_output=True, text=True, check=True
-    )
-    tag = loaded.stdout.split()[-1]
-
-    def inside(command: str) -> str:
-        done = subprocess.run(
-            [docker, "run", "--rm", "--network=none", "--user=10001", tag, "sh", "-ec", command],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    yield inside
-    subprocess.run([docker, "image", "rm", "--force", tag], capture_output=True, check=True)
+    """Give a way to run a shell command in a container of the image; it returns the output."""
+    engine = context_or_skip("base images in containers")
+    tag = engine.must("load", "--input", str(image)).split()[-1]
+    container = ("run", "--rm", "--network=none", "--user=10001", tag, "sh", "-ec")
+    yield lambda command: engine.must(*container, command)
+    engine.must("image", "rm", "--force", tag)
 
 
 @needs_apt
@@ -105,7 +89,7 @@ def test_equal_packages_make_equal_bytes(image: Path, tmp_path: Path) -> None:
 
 @needs_apt
 @only("runtime")
-def test_a_damaged_package_in_the_cache_is_fetched_again(
+def test_a_damaged_package_in_the_cache_is_downloaded_again(
     image: Path, cache: Path, tmp_path: Path
 ) -> None:
     packages = sorted((cache / "archives").glob("*.deb"))
@@ -115,7 +99,7 @@ def test_a_damaged_package_in_the_cache_is_fetched_again(
 
 
 @needs_apt
-def test_python_is_there_compiled_and_open_to_pip(
+def test_python_is_compiled_and_pip_may_install(
     layer: dict[str, tarfile.TarInfo],
 ) -> None:
     assert layer["usr/bin/python3.11"].isreg()
@@ -126,7 +110,7 @@ def test_python_is_there_compiled_and_open_to_pip(
 
 
 @needs_apt
-def test_nothing_is_set_uid_or_belongs_to_a_user(layer: dict[str, tarfile.TarInfo]) -> None:
+def test_no_file_is_set_uid_or_owned_by_a_user(layer: dict[str, tarfile.TarInfo]) -> None:
     assert not [name for name, member in layer.items() if member.mode & 0o6000]
     assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in layer.values()} == {
         (0, 0, "", "", 0)
@@ -145,7 +129,7 @@ def test_the_runtime_has_no_installers_and_is_small(
 
 
 @needs_apt
-def test_the_image_says_how_to_run_it(image: Path, tmp_path: Path) -> None:
+def test_the_image_has_its_configuration(image: Path, tmp_path: Path) -> None:
     with tarfile.open(image) as tar:
         tar.extractall(tmp_path, [m for m in tar if m.name.endswith(".json")], filter="data")
     manifest = json.loads((tmp_path / "manifest.json").read_text())
@@ -163,65 +147,59 @@ def test_python_works_in_a_container(in_container: Callable[[str], str]) -> None
         "zoneinfo.ZoneInfo('Europe/Berlin');"
         "print(sys.version_info[:2], len(ssl.create_default_context().get_ca_certs()) > 100)"
     )
-    assert in_container(f'python -c "{code}"') == "(3, 11) True\n"
-    assert in_container("bash -c 'locale charmap; rm -rf /tmp/none' 2>&1") == "UTF-8\n"
+    assert in_container(f'python -c "{code}"') == "(3, 11) True"
+    assert in_container("bash -c 'locale charmap; rm -rf /tmp/none' 2>&1") == "UTF-8"
 
 
 @needs_apt
 @pytest.mark.container
 @only("build")
-def test_build_makes_environments(in_container: Callable[[str], str]) -> None:
+def test_the_build_image_makes_virtual_environments(in_container: Callable[[str], str]) -> None:
     made = in_container("python3 -m venv /tmp/v; /tmp/v/bin/pip --version; strip --version")
     assert made.startswith("pip ")
 
 
+NO_SOURCES = 'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "/dev/null";'
+MIRROR = "http://127.0.0.1:9/debian"
+
+
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "env", "message"),
     [
-        (["wrong", "--tag", "a:b", "--output", "x"], "'wrong'"),
-        (["runtime", "--tag", "A", "--output", "x"], "--tag A"),
-        (["runtime", "--tag", "a:b"], "--output"),
-        (["runtime", "--tag", "a:b", "--output", "/proc/none/x"], "/proc/none"),
+        (["wrong", "--tag", "a:b", "--output", "x"], {}, "'wrong'"),
+        (["runtime", "--tag", "A", "--output", "x"], {}, "--tag A"),
+        (["runtime", "--tag", "a:b"], {}, "--output"),
+        (["runtime", "--tag", "a:b", "--output", "/proc/none/x"], {}, "/proc/none"),
+        (["runtime", "--tag", "a:b", "--output", "x"], {"PATH": "none"}, "is missing"),
+        pytest.param(
+            ["runtime", "--tag", "a:b", "--output", "x"],
+            {"http_proxy": "http://127.0.0.1:9"},
+            "check the network",
+            marks=needs_apt,
+        ),
+        pytest.param(
+            ["runtime", "--tag", "a:b", "--output", "x"],
+            {"APT_CONFIG": "apt.conf"},
+            "set DEBIAN_MIRROR to one",
+            marks=needs_apt,
+        ),
+        pytest.param(
+            ["runtime", "--tag", "a:b", "--output", "x"],
+            {"APT_CONFIG": "apt.conf", "DEBIAN_MIRROR": MIRROR},
+            "127.0.0.1",
+            marks=needs_apt,
+        ),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(args: list[str], said: str) -> None:
-    done = run(*args)
+def test_an_error_is_one_line_and_leaves_no_file(
+    tmp_path: Path, args: list[str], env: dict[str, str], message: str
+) -> None:
+    """Among them: a machine without apt, without a network, and without a Debian source."""
+    (tmp_path / "apt.conf").write_text(NO_SOURCES)
+    done = run(*args, cwd=tmp_path, **env)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert said in done.stderr
-
-
-def test_a_machine_without_apt_is_told_in_one_line(tmp_path: Path) -> None:
-    done = run("runtime", "--tag", "a:b", "--output", tmp_path / "x", PATH=str(tmp_path))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "is missing" in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-@needs_apt
-def test_a_network_that_does_not_answer_is_told_in_one_line(tmp_path: Path) -> None:
-    output = tmp_path / "x"
-    done = run("runtime", "--tag", "a:b", "--output", output, http_proxy="http://127.0.0.1:9")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "check the network" in done.stderr
-
-
-@needs_apt
-def test_without_a_debian_source_the_variable_to_set_is_named(tmp_path: Path) -> None:
-    (tmp_path / "apt.conf").write_text(
-        'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "/dev/null";'
-    )
-    config = {"APT_CONFIG": str(tmp_path / "apt.conf")}
-    done = run("runtime", "--tag", "a:b", "--output", tmp_path / "x", **config)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "DEBIAN_MIRROR" in done.stderr
-
-
-@needs_apt
-def test_a_mirror_that_was_named_is_the_one_that_is_asked(tmp_path: Path) -> None:
-    mirror = "http://127.0.0.1:9/debian"
-    done = run("runtime", "--tag", "a:b", "--output", tmp_path / "x", DEBIAN_MIRROR=mirror)
-    assert done.returncode == 2
-    assert "127.0.0.1" in done.stderr
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["apt.conf"]
 
 
 # --- the lock -----------------------------------------------------------------------------------
@@ -238,9 +216,9 @@ class Locked:
         self.folder = folder / "base"
         self.cache = cache
         shutil.copytree(SCRIPT.parent, self.folder)
-        self.lock = self.folder / build.lock_file().name
+        self.lock = self.folder / packages.lock_file().name
         if not self.lock.exists():
-            pytest.skip(f"NOT TESTED: no package is locked for {build.architecture()}")
+            pytest.skip(f"NOT TESTED: no package is locked for {packages.architecture()}")
 
     def run(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -288,7 +266,7 @@ def locked(tmp_path: Path, cache: Path) -> Locked:
 
 
 @needs_apt
-def test_a_version_that_is_gone_is_told_and_the_current_one_taken_or_refused(
+def test_a_missing_version_is_replaced_and_reported_or_refused(
     locked: Locked,
 ) -> None:
     now = locked.renewed()
@@ -308,7 +286,7 @@ def test_a_version_that_is_gone_is_told_and_the_current_one_taken_or_refused(
 
 
 @needs_apt
-def test_other_bytes_under_the_locked_version_are_no_locked_package(locked: Locked) -> None:
+def test_a_package_with_another_digest_is_not_the_locked_one(locked: Locked) -> None:
     now = locked.renewed()
     locked.set("netbase", now["netbase"], "0" * 64)
     done, _ = locked.make("--locked")
@@ -317,14 +295,12 @@ def test_other_bytes_under_the_locked_version_are_no_locked_package(locked: Lock
 
 
 @needs_apt
-def test_the_locked_version_is_taken_though_there_is_a_newer_one(
-    locked: Locked, tmp_path: Path
-) -> None:
+def test_the_locked_version_is_preferred_to_a_newer_one(locked: Locked, tmp_path: Path) -> None:
     locked.renewed()
-    build.prepare("runtime", [], locked.cache, tmp_path)
+    packages.prepare("runtime", [], locked.cache, tmp_path)
     apt = tmp_path / "apt.conf"
-    names = [package.name for package in build.plan("runtime", tmp_path)]
-    table, _ = build.run("apt-cache", "madison", *names, apt_config=apt)
+    names = [package.name for package in packages.plan("runtime", tmp_path)]
+    table = packages.run("apt-cache", "madison", *names, apt_config=apt).stdout
     rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
     alone = {"tzdata", "netbase", "media-types", "ca-certificates"}  # nothing needs their version
     older = [(row[0], row[1]) for n, row in enumerate(rows) if n and rows[n - 1][0] == row[0]
@@ -332,7 +308,7 @@ def test_the_locked_version_is_taken_though_there_is_a_newer_one(
     if not older:
         pytest.skip("NOT TESTED: Debian has one version of each package today")
     name, version = older[0]
-    shown, _ = build.run("apt-cache", "show", f"{name}={version}", apt_config=apt)
+    shown = packages.run("apt-cache", "show", f"{name}={version}", apt_config=apt).stdout
     locked.set(name, version, re.findall(r"^SHA256: (\w+)$", shown, re.MULTILINE)[0])
     done, facts = locked.make("--locked")
     assert done.returncode == 0, done.stderr
@@ -341,10 +317,10 @@ def test_the_locked_version_is_taken_though_there_is_a_newer_one(
 
 
 @needs_apt
-def test_an_architecture_that_nobody_locked_is_told(locked: Locked) -> None:
+def test_an_architecture_without_a_lock_is_reported(locked: Locked) -> None:
     locked.lock.unlink()
     done, facts = locked.make()
     assert done.returncode == 0, done.stderr
-    assert f"no package is locked for {build.architecture()}" in done.stderr
+    assert f"no package is locked for {packages.architecture()}" in done.stderr
     assert facts["lighterage.unlocked"]
     assert locked.make("--locked")[0].returncode == 2

@@ -1,9 +1,8 @@
-"""A compose file that gives a container the machine is reported, and nothing of it is started."""
+"""A compose file whose containers could reach the machine is reported, and not started."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,15 @@ import pytest
 
 from docker.setup.engine import on_path
 from docker.tools import isolation
-from tree import REPOSITORY, Tree, engine_or_skip
+from images import context_or_skip, tree_in
+from tree import Tree
 
 PROJECT = f"lighterage-test-isolation-{os.getpid()}"
 # A client that starts nothing of a compose file, and runs nothing in a container of one. It writes
 # down each command that it refuses.
 GUARD = """#!/bin/sh
 case " $* " in
-*" exec "*-sample-host" "*) ;;
+*" exec "*-sample-host" "* | *" up --detach sample-host "*) ;;
 *" exec "* | *" kill "*) refused=yes ;;
 *" compose "* | *" -f "*)
     case " $* " in *" run "* | *" up "* | *" start "* | *" create "*) refused=yes ;; esac ;;
@@ -66,11 +66,11 @@ def of_a_service(**keys: Any) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_what_gives_a_container_the_machine_is_refused(compose: dict[str, Any]) -> None:
+def test_what_lets_a_container_reach_the_machine_is_reported(compose: dict[str, Any]) -> None:
     assert len(isolation.reasons(compose)) == 1
 
 
-def test_a_link_to_the_engines_socket_is_refused(tmp_path: Path) -> None:
+def test_a_link_to_the_engines_socket_is_reported(tmp_path: Path) -> None:
     (tmp_path / "harmless").symlink_to("/var/run/docker.sock")
     found = isolation.reasons(of_a_service(volumes=[f"{tmp_path}/harmless:/x"]))
     assert len(found) == 1
@@ -91,44 +91,37 @@ def test_a_link_to_the_engines_socket_is_refused(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_what_keeps_a_container_apart_is_not(compose: dict[str, Any]) -> None:
+def test_a_safe_compose_file_has_no_reasons(compose: dict[str, Any]) -> None:
     assert isolation.reasons(compose) == []
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Tree]:
-    """Give a tree whose client would start nothing; in the end its images are removed."""
-    engine = engine_or_skip("that verify starts no container that can reach the machine")
-    guards, log = tmp_path / "guards", tmp_path / "started"
-    guards.mkdir()
+    """Give a tree whose clients start no container of a compose file."""
+    context = context_or_skip("that verify starts no unsafe container", PROJECT)
+    guards = tmp_path / "guards"
     for name in ("docker", "docker-compose", "podman", "podman-compose"):
         for number, program in enumerate(on_path(name)):
-            # A folder each: of docker there may be several clients, each for something else.
-            folder = guards / str(number)
-            folder.mkdir(exist_ok=True)
-            guard = folder / name
-            guard.write_text(GUARD % {"log": log, "program": program})
+            # A folder each: there may be several clients of one name, each for something else.
+            guard = guards / str(number) / name
+            guard.parent.mkdir(parents=True, exist_ok=True)
+            guard.write_text(GUARD % {"log": tmp_path / "started", "program": program})
             guard.chmod(0o755)
     path = [*map(str, sorted(guards.iterdir())), os.environ["PATH"]]
-    tree = Tree(tmp_path / "clone", PROJECT, env={"PATH": os.pathsep.join(path)})
-    packages = REPOSITORY / ".lighterage/debian"
-    if packages.is_dir():
-        shutil.copytree(packages, tree.folder / ".lighterage/debian")
-    yield tree
-    for variant in ("dev", "prod"):
-        tree.make("clean", f"ENV={variant}")
-    engine.ask("volume", "rm", f"{PROJECT}-sample-host", f"{PROJECT}-verify-sample-host")
+    env = {"PATH": os.pathsep.join(path)}
+    with tree_in(tmp_path / "clone", context, env=env) as tree:
+        yield tree
 
 
 @pytest.mark.container
-def test_verify_reports_what_asks_for_the_machine_and_starts_nothing(
+def test_verify_reports_an_unsafe_compose_file_and_starts_nothing(
     tree: Tree, tmp_path: Path
 ) -> None:
     compose = tree.folder / "docker/prod/compose.yaml"
-    asked = "    pid: ${PID_OF:-host}\n    volumes:\n      - /var/run/docker.sock:/tmp/s\n"
+    unsafe = "    pid: ${PID_OF:-host}\n    volumes:\n      - /var/run/docker.sock:/tmp/s\n"
     text = compose.read_text()
     assert "    volumes:\n" in text
-    compose.write_text(text.replace("    volumes:\n", asked, 1))
+    compose.write_text(text.replace("    volumes:\n", unsafe, 1))
     done = tree.make("verify", "ENV=prod", timeout=600)
     started = tmp_path / "started"
     assert not started.exists(), started.read_text()

@@ -1,4 +1,4 @@
-"""The bill of materials: what stands in it, on a root of our own, and in which form."""
+"""The bill of materials: its content on a synthetic root, and its form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Version: 1:2.3+b1~x
 Description: two lines
  Version: not this one
 
-Package: gone
+Package: removed
 Status: deinstall ok config-files
 Architecture: amd64
 Version: 1
@@ -31,23 +31,22 @@ METADATA = "Metadata-Version: 2.4\nName: A_b.C\nVersion: 1.0+local\n"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Give a root with one package of each kind, and one that a mount would bring."""
+    """Give a root with one package of each kind, and one in a folder that is left out."""
     (tmp_path / bom.STATUS).parent.mkdir(parents=True)
     (tmp_path / bom.STATUS).write_text(STATUS)
-    for place in ("opt/venv/lib", "tmp"):
-        info = tmp_path / place / "a_b.c-1.0.dist-info"
+    for folder in ("opt/venv/lib", "tmp"):
+        info = tmp_path / folder / "a_b.c-1.0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(METADATA + "License-Expression: MIT OR 0BSD\n")
-        (info / "RECORD").write_text("a.py,,\ngone.py,,\na.pyc,,\n")
+        (info / "RECORD").write_text("a.py,,\nmissing.py,,\na.pyc,,\n")
         for name in ("a.py", "a.pyc"):
             (info.parent / name).write_text(f"text of {name}")
     return tmp_path
 
 
-def test_what_is_installed_is_told_and_nothing_else(root: Path) -> None:
+def test_it_lists_what_is_installed_and_nothing_else(root: Path) -> None:
     found = bom.document(root, "image")
-    text = json.dumps(found)
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(found)) is None
     components = {item["purl"].partition("?")[0]: item for item in found["components"]}
     assert len(components) == len(found["components"]) == 3
     assert "pkg:deb/debian/libstdc%2B%2B6@1:2.3%2Bb1~x" in components
@@ -61,7 +60,7 @@ def test_what_is_installed_is_told_and_nothing_else(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "told"),
+    ("lines", "names"),
     [
         ("", []),
         ("License: MIT\n", ["MIT"]),
@@ -69,29 +68,27 @@ def test_what_is_installed_is_told_and_nothing_else(root: Path) -> None:
         ("License: x\nClassifier: License :: OSI Approved :: MIT License\n", ["MIT License"]),
     ],
 )
-def test_a_licence_is_told_as_far_as_the_metadata_does(
-    root: Path, lines: str, told: list[str]
-) -> None:
+def test_licences_come_from_the_metadata(root: Path, lines: str, names: list[str]) -> None:
     (file,) = root.glob("opt/venv/lib/*/METADATA")
     file.write_text(METADATA + lines)
     (package,) = bom.python_packages(root)
-    assert [item["license"]["name"] for item in package.get("licenses", [])] == told
+    assert [item["license"]["name"] for item in package.get("licenses", [])] == names
 
 
-def test_another_content_has_another_number_and_the_same_one_the_same_bytes(root: Path) -> None:
+def test_the_serial_number_is_one_of_the_content(root: Path) -> None:
     first = bom.document(root, "image")
     assert bom.document(root, "image") == first
     (root / "opt/venv/lib/a.py").write_text("altered")
     assert bom.document(root, "image")["serialNumber"] != first["serialNumber"]
 
 
-def test_no_status_file_is_no_image_without_packages(root: Path) -> None:
+def test_a_root_without_a_status_file_is_an_error(root: Path) -> None:
     (root / bom.STATUS).unlink()
     with pytest.raises(FileNotFoundError):
         bom.document(root, "image")
 
 
-def test_writing_leaves_no_time_of_the_day(tmp_path: Path) -> None:
+def test_the_file_has_the_time_of_its_folder(tmp_path: Path) -> None:
     os.utime(tmp_path, (10**9, 10**9))
     bom.write(tmp_path / "x", "text")
     assert [path.stat().st_mtime for path in (tmp_path, tmp_path / "x")] == [10**9, 10**9]

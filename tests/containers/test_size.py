@@ -1,6 +1,6 @@
-"""Where the bytes of an image are: every one is counted, once, and called by its owner's name.
+"""`make size`: each byte of an image is counted once, in the component that owns it.
 
-On images made up here; test_variants.py has the real one.
+On synthetic images; test_variants.py measures the real one.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ import io
 import tarfile
 from collections.abc import Mapping
 
-import pytest
-
 from docker.tools.saved import Layer
-from docker.tools.size import Content, squarified
+from docker.tools.size import Content
 
 SITE = "opt/venv/lib/python3.11/site-packages"
 
@@ -64,26 +62,10 @@ def test_each_byte_is_counted_once_by_its_owner() -> None:
     assert [made_by for made_by, _ in content.layers] == ["base", "ours"]
 
 
-def test_what_a_later_layer_hides_is_carried_still() -> None:
+def test_files_hidden_by_a_later_layer_are_counted_apart() -> None:
     lower = layer("base", {"a/one": 1, "a/two": 2, "b/three": 4, "b/c/four": 8, "d/five": 16})
     upper = layer("rm", {"a/.wh.one": 0, "a/two": 32, "b/.wh..wh..opq": 0, ".wh.d": 0})
     content = Content.of(iter([lower, upper]))
     parts = {(part.kind, part.name): part.bytes for part in content.parts()}
     assert parts == {("system", "/a"): 32, ("replaced", "hidden by a later layer"): 31}
     assert sum(parts.values()) == content.size == 63
-
-
-@pytest.mark.parametrize("sizes", [[1], [9, 9, 9], [60, 30, 5, 3, 1, 1], list(range(90, 0, -1))])
-def test_a_treemap_has_the_areas_of_its_parts_and_none_over_another(sizes: list[float]) -> None:
-    boxes = squarified(sizes, (0, 30, 1000, 600))
-    share = 1000 * 600 / sum(sizes)
-    assert [w * h for _, _, w, h in boxes] == pytest.approx([size * share for size in sizes])
-    for x, y, w, h in boxes:
-        assert x >= -1e-6
-        assert y >= 30 - 1e-6
-        assert x + w <= 1000 + 1e-6
-        assert y + h <= 630 + 1e-6
-    for number, (x, y, w, h) in enumerate(boxes):
-        for x2, y2, w2, h2 in boxes[:number]:
-            wide, high = min(x + w, x2 + w2) - max(x, x2), min(y + h, y2 + h2) - max(y, y2)
-            assert wide < 1e-6 or high < 1e-6

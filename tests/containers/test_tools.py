@@ -1,9 +1,11 @@
-"""The tools behind make, piece by piece: env files, engines, what goes into an image."""
+"""The steps behind the recipes, piece by piece: variables, env files, engines, locks, errors."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from docker.setup import engine as engines
-from docker.setup import envfiles, images, locks
-from docker.setup.engine import Engine
-from docker.setup.errors_of_compose import Errors
+from docker.setup import envfiles, locks, prepare, venv
+from docker.setup.engine import MOMENT, Engine, same_name
+from docker.setup.messages import Errors
 from docker.setup.project import Failure, Project
 from docker.setup.variants import EXAMPLE_LINE, Variant
 from docker.tools import parity
@@ -23,7 +25,7 @@ from tree import Tree
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Give a copy of the tree, with no knob turned."""
+    """Give a copy of the tree, with every variable at its default."""
     for name in list(os.environ):
         if name.startswith(("LIGHTERAGE_", "PIP_", "SSL_", "REQUESTS_")):
             monkeypatch.delenv(name)
@@ -31,16 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return replace(Project.from_environment(), root=tree.folder)
 
 
-# --- knobs ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["A", "-a", "a_b", "a b", "a/b"])
-def test_a_project_name_that_an_engine_would_refuse_is_refused(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LIGHTERAGE_PROJECT", name)
-    with pytest.raises(Failure, match="use lowercase letters, digits and dashes"):
-        Project.from_environment()
+# --- variables ------------------------------------------------------------------------------
 
 
 def test_args_are_split_as_by_a_shell_and_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,9 +65,7 @@ def test_a_line_that_one_reader_would_take_differently_is_named(tmp_path: Path, 
     ("address", "host"),
     [("sample-host:2222", "sample-host"), ("me@host:22", "host"), ("host", "host"), ("", "")],
 )
-def test_the_host_of_an_address_decides_on_the_sample_host(
-    project: Project, address: str, host: str
-) -> None:
+def test_the_host_of_an_address_is_found(project: Project, address: str, host: str) -> None:
     variant = Variant(project, "dev")
     variant.env_file.write_text(f"REMOTE_HOST_ADDRESS={address}\n", encoding="utf-8")
     assert envfiles.host_of(variant) == host
@@ -90,7 +81,7 @@ def test_the_sample_hosts_key_replaces_its_old_one_and_no_other(project: Project
         "data.example ssh-ed25519 AAAA",
         "[sample-host]:2222 ssh-ed25519 CCCC lighterage-sample-host",
     ]
-    envfiles.forget_sample_host(project, "[sample-host]:2222")
+    envfiles.trust_sample_host(project, "[sample-host]:2222", "")
     assert known.read_text(encoding="utf-8") == "data.example ssh-ed25519 AAAA\n"
 
 
@@ -127,21 +118,12 @@ def test_the_sample_hosts_key_is_added_once_no_task_writes_known_hosts(
 
 
 def test_variants_and_their_services_are_read_from_the_tree(project: Project) -> None:
+    (project.root / "docker/odd").mkdir()
     found = {variant.name: variant for variant in Variant.all(project)}
     assert list(found) == ["dev", "prod"]
     assert found["dev"].services == ("task1", "task2", "task3")
     assert found["prod"].services == ("tasks",)
     assert (found["dev"].binds_tree, found["prod"].binds_tree) == (True, False)
-    (project.root / "docker/odd").mkdir()
-    assert [variant.name for variant in Variant.all(project)] == ["dev", "prod"]
-
-
-@pytest.mark.parametrize(("task", "service"), [("2", "task2"), ("4", "task1")])
-def test_a_task_runs_in_its_own_service_or_the_first(
-    project: Project, task: str, service: str
-) -> None:
-    assert Variant(replace(project, task=task), "dev").service == service
-    assert Variant(replace(project, task=task), "prod").service == "tasks"
 
 
 # --- engines: stand-ins answer as the real clients do, since one machine has but one kind -----
@@ -165,48 +147,41 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pat
     return put
 
 
-def versions(version: str) -> str:
-    """Answer the question for a client's or a server's version."""
-    return f"echo {version}"
-
-
 def test_the_first_client_whose_engine_answers_is_taken(client: Callable[..., Path]) -> None:
     client("one", "docker", version="echo no daemon >&2; exit 1")
-    second = client("two", "docker", version=versions("20.10.24"))
-    found = Engine.find("docker")
-    assert found == Engine("docker", str(second))
+    second = client("two", "docker", version="echo 28.2.2")
+    assert Engine.find("docker") == Engine("docker", str(second)), "and no client here can build"
     assert Engine.find("podman") is None
 
 
 def test_the_client_that_can_build_need_not_be_the_first(client: Callable[..., Path]) -> None:
     """A static client of 28 has neither buildx nor BuildKit; 20.10 has BuildKit inside."""
-    first = client("one", "docker", version=versions("28.2.2"))
-    second = client("two", "docker", version=versions("20.10.24"))
-    builder = Engine("docker", str(first)).builder
-    assert builder == (str(second), {"DOCKER_BUILDKIT": "1"})
+    first = client("one", "docker", version="echo 28.2.2")
+    second = client("two", "docker", version="echo 20.10.24")
+    build = ("env", f"SOURCE_DATE_EPOCH={MOMENT}", "DOCKER_BUILDKIT=1", str(second), "build")
+    assert Engine.find("docker") == Engine("docker", str(first), build)
 
 
 def test_buildx_is_told_to_build_where_the_local_images_are(client: Callable[..., Path]) -> None:
     only = client(
-        "one", "docker", version=versions("28.2.2"), buildx_version="echo v0.12",
+        "one", "docker", version="echo 28.2.2", buildx_version="echo v0.12",
         context_show="echo desktop",
     )  # fmt: skip
-    builder = Engine("docker", str(only)).builder
-    assert builder == (str(only), {"DOCKER_BUILDKIT": "1", "BUILDX_BUILDER": "desktop"})
-
-
-def test_no_client_that_can_build_is_none(client: Callable[..., Path]) -> None:
-    only = client("one", "docker", version=versions("28.2.2"))
-    assert Engine("docker", str(only)).builder is None
+    found = Engine.find("docker")
+    assert found is not None
+    assert found.build[2:] == ("BUILDX_BUILDER=desktop", str(only), "build")
 
 
 def test_compose_is_the_plugin_or_the_program(client: Callable[..., Path]) -> None:
-    docker = client("one", "docker", version=versions("28.2.2"))
-    assert Engine("docker", str(docker)).compose is None
+    client("one", "docker", version="echo 28.2.2")
     program = client("two", "docker-compose", version="echo 1.29.2")
-    assert Engine("docker", str(docker)).compose == ((str(program),), {})
+    found = Engine.find("docker")
+    assert found is not None
+    assert found.compose == (str(program),)
     plugin = client("three", "docker", compose_version="echo v2.24")
-    assert Engine("docker", str(docker)).compose == ((str(plugin), "compose"), {})
+    found = Engine.find("docker")
+    assert found is not None
+    assert found.compose == (str(plugin), "compose")
 
 
 def test_a_client_that_hangs_counts_as_none(
@@ -225,8 +200,39 @@ def test_a_client_that_hangs_counts_as_none(
         ("a:b", "a:b", True), ("a", "a:b", False), ("a", "b/a:latest", False),
     ],
 )  # fmt: skip
-def test_names_of_an_engine_are_told_apart(wanted: str, known: str, *, same: bool) -> None:
-    assert engines._same_name(wanted, known) is same
+def test_names_of_an_engine_are_compared(wanted: str, known: str, *, same: bool) -> None:
+    assert same_name(wanted, known) is same
+
+
+def test_only_values_that_make_reads_as_they_are_reach_its_file(
+    project: Project, client: Callable[..., Path]
+) -> None:
+    """A client in a folder with a space, a quote, a dollar sign and a hash."""
+    client("one", "docker", version="exit 1")
+    folder = "a $(false) '#"
+    client(folder, "docker", version="echo 20.10.24")
+    client(folder, "docker-compose", version="echo 1.29.2")
+    output = project.state / "docker.mk"
+    prepare.prepare(project, output, ["prod-build"])
+    makefile = project.root / "test.mk"
+    makefile.write_text(f"include {output.name}\nshow:\n\t@$(DOCKER) version\n")
+    done = subprocess.run(
+        ["/usr/bin/env", "make", "-f", str(makefile), "-I", str(output.parent), "show"],
+        env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "20.10.24\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("git@host.example:team/x.git", "ssh://host.example/team/x.git"),
+        ("https://me:secret@host.example:8443/x.git", "https://host.example:8443/x.git"),
+        ("/srv/x.git", ""), ("file:///srv/x.git", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_the_address_of_the_source_shows_no_account_and_no_path(url: str, shown: str) -> None:
+    assert prepare.public_address(url) == shown
 
 
 POOL = "could not find an available, non-overlapping IPv4 address pool among the defaults"
@@ -290,59 +296,6 @@ def test_a_part_of_a_line_is_shown_before_the_line_ends(
     assert shown + capfd.readouterr().err == "Password: 3\n"
 
 
-# --- images ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["tasks/task_1.py", "config.yaml", "requirements/prod.txt", "docker/prod/Dockerfile",
-     "docker/base/build.py", "docker/base/runtime.txt", "docker/base/build.txt"],
-)  # fmt: skip
-def test_what_goes_into_an_image_makes_it_stale(project: Project, name: str) -> None:
-    before = images.inputs_of(project, "prod")
-    file = project.root / name
-    file.write_bytes(file.read_bytes() + b"\n")
-    assert images.inputs_of(project, "prod") != before
-
-
-@pytest.mark.parametrize(
-    ("image", "name", "stale"),
-    [
-        ("prod", "tests/containers/test_tools.py", False), ("prod", "requirements/dev.txt", False),
-        ("prod", "pyproject.toml", False), ("dev", "tests/containers/test_tools.py", True),
-        ("dev", "tasks/fetch/api.py", True), ("prod", "tasks/fetch/api.py", True),
-        ("sample-host", "tasks/task_1.py", False), ("sample-host", "config.yaml", False),
-        ("sample-host", "docker/sample-host/server.py", True),
-        ("sample-host", "requirements/sample-host.txt", True),
-        ("prod", "docker/sample-host/server.py", False),
-    ],
-)  # fmt: skip
-def test_only_what_an_image_takes_makes_it_stale(
-    project: Project, image: str, name: str, *, stale: bool
-) -> None:
-    before = images.inputs_of(project, image)
-    file = project.root / name
-    file.write_bytes(file.read_bytes() + b"\n")
-    assert (images.inputs_of(project, image) != before) is stale
-
-
-@pytest.mark.parametrize(
-    ("name", "stale"),
-    [
-        ("tasks/task_1.py", False), ("config.yaml", False), ("tests/support/tree.py", False),
-        ("requirements/dev.txt", True), ("docker/dev/Dockerfile", True),
-        ("docker/sbom/bom.py", True),
-    ],
-)  # fmt: skip
-def test_what_is_mounted_over_makes_no_environment_stale(
-    project: Project, name: str, *, stale: bool
-) -> None:
-    before = images.inputs_of(project, "dev", tree=False)
-    file = project.root / name
-    file.write_bytes(file.read_bytes() + b"\n")
-    assert (images.inputs_of(project, "dev", tree=False) != before) is stale
-
-
 # --- locks ----------------------------------------------------------------------------------
 
 
@@ -353,13 +306,13 @@ def test_the_locks_are_those_of_their_requirements(project: Project) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new", "stale"),
     [
-        ("prod.in", "fabric>=3.2\n", "fabric>=3.2\ncolorama\n", ["prod", "dev"]),
-        ("prod.in", "fabric>=3.2\n", "fabric>=3.3\n", ["prod", "dev"]),
-        ("prod.in", "fabric>=3.2\n", "", ["prod", "dev"]),
+        ("prod.in", "fabric>=3.2,<4\n", "fabric>=3.2,<4\ncolorama\n", ["prod", "dev"]),
+        ("prod.in", "fabric>=3.2,<4\n", "fabric>=3.3\n", ["prod", "dev"]),
+        ("prod.in", "fabric>=3.2,<4\n", "", ["prod", "dev"]),
         ("dev.in", "debugpy\n", "", ["dev"]),
         ("uv.in", "uv\n", "uv<1\n", ["uv"]),
-        ("prod.in", "fabric>=3.2\n", "fabric>=3.2    # SSH\n\n# more\n", []),
-        ("prod.in", "fabric>=3.2\npyyaml>=6\n", "pyyaml>=6\nfabric>=3.2\n", []),
+        ("prod.in", "fabric>=3.2,<4\n", "fabric>=3.2,<4    # SSH\n\n# more\n", []),
+        ("prod.in", "pyyaml>=6\npython-dotenv>=1\n", "python-dotenv>=1\npyyaml>=6\n", []),
     ],
 )
 def test_a_lock_is_stale_by_content_and_not_by_time(
@@ -377,31 +330,6 @@ def test_a_lock_is_stale_by_content_and_not_by_time(
     assert locks.stale(project) == []
 
 
-def test_a_files_mode_and_name_count_and_its_time_does_not(project: Project) -> None:
-    file = project.root / "tasks/task_1.py"
-    before = images.inputs_of(project, "prod")
-    os.utime(file, (1, 1))
-    assert images.inputs_of(project, "prod") == before
-    file.chmod(0o755)
-    changed = images.inputs_of(project, "prod")
-    assert changed != before
-    file.rename(file.with_name("task_8.py"))
-    assert images.inputs_of(project, "prod") not in {before, changed}
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["README.md", "Makefile", "envs/prod.env", "envs/secrets/password", "data/x.csv", ".env",
-     "docker/dev/Dockerfile", "tasks/__pycache__/x.pyc", ".lighterage/x"],
-)  # fmt: skip
-def test_what_stays_outside_makes_nothing_stale(project: Project, name: str) -> None:
-    before = images.inputs_of(project, "prod")
-    file = project.root / name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("new", encoding="utf-8")
-    assert images.inputs_of(project, "prod") == before
-
-
 def test_the_ca_and_pip_conf_of_the_machine_go_to_builds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,15 +340,37 @@ def test_the_ca_and_pip_conf_of_the_machine_go_to_builds(
     other.write_text("x")
     conf.write_text(f"[global]\ncert = {bundle}\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(conf))
-    assert images.build_secrets() == {"pip_conf": conf, "ca": bundle}
+    assert venv.build_secrets() == {"pip_conf": conf, "ca": bundle}
     monkeypatch.setenv("PIP_CERT", str(other))
-    assert images.build_secrets() == {"pip_conf": conf, "ca": other}
+    assert venv.build_secrets() == {"pip_conf": conf, "ca": other}
     monkeypatch.setenv("PIP_CERT", str(tmp_path / "gone.pem"))
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "gone.conf"))
-    assert "pip_conf" not in images.build_secrets()
+    assert "pip_conf" not in venv.build_secrets()
     monkeypatch.setenv("PIP_CONFIG_FILE", str(conf))
     conf.write_text("not a pip.conf")
-    assert images.build_secrets()["pip_conf"] == conf
+    assert venv.build_secrets()["pip_conf"] == conf
+
+
+def test_pip_conf_is_translated_for_uv(tmp_path: Path) -> None:
+    conf = tmp_path / "pip.conf"
+    conf.write_text(
+        "[global]\nindex_url = https://a.example/simple\n"
+        "[install]\nextra-index-url =\n  https://b.example\n  https://c.example\n"
+    )
+    script = Path(__file__).parents[2] / "requirements/pip_settings.py"
+
+    def exported(text: str) -> tuple[int, str]:
+        conf.write_text(text)
+        done = subprocess.run(
+            [sys.executable, script, conf], env={}, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    code, out = exported(conf.read_text())
+    assert code == 0
+    assert "export UV_DEFAULT_INDEX=https://a.example/simple\n" in out
+    assert "export UV_INDEX='https://b.example https://c.example'\n" in out
+    assert exported("no pip.conf") == (1, "pip.conf: File contains no section headers.\n")
 
 
 # --- env examples ---------------------------------------------------------------------------
@@ -459,3 +409,20 @@ def test_examples_may_differ_where_both_contracts_say_so(project: Project) -> No
         with (project.root / f"docker/{name}/contract.yaml").open("a") as contract:
             contract.write(f"  env example: [{keys}]\n")
     assert parity.faults(project.root) == []
+
+
+# --- Debian packages --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("purpose", "package"), [("test", "strace"), ("bench", "lftp")])
+def test_packages_are_named_and_not_installed_where_setup_refuses(
+    purpose: str, package: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "/none")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing may be run"))
+    monkeypatch.setattr(venv, "PEERS", {"no-lftp-here": "lftp"})
+    monkeypatch.setattr(venv, "TESTED_WITH", {"no-strace-here": "strace"})
+    venv.packages(purpose, allowed=False)
+    lines = capfd.readouterr().err.splitlines()
+    assert f"no-{package}-here" in lines[0]
+    assert package in lines[1].split()

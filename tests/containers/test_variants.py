@@ -1,18 +1,17 @@
-"""How the variants differ: measured, declared, proved; broken copies, and a third variant."""
+"""`make diff` and `make verify`: on this tree, on broken copies, and on a third variant."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-import shutil
 import subprocess
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 
 import pytest
 
-from tree import ENGINE, REPOSITORY, Tree, engine_or_skip
+from images import context_or_skip, tree_in
+from tree import ENGINE, REPOSITORY, Tree
 
 PROJECT = f"lighterage-test-variants-{os.getpid()}"
 pytestmark = pytest.mark.container
@@ -20,39 +19,23 @@ pytestmark = pytest.mark.container
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """Give a tree with both images built; in the end nothing of it is left in the engine."""
-    engine = engine_or_skip("that variants differ as declared goes unproved")
-    tree = Tree(tmp_path_factory.mktemp("variants") / "clone", PROJECT)
-    packages = REPOSITORY / ".lighterage/debian"
-    if packages.is_dir():
-        shutil.copytree(packages, tree.folder / ".lighterage/debian")
-    try:
-        for variant in ("dev", "prod"):
-            tree.ok("build", f"ENV={variant}", timeout=600)
+    """Give a tree with both images built."""
+    context = context_or_skip("that variants differ as declared", PROJECT)
+    with tree_in(tmp_path_factory.mktemp("variants") / "clone", context, "dev", "prod") as tree:
         yield tree
-    finally:
-        for example in tree.folder.glob("envs/*.env.example"):
-            tree.make("clean", f"ENV={example.name.partition('.')[0]}")
-        left = engine.must("volume", "ls", "--format", "{{.Name}}").split()
-        for volume in [name for name in left if name.startswith(PROJECT)]:
-            engine.ask("volume", "rm", volume)
 
 
 @pytest.fixture
 def edited(tree: Tree) -> Iterator[Tree]:
-    """Give the tree to break; its files are put back afterwards."""
+    """Give the tree to break; its files are restored afterwards."""
     names = ("config.yaml", "docker/prod")
-    kept = tree.folder.with_name("kept")
-    for name in names:
-        source, target = tree.folder / name, kept / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copy2(source, target)
+    files = [
+        path for name in names for path in [tree.folder / name, *(tree.folder / name).rglob("*")]
+    ]
+    contents = {path: path.read_bytes() for path in files if path.is_file()}
     yield tree
-    shutil.copytree(kept, tree.folder, dirs_exist_ok=True)
-    shutil.rmtree(kept)
+    for path, content in contents.items():
+        path.write_bytes(content)
 
 
 def change(tree: Tree, name: str, *changes: tuple[str, str]) -> None:
@@ -94,7 +77,7 @@ def test_diff_measures_each_property_on_both_sides(tree: Tree) -> None:
     assert "setting timeout" in tree.ok("diff", "ARGS=--all")
 
 
-def test_size_tells_where_each_megabyte_is(tree: Tree) -> None:
+def test_size_accounts_for_each_megabyte(tree: Tree) -> None:
     planted = tree.folder / "tasks/task_7.py"
     planted.write_text("#" * 7_000_000)
     try:
@@ -104,25 +87,22 @@ def test_size_tells_where_each_megabyte_is(tree: Tree) -> None:
     components = {row["name"]: row["bytes"] for row in rows["components"]}
     assert sum(components.values()) == rows["bytes"]
     assert sum(row["bytes"] for row in rows["layers"]) == rows["bytes"]
-    engine = engine_or_skip("what it says the size is")
-    told = engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]["Size"]
+    engine = context_or_skip("the size in the engine")
+    size = engine.inspect("image", f"{PROJECT}-prod")["Size"]
     # podman counts the blocks of what it stores, and not the bytes of the files.
-    near = 0.001 if engine.kind == "docker" else 0.05
-    assert rows["bytes"] == pytest.approx(told, rel=near), "as the engine has it"
-    assert components["tasks"] > 7_000_000, "what was left there shows"
+    near = 0.001 if engine.engine == "docker" else 0.05
+    assert rows["bytes"] == pytest.approx(size, rel=near), "as the engine has it"
+    assert components["tasks"] > 7_000_000, "the added file is counted"
     assert components["cryptography"] > components["paramiko"] > 1_000_000
-    picture = ET.parse(tree.folder / ".lighterage/size-prod.svg")
-    assert len(picture.findall(".//{*}rect")) == len(components)
     assert "size knows no --jsn; known: --json" in tree.refused("prod-size", "ARGS=--jsn")
 
 
 @pytest.mark.parametrize("variant", ["dev", "prod"])
-def test_an_image_carries_nothing_for_nothing(tree: Tree, variant: str) -> None:
+def test_an_image_has_no_caches_and_no_replaced_files(tree: Tree, variant: str) -> None:
     """No cache of what it was made from, and nothing that a later layer removes."""
     done = tree.make("size", f"ENV={variant}")
     assert re.search(r"MB in \d+ layers$", done.stdout, re.MULTILINE)
     assert re.search(r"package +cryptography$", done.stdout, re.MULTILINE)
-    assert f"drawn in .lighterage/size-{variant}.svg" in done.stderr
     assert not re.search(r"(/tmp|/root|hidden by a later layer)$", done.stdout, re.MULTILINE)
 
 
@@ -139,7 +119,7 @@ def test_secrets_of_env_files_do_not_show(tree: Tree) -> None:
         (("verify", "ENV=pord"), "ENV=pord is not known"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(tree: Tree, words: tuple[str, ...], said: str) -> None:
+def test_a_wrong_argument_is_one_line(tree: Tree, words: tuple[str, ...], said: str) -> None:
     assert said in tree.refused(*words)
 
 
@@ -158,17 +138,15 @@ def test_what_cannot_be_compared_is_one_line(tree: Tree, words: tuple[str, ...],
         ("compose", "services: {tasks: {}}\n", "docker/prod/compose.yaml: "),
     ],
 )
-def test_a_file_that_says_nothing_is_one_line(
-    edited: Tree, name: str, text: str, said: str
-) -> None:
+def test_an_unusable_file_is_one_line(edited: Tree, name: str, text: str, said: str) -> None:
     (edited.folder / f"docker/prod/{name}.yaml").write_text(text)
     lines = edited.refused("verify", "ENV=prod").splitlines()
-    told = [line for line in lines if line.startswith("lighterage: ")]
-    assert said in told[-1]
-    assert lines[-2] == told[-1], "a line, and make's own"
+    ours = [line for line in lines if line.startswith("lighterage: ")]
+    assert said in ours[-1]
+    assert lines[-2] == ours[-1], "one line, and make's own"
 
 
-def test_a_setting_that_nobody_knows_is_told_before_anything_is_compared(edited: Tree) -> None:
+def test_an_unknown_setting_is_reported_before_anything_is_compared(edited: Tree) -> None:
     change(edited, "config.yaml", ("log_level: WARNING", "log_level: WARNING\n    nosuch: 1"))
     error = edited.refused("diff").splitlines()[-2]
     assert error.endswith("config.yaml: variants.prod: unknown key nosuch")
@@ -213,20 +191,20 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
     assert done.returncode == 2
     lines = {line.strip().partition(": ")[0]: line for line in done.stdout.splitlines()}
     for row in (
-        "capabilities dropped", "capabilities that can be had", "root filesystem", "NoNewPrivs",
+        "capabilities dropped", "available capabilities", "root filesystem", "NoNewPrivs",
         "security options", "limits", "processes in force", "memory in force", "restart",
         "cpus in force", "swap in force", "open files in force", "core dumps in force",
-        "log files", "log files in force", "restart delay",
+        "log files", "log files in force",
         "restart in force", "ports", "setting log_level", "a run logs", "setting keep_archive",
-        "a run keeps the archive", "setting timeout", "setting retry_delay (task 3)",
-        "health check timing", "variables", "compose shm_size", "options of networks",
+        "a run keeps the archive", "setting timeout", "setting retry_delay",
+        "health check", "variables", "compose shm_size", "compose file networks",
         "data", "tmpfs",
     ):  # fmt: skip
         assert row in lines, done.stdout
     assert "INFO, where WARNING is declared" in lines["setting log_level"]
     both = "not declared in docker/dev/contract.yaml and docker/prod/contract.yaml"
     assert f"dev 30.0, prod 31.0; {both}" in lines["setting timeout"]
-    assert "setting retry_delay (task 1)" not in lines
+    assert "task 3: 9.0" in lines["setting retry_delay"]
     assert "a new volume -> /scratch, where" in lines["data"]
     assert "tmpfs: /tmp:size=63m,mode=1777, where" in lines["tmpfs"]
     assert "MORE=and more" in lines["variables"]
@@ -237,7 +215,7 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
     }
     assert shown == {"A_TOKEN", "PASSWORD"}, "an env file that the engine reads"
     assert "sample-only" not in done.stdout + done.stderr
-    assert "env file" in lines
+    assert "compose env_file" in lines
     assert "compose shm_size: dev none, prod 128m; not declared" in done.stdout
     assert "image of prod" not in done.stdout.partition("FAIL")[2]
 
@@ -266,16 +244,16 @@ def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
     assert "setuid programs: /usr/bin/gcc, where none or /usr/bin/chage" in done.stdout
     assert re.search("writable: .*/opt", done.stdout)
     assert "image environment: has MORE=1, which is not declared" in done.stdout
-    assert "image health check: true, where python -m tasks health is declared" in done.stdout
+    assert "image health check: has Test CMD true, which is not declared" in done.stdout
     assert "account: none, where lighterage, home /tmp, shell /bin/bash is" in done.stdout
     assert "image user: root, where 10001:10001 is declared" in done.stdout
     if ENGINE == "docker":  # container-structure-test knows no other
         assert re.search(r"FAIL image of prod\n.*user", done.stdout, re.IGNORECASE)
-    assert "layer: prod declares it, and nothing measures it; did you mean layers?" in done.stdout
+    assert "layer: is declared, and nothing measures it; did you mean layers?" in done.stdout
 
 
 def test_a_third_variant_is_a_folder_an_example_and_a_section(tree: Tree) -> None:
-    """As README tells it; no Makefile and no Python is touched."""
+    """With the steps of README; no Makefile and no Python is touched."""
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## Your own variant\n")[2].partition("\n## ")[0]
     script = re.search(r"```sh\n(.*?)```", section, re.DOTALL)

@@ -31,7 +31,7 @@ def engine_or_skip(untested: str) -> Engine:
         untested: What nobody can tell without one.
     """
     engine = Engine.find(ENGINE)
-    if engine is None or engine.builder is None or engine.compose is None:
+    if engine is None or not engine.build or not engine.compose:
         pytest.skip(f"NO CONTAINER ENGINE HERE: {untested}")
     return engine
 
@@ -48,7 +48,7 @@ class Tree:
     def __init__(self, folder: Path, project: str = "", env: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.project = project
-        self.env = env or {}
+        self.env = dict(env or {})
         shutil.copytree(REPOSITORY, folder, ignore=shutil.ignore_patterns(*LEFT_OUT), symlinks=True)
         # Made from the same requirements: the stamp in it says so.
         (folder / ".venv").symlink_to(sys.prefix)

@@ -13,7 +13,7 @@ from tree import Tree
 @contextlib.contextmanager
 def tampered(tree: Tree, package: str) -> Iterator[Path]:
     """Alter one byte of a package's wheel: of a time in it, which no unpacking notices."""
-    (wheel,) = tree.folder.glob(f".lighterage/wheels/{package}-*.whl")
+    (wheel,) = tree.folder.glob(f"docker/wheels/{package}-*.whl")
     sums = wheel.with_name("SHA256SUMS")
     kept = wheel.read_bytes(), sums.read_bytes()
     changed = bytearray(kept[0])

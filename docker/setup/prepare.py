@@ -1,0 +1,299 @@
+"""Prepare what the recipes of a command need, and write what this machine has as a makefile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from docker.setup import bases, envfiles, locks, sample_host, venv, wheelhouse
+from docker.setup.engine import Engine, NoEngine
+from docker.setup.project import Failure, Project, make_folder, owner, say, write_changed
+from docker.setup.variants import Variant
+
+# Goals by what they need: without an engine the first run in .venv, the second fail, the third end
+# what runs here.
+FALL_BACK = {"build", "run", "config", "shell", "trust", "vendor"}
+NEED_ENGINE = {
+    "up", "logs", "save", "push", "load", "reproduce", "size", "sbom", "diff", "verify",
+    "bench-build",
+}  # fmt: skip
+STOP = {"down", "clean"}
+# Those before which env files must be correct, and those that need no image.
+START = {"run", "config", "shell", "trust", "up", "verify", "diff"}
+NO_BUILD = {"logs", "load", "vendor", *STOP}
+# What decides which client answers.
+CLIENT_VARIABLES = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
+                    "CONTAINER_HOST")  # fmt: skip
+OCI = "org.opencontainers.image."
+ANSWER_TIMEOUT_S = 10.0
+
+
+def prepare(project: Project, output: Path, goals: Sequence[str]) -> None:
+    """Check and make what the goals need, and write `output`, which make includes.
+
+    Args:
+        project: The clone and its variables.
+        output: The makefile.
+        goals: Such as `prod-run`, or `diff` for all variants.
+
+    Raises:
+        Failure: A goal cannot be reached here.
+    """
+    every = Variant.all(project)
+    chosen = {variant: _verbs(variant, every, goals) for variant in every}
+    verbs = set().union(*chosen.values())
+    _refuse(project, chosen)
+    locks.report(project)
+    with project.lock("prepare"):
+        for variant in filter(chosen.get, every):
+            if chosen[variant] & START:
+                envfiles.prepare(variant)
+            else:
+                envfiles.make_files(variant)
+        engine, answers = _engine(project, every)
+        if isinstance(engine, NoEngine):
+            _without_engine(project, engine, chosen)
+            lines = {"FOUND": "host"}
+        else:
+            lines = _with_engine(project, engine, every, verbs, answers)
+            for variant in filter(chosen.get, every):
+                if variant.binds_tree:
+                    _data_folders(project)
+                envfiles.write_compose_env(variant, as_root=engine.root_is_caller)
+        lines["PYTHON"] = _typeable([sys.executable])
+        lines["SAMPLED"] = " ".join(v.name for v in every if sample_host.is_named(v))
+        for variant in every:
+            lines[f"SERVICES.{variant.name}"] = " ".join(variant.services)
+        text = "".join(f"{key} := {_escaped(value)}\n" for key, value in lines.items())
+        write_changed(output, "# Written by make: what this machine has.\n" + text)
+
+
+def _verbs(variant: Variant, every: Sequence[Variant], goals: Sequence[str]) -> set[str]:
+    """Return the goals that concern a variant, without its name."""
+    found = set()
+    for goal in goals:
+        name, _, verb = goal.rpartition("-")
+        if name == variant.name:
+            found.add(verb)
+        elif name not in {other.name for other in every}:
+            found.add(goal)
+    return found
+
+
+def _refuse(project: Project, chosen: Mapping[Variant, set[str]]) -> None:
+    """Refuse what can be reached nowhere.
+
+    Raises:
+        Failure: There is such a goal.
+    """
+    for variant, verbs in chosen.items():
+        if project.debugger and "run" in verbs and not variant.binds_tree:
+            raise Failure(f"DEBUGGER=1: the {variant.name} variant has no debugger; use ENV=dev")
+        if project.offline and "vendor" in verbs:
+            raise Failure(
+                "vendor downloads what OFFLINE=1 builds take: run it without, on a network"
+            )
+
+
+def _escaped(value: str) -> str:
+    return value.replace("$", "$$").replace("#", "\\#")
+
+
+def _without_engine(project: Project, engine: NoEngine, chosen: Mapping[Variant, set[str]]) -> None:
+    """Say that this machine is the runner, and why.
+
+    Raises:
+        Failure: A goal needs an engine.
+    """
+    verbs = set().union(*chosen.values())
+    on_purpose = project.runner == "host"
+    for verb in sorted(verbs & NEED_ENGINE):
+        if on_purpose:
+            raise Failure(f"{verb} needs a container engine; RUNNER=host has run, config and shell")
+        raise Failure(f"{verb} needs a container engine, and {engine}", 1)
+    if project.runner == "container" and verbs - STOP:
+        raise Failure(f"RUNNER=container, but {engine}", 1)
+    if on_purpose:
+        return
+    if verbs <= STOP:
+        if engine.refused:
+            raise Failure(str(engine), 1)
+        say(f"{engine.why}: no containers to stop or remove")
+        return
+    say(f"{engine.why}; running in .venv on this machine")
+    say(f"for containers: {engine.fix}")
+    for variant, goals in chosen.items():
+        if goals & FALL_BACK and not variant.binds_tree:
+            say(
+                f"WARNING: {variant.name} runs without isolation: no container, no limits, a"
+                " writable file system, this user's rights, the packages of requirements/dev.txt"
+                " (RUNNER=container refuses this, RUNNER=host accepts it)"
+            )
+
+
+def _with_engine(
+    project: Project,
+    engine: Engine,
+    variants: Sequence[Variant],
+    verbs: set[str],
+    answers: Mapping[str, subprocess.CompletedProcess[str]],
+) -> dict[str, str]:
+    """Return the lines for containers; have make renew what the engine no longer has.
+
+    Raises:
+        Failure: Nothing here can build, or there is no compose.
+    """
+    if verbs - NO_BUILD and project.offline:
+        wheelhouse.check(project)
+    if verbs - NO_BUILD and not engine.build:
+        raise Failure(
+            "no BuildKit-capable docker client on the path: install buildx (Debian: apt-get install"
+            " docker.io, or docker-buildx-plugin from your engine's maker)",
+            1,
+        )
+    if not engine.compose and verbs - {"build", "save", "push", "load", "size", "sbom", "vendor"}:
+        raise Failure(f"no compose for {engine.kind}: install it, then see `make doctor`", 1)
+    if "bases" not in answers or answers["bases"].returncode:
+        bases.forget(project)
+    for variant in variants:
+        if variant.name not in answers or answers[variant.name].returncode:
+            sample_host.forget(variant)
+    sample_host.trust(project)
+    words = {"DOCKER": (engine.client,), "BUILD": engine.build, "COMPOSE": engine.compose}
+    lines = {"FOUND": "container", **{key: _typeable(value) for key, value in words.items()}}
+    uid = (0, 0) if engine.root_is_caller else owner()
+    lines["CONTAINER_USER"] = "{}:{}".format(*uid)
+    secrets = venv.build_secrets()
+    options = [f"--secret id={name},src={shlex.quote(str(secrets[name]))}" for name in secrets]
+    lines["SECRETS"] = " ".join(options)
+    volumes = [f"{secrets[name]}:/run/secrets/{name}:ro" for name in secrets]
+    lines["SECRET_VOLUMES"] = " ".join(f"--volume {shlex.quote(volume)}" for volume in volumes)
+    labels = _labels(project, answers)
+    lines["LABELS"] = " ".join(shlex.quote(f"--label={k}={v}") for k, v in labels.items())
+    return lines
+
+
+def _typeable(words: Sequence[str]) -> str:
+    """Return a command as one would type it: a program that is first on the path by its name."""
+    names = [name if shutil.which(name := Path(w).name) == w else w for w in words]
+    return " ".join(map(shlex.quote, names))
+
+
+# --- which client --------------------------------------------------------------------------------
+
+
+def _engine(
+    project: Project, variants: Sequence[Variant]
+) -> tuple[Engine | NoEngine, Mapping[str, subprocess.CompletedProcess[str]]]:
+    """Return the engine to use, and what it and git answer to the questions of `_ask`.
+
+    The clients that were found once are taken as long as they answer: to look takes 0.2 s.
+    """
+    if project.runner == "host":
+        return NoEngine("RUNNER=host", "do without"), {}
+    path = project.state / f"{project.engine}-clients.json"
+    surroundings = {name: os.environ.get(name, "") for name in CLIENT_VARIABLES}
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        known = Engine(
+            project.engine, facts["client"], tuple(facts["build"]), tuple(facts["compose"])
+        )
+        if facts["surroundings"] == surroundings and known.build and known.compose:
+            answers = _ask(project, known, variants)
+            if answers["version"].returncode == 0:
+                return known, answers
+    except (OSError, ValueError, KeyError):
+        pass
+    engine = Engine.look(project.engine)
+    if isinstance(engine, NoEngine):
+        return engine, {}
+    facts = {"surroundings": surroundings, "client": engine.client, "build": engine.build,
+             "compose": engine.compose}  # fmt: skip
+    write_changed(path, json.dumps(facts))
+    return engine, _ask(project, engine, variants)
+
+
+def _ask(
+    project: Project, engine: Engine, variants: Sequence[Variant]
+) -> Mapping[str, subprocess.CompletedProcess[str]]:
+    """Ask everything at once: the engine's version, for bases and sample hosts; git for labels."""
+    field = "{{.Server.Version}}" if engine.kind == "docker" else "{{.Client.Version}}"
+    git = ("git", "-C", str(project.root))
+    commands: dict[str, Sequence[str]] = {
+        "version": (engine.client, "version", "--format", field),
+        "commit": (*git, "log", "-1", "--format=%H %cI"),
+        "status": (*git, "status", "--porcelain"),
+        "source": (*git, "config", "--get", "remote.origin.url"),
+    }
+    images = bases.references(project)
+    if images:
+        commands["bases"] = (engine.client, "image", "inspect", "--format", "{{.Id}}", *images)
+    for variant in variants:
+        if sample_host.is_named(variant) and sample_host.stamp(variant).exists():
+            commands[variant.name] = sample_host.greeting(engine, variant)
+    running = {}
+    for name, command in commands.items():
+        try:
+            running[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, text=True,
+            )  # fmt: skip
+        except OSError:
+            continue
+    answers = {}
+    for name, process in running.items():
+        try:
+            output, _ = process.communicate(timeout=ANSWER_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+        answers[name] = subprocess.CompletedProcess(process.args, process.returncode, output, "")
+    return answers
+
+
+# --- what an image is of --------------------------------------------------------------------------
+
+
+def _labels(
+    project: Project, answers: Mapping[str, subprocess.CompletedProcess[str]]
+) -> dict[str, str]:
+    """Return what an image is of, in the OCI's terms (image-spec, annotations)."""
+    answer = {key: done.stdout.strip() for key, done in answers.items() if done.returncode == 0}
+    text = (project.root / "pyproject.toml").read_text(encoding="utf-8")
+    version = re.search(r'^version = "([^"]+)"$', text, re.MULTILINE)
+    found = {OCI + "title": project.name, OCI + "version": version[1] if version else "0"}
+    commit, _, date = answer.get("commit", "").partition(" ")
+    if commit:
+        found[OCI + "revision"] = commit + ("-dirty" if answer.get("status") else "")
+        found[OCI + "created"] = date
+    source = public_address(answer.get("source", ""))
+    if source:
+        found[OCI + "source"] = source
+    return found
+
+
+def public_address(url: str) -> str:
+    """Return a remote's address without an account; nothing where it is a path of this machine."""
+    scp = re.fullmatch(r"(?:[^@/]+@)?([^:/]+):(?!//)(.+)", url)
+    if scp:
+        return f"ssh://{scp.group(1)}/{scp.group(2)}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http", "ssh", "git") or not parts.hostname:
+        return ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+
+
+def _data_folders(project: Project) -> None:
+    """Make data/ and data/task_N: the engine would make them too, but as root's."""
+    tasks = [path.stem for path in project.root.glob("tasks/task_*.py")]
+    for folder in [project.root / "data", *(project.root / "data" / task for task in tasks)]:
+        make_folder(folder)

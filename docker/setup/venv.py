@@ -1,0 +1,177 @@
+"""What installing takes of this machine: a Python, pip.conf, a CA bundle, Debian packages."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from docker.setup import locks, wheelhouse
+from docker.setup.engine import quiet
+from docker.setup.project import Failure, Project, give_to_owner, say
+
+# The oldest Python that the tasks run on, and the names to look for.
+OLDEST = (3, 11)
+NAMES = ("python3.11", "python3.12", "python3.13", "python3.14", "python3")
+SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/cert.pem",  # Alpine, macOS
+)
+# Programs that tests and benchmarks run, each with its Debian package.
+PEERS = {
+    "sshd": "openssh-server", "scp": "openssh-client", "rsync": "rsync", "lftp": "lftp",
+    "unzip": "unzip", "igzip": "isal", "tar": "tar", "gzip": "gzip",
+}  # fmt: skip
+TESTED_WITH = {
+    "dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto", "fish": "fish", "tcsh": "tcsh",
+    "strace": "strace", "zip": "zip",
+}  # fmt: skip
+
+
+def find_python() -> str | None:
+    """Return a Python on the path that is new enough, or None."""
+    probe = f"import sys; sys.exit(sys.version_info[:2] < {OLDEST})"
+    for name in NAMES:
+        program = shutil.which(name)
+        if program and quiet(program, "-c", probe).returncode == 0:
+            return program
+    return None
+
+
+def install(project: Project, command: Sequence[str]) -> None:
+    """Run `sh requirements/install.sh FOLDER FILE`, unless the folder has what the file pins.
+
+    Raises:
+        Failure: There is no Python to do it with, or a package was not to be had.
+    """
+    folder, file = (project.root / word for word in command[2:4])
+    stamp, pins = folder / ".lighterage", hashlib.sha256(file.read_bytes()).hexdigest()
+    locks.report(project)
+    with project.lock("venv"):
+        # Git gives a file that it writes again a new time.
+        if (folder / "bin/python").exists() and stamp.exists() and stamp.read_text() == pins:
+            stamp.touch()
+            return
+        if folder.is_symlink():
+            raise Failure(f"{command[2]} is a link to what {command[3]} does not pin: remove it", 1)
+        if project.offline:
+            wheelhouse.check(project)
+        say(f"making {command[2]} from {command[3]}")
+        run_with_index(project, command)
+        stamp.write_text(pins, encoding="utf-8")
+        for path in [folder, *folder.rglob("*")] if os.getuid() == 0 else []:
+            give_to_owner(path)
+
+
+def run_with_index(project: Project, command: Sequence[str], *, quietly: bool = True) -> int:
+    """Run a command with this machine's Python, CA bundle and pip.conf; return its exit code.
+
+    Raises:
+        Failure: There is no Python to do it with, or a command without output failed.
+    """
+    pipe = subprocess.PIPE if quietly else None
+    done = subprocess.run(
+        command, env=_environment(project), stdin=subprocess.DEVNULL, stdout=pipe,
+        stderr=subprocess.STDOUT if quietly else None, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode and quietly:
+        sys.stderr.write(done.stdout[-4000:])
+        source = "docker/wheels" if project.offline else "the package index"
+        raise Failure(f"{source} did not give what it takes; see above", 1)
+    return done.returncode
+
+
+def _environment(project: Project) -> dict[str, str]:
+    base = find_python()
+    if base is None:
+        raise Failure("no Python 3.11 or newer on the path; on Debian: apt-get install python3", 1)
+    if quiet(base, "-c", "import venv, ensurepip").returncode:
+        raise Failure(
+            f"{base} cannot make virtual environments; on Debian: apt-get install python3-venv", 1
+        )
+    env = {**os.environ, "LIGHTERAGE_PYTHON": base}
+    env["OFFLINE"] = "1" if project.offline else ""
+    env["LIGHTERAGE_WHEELS"] = str(wheelhouse.folder_of(project))
+    secrets = build_secrets()
+    if "pip_conf" in secrets:
+        env["LIGHTERAGE_PIP_CONF"] = str(secrets["pip_conf"])
+    if "ca" in secrets:
+        env["LIGHTERAGE_CA"] = env["SSL_CERT_FILE"] = str(secrets["ca"])
+    return env
+
+
+def build_secrets() -> dict[str, Path]:
+    """Return this machine's CA bundle and pip.conf, for builds only; an image keeps neither."""
+    secrets: dict[str, Path] = {}
+    pip_conf = _pip_configuration()
+    if pip_conf:
+        secrets["pip_conf"] = pip_conf
+    bundle = _ca_bundle(pip_conf)
+    if bundle:
+        secrets["ca"] = bundle
+    return secrets
+
+
+def _pip_configuration() -> Path | None:
+    """Return the pip.conf that pip on this machine would read last, hence wins."""
+    home = Path.home()
+    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    named = os.environ.get("PIP_CONFIG_FILE")
+    if named:
+        return Path(named) if Path(named).is_file() else None
+    for path in (config_home / "pip/pip.conf", home / ".pip/pip.conf", Path("/etc/pip.conf")):
+        if path.is_file():
+            return path
+    return None
+
+
+def _ca_bundle(pip_conf: Path | None) -> Path | None:
+    """Return the CA bundle of a variable, pip.conf or the system, in that order."""
+    named = [os.environ.get(name) for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+    parser = configparser.RawConfigParser()
+    if pip_conf:
+        try:
+            parser.read(pip_conf, encoding="utf-8")
+        except configparser.Error:
+            say(f"{pip_conf} is not readable as a pip.conf; its CA bundle is not used")
+    named += [parser.get(part, "cert", fallback=None) for part in ("global", "install")]
+    for candidate in [*named, *SYSTEM_BUNDLES]:
+        if candidate and Path(candidate).is_file():
+            return Path(candidate)
+    return None
+
+
+def packages(purpose: str, *, allowed: bool) -> None:
+    """Install the programs that tests or benchmarks run and that are missing, where possible.
+
+    Args:
+        purpose: `test` or `bench`.
+        allowed: Whether SETUP lets this install.
+    """
+    programs = {**PEERS, **(TESTED_WITH if purpose == "test" else {})}
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
+    missing = {name: word for name, word in programs.items() if not shutil.which(name, path=path)}
+    if not missing:
+        return
+    words = sorted(set(missing.values()))
+    install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *words]
+    without = "tests that run them are skipped" if purpose == "test" else "they are left out"
+    if not allowed or os.getuid() or not shutil.which("apt-get"):
+        say(f"not here: {', '.join(missing)}; {without}; on Debian, as root: apt-get install")
+        say(f"  {' '.join(words)}")
+        return
+    say(f"make {purpose} runs {', '.join(missing)}; installing the Debian packages")
+    say(f"  {' '.join(words)} (SETUP=0 refuses)")
+    # RUNLEVEL is policy-rc.d's way to install a service without starting it.
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for command in (["apt-get", "update", "-qq"], install):
+        code = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=False).returncode
+        if code:
+            say(f"{' '.join(command)} failed; {without}: {', '.join(missing)}")
+            return
