@@ -1,4 +1,4 @@
-"""config.yaml: read and checked as a whole, whatever part of it a run needs."""
+"""config.yaml: all of it is checked, whatever part of it a run needs."""
 
 from __future__ import annotations
 
@@ -124,33 +124,27 @@ def _mapping(path: Path, where: str, data: Any) -> dict[Any, Any]:
 
 
 def _section(path: Path, where: str, data: Any, nested: Collection[str] = ()) -> dict[str, Any]:
-    """Check one section: each key known, each value of its type.
-
-    Args:
-        path: The config file.
-        where: The section's name in it.
-        data: Its content.
-        nested: The variants that may have a section in it.
-    """
-    section = _mapping(path, where, data)
+    """Check one section, in which the variants `nested` may have sections of their own."""
     checked: dict[str, Any] = {}
-    for key, value in section.items():
+    for key, value in _mapping(path, where, data).items():
         name = str(key)
         if name in nested:
             checked[name] = _section(path, f"{where}.{name}", value)
-        elif nested and isinstance(value, dict) and name not in CONFIGURABLE:
-            raise ConfigError(
-                f"{path}: {where}: unknown variant {name}{did_you_mean(name, nested)}: "
-                f"expected one of {', '.join(sorted(nested))}"
-            )
-        elif name not in CONFIGURABLE:
-            if name == "password":
-                raise ConfigError(
-                    f"{path}: {where}: password is not allowed in a config file: "
-                    "set PASSWORD or PASSWORD_FILE in the env file"
-                )
-            known = [*CONFIGURABLE, *nested]
-            raise ConfigError(f"{path}: {where}: unknown key {name}{did_you_mean(name, known)}")
-        else:
+        elif name in CONFIGURABLE:
             checked[name] = convert(name, value, f"{path}: {where}")
+        else:
+            raise ConfigError(f"{path}: {where}: {_unknown(name, value, nested)}")
     return checked
+
+
+def _unknown(name: str, value: Any, variants: Collection[str]) -> str:
+    """Say what is wrong with a key that is neither a setting nor a variant."""
+    if variants and isinstance(value, dict):
+        known = ", ".join(sorted(variants))
+        return f"unknown variant {name}{did_you_mean(name, variants)}: expected one of {known}"
+    if name == "password":
+        return (
+            "password is not allowed in a config file: set PASSWORD or PASSWORD_FILE in the env "
+            "file"
+        )
+    return f"unknown key {name}{did_you_mean(name, [*CONFIGURABLE, *variants])}"

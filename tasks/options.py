@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -50,13 +49,11 @@ def known_tasks() -> dict[str, str]:
 
 def _docstring(module: str) -> str:
     """Read the docstring of a task module without importing it."""
-    for folder in tasks.__path__:
-        file = Path(folder) / f"{module}.py"
-        with contextlib.suppress(
-            FileNotFoundError, SyntaxError, ValueError
-        ):  # reported when it runs
-            return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    return ""
+    file = Path(tasks.__file__).with_name(f"{module}.py")
+    try:
+        return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    except (OSError, SyntaxError, ValueError):  # reported when it runs
+        return ""
 
 
 def _parser(description: str, usage: str) -> _Parser:
@@ -75,7 +72,8 @@ def _parser(description: str, usage: str) -> _Parser:
             continue
         option, text = f"--{name.replace('_', '-')}", item.metadata["help"]
         if item.default not in (None, "", (), name):
-            text += f" (default: {_shown(item.default)})"
+            yes_or_no = "yes" if item.default else "no"
+            text += f" (default: {yes_or_no if TYPES[name] is bool else item.default})"
         if TYPES[name] is bool:
             settings.add_argument(
                 option, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text
@@ -87,10 +85,6 @@ def _parser(description: str, usage: str) -> _Parser:
     parser.add_argument("--config-file", type=Path, help="instead of config.yaml of this folder")
     parser.add_argument("--json", action="store_true", default=None, help="the result as JSON")
     return parser
-
-
-def _shown(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _overview() -> str:
@@ -137,7 +131,6 @@ def given(parsed: argparse.Namespace) -> list[str]:
         if isinstance(value, bool):
             options.append(option if value else f"--no-{option[2:]}")
         else:
-            options += [
-                f"{option}={one}" for one in (value if isinstance(value, list) else [value])
-            ]
+            values = value if isinstance(value, list) else [value]
+            options += [f"{option}={one}" for one in values]
     return options

@@ -88,10 +88,7 @@ class _Job:
 def serve(config: Config, variant: str, arguments: list[str]) -> int:
     """Run the variant's scheduled tasks until SIGTERM or SIGINT; return the exit code.
 
-    Args:
-        config: Says which task has a `schedule`.
-        variant: Whose schedules.
-        arguments: Passed on to each run.
+    Each run gets the `arguments`.
 
     Raises:
         ConfigError: A schedule is not a cron expression.
@@ -99,7 +96,7 @@ def serve(config: Config, variant: str, arguments: list[str]) -> int:
     # A signal handler may fill a queue of this kind; the lock of an Event may be held by the very
     # thread that the handler interrupts, which would wait for itself.
     signals: SimpleQueue[int] = SimpleQueue()
-    interrupt.uninstall()  # the tasks get longer to end than a single run allows itself
+    interrupt.uninstall()  # its watchdog would end the service before its tasks
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(signum, lambda number, _: signals.put(number))
     schedules = config.schedules(variant)

@@ -47,16 +47,13 @@ class StringList(tuple[str, ...]):
 
 
 def _setting(text: str, default: Any = None, *, env: bool = False, **more: Any) -> Any:
-    """Declare a setting.
+    """Declare a setting with its line in `--help`, and whether the env file may set it.
 
-    Args:
-        text: Its line in `--help`.
-        default: Its default.
-        env: Whether the env file may set it.
-        more: `cli=False` for no option, `least` for the smallest value, `secret=True`.
+    More: `cli=False` for no option, `least` for the smallest value, `secret=True`.
     """
-    about = {"help": text, "env": env, **more}
-    return field(default=default, metadata=about, repr="secret" not in more)
+    return field(
+        default=default, metadata={"help": text, "env": env, **more}, repr="secret" not in more
+    )
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,11 @@ def distinct(own: Mapping[str, str]) -> dict[str, str]:
         RemotePathError: Two names are still equal.
     """
     uses = Counter(_folded(name) for name in own.values())
-    found = {
-        path: name if uses[_folded(name)] == 1 else f"{name}-{_digits(path)}"
-        for path, name in own.items()
-    }
+    found = dict(own)
+    for path, name in own.items():
+        if uses[_folded(name)] > 1:
+            digits = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+            found[path] = f"{name}-{digits}"
     uses = Counter(_folded(name) for name in found.values())
     for path, name in found.items():
         if uses[_folded(name)] > 1:
@@ -93,10 +94,6 @@ def distinct(own: Mapping[str, str]) -> dict[str, str]:
                 "them in two tasks"
             )
     return found
-
-
-def _digits(path: str) -> str:
-    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 class Names:

@@ -18,7 +18,7 @@ ProgressMode = Literal["auto", "bar", "lines", "none"]
 LINE_SECONDS = 5.0
 """Time between two lines; a shorter run prints none."""
 MIN_BAR = 10
-"""Columns below which a bar, or the end of a name, is left out."""
+"""Columns below which a bar, or the end of a name, is not shown."""
 
 
 class Progress:
@@ -154,14 +154,14 @@ def progress(name: str, total: int, mode: ProgressMode) -> Iterator[Progress]:
     if mode == "auto":
         mode = "bar" if sys.stderr.isatty() else "lines"
     if mode == "bar":
-        shown = _Bar(name, total)
-        with contextlib.closing(shown.bar):
-            yield shown
-            shown.close()
+        bar = _Bar(name, total)
+        with contextlib.closing(bar.bar):
+            yield bar
+            bar.close()
         return
-    plain = Progress(total) if mode == "none" else _Lines(name, total)
-    yield plain
-    plain.close()
+    shown = Progress(total) if mode == "none" else _Lines(name, total)
+    yield shown
+    shown.close()
 
 
 def _shortened(name: str, width: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sshd
-from client import Client
+from client import Client, write_datasets
 from sshd import Sshd
 
 
@@ -31,6 +31,13 @@ def client(tmp_path: Path, server: Sshd) -> Iterator[Client]:
             shutil.rmtree(path)
         elif path.name != ".ssh":
             path.unlink()
+
+
+@pytest.fixture
+def dataset_client(client: Client) -> Client:
+    """Give a client of the server, which has the three datasets in its home."""
+    write_datasets(client.server.home)
+    return client
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ import fabric
 import paramiko
 import pytest
 
-import sshd
-from client import Client, tree, trusted, wait_for
+from client import Client, put, tree, trusted, wait_for
 from relay import Relay
 from sshd import Sshd
 from tasks.fetch.errors import NetworkError
@@ -35,30 +34,23 @@ RATE = 1_500_000
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Sshd]:
-    """Give a server with data that compresses well."""
-    sshd.need_sshd()
-    server = Sshd(tmp_path / "sshd")
-    for name, content in ROWS.items():
-        (server.home / name).write_bytes(content)
-    with server.running():
-        yield server
+def client(tmp_path: Path, folder: Path) -> Iterator[Client]:
+    """Give a client of a server with data that compresses well."""
+    with Sshd(folder).running() as server:
+        put(server.home, ROWS)
+        yield Client(tmp_path, server)
 
 
-@pytest.fixture
-def client(tmp_path: Path, server: Sshd) -> Client:
-    """Give a client of the server."""
-    (tmp_path / "client").mkdir()
-    return Client(tmp_path / "client", server)
-
-
-def settings_of(client: Client, address: str, retry_delay: float = 0.01) -> Settings:
-    """Give the settings of the client, for use in this process."""
-    return Settings(
+@contextlib.contextmanager
+def connected(client: Client, address: str, retry_delay: float = 0.01) -> Iterator[Host]:
+    """Connect with the client's settings, in this process."""
+    settings = Settings(
         remote_host_address=trusted(client, address), username=client.server.user,
         ssh_key_file=client.server.user_key, known_hosts_file=client.known_hosts,
         timeout=60, retry_delay=retry_delay,
     )  # fmt: skip
+    with connect(settings) as connection:
+        yield Host(connection, settings)
 
 
 def read_all(stream: Stream) -> None:
@@ -72,12 +64,10 @@ def read_all(stream: Stream) -> None:
 
 def test_a_slow_consumer_is_no_slow_link(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     # So that this machine is fast.
-    monkeypatch.setattr("tasks.fetch.ssh.compression.SLOW_BYTES_PER_S", 5e5)
+    monkeypatch.setattr("tasks.fetch.ssh.download.SLOW_BYTES_PER_S", 5e5)
     with Relay(client.server.port).running() as relay:
-        settings = settings_of(client, relay.address)
         digests: dict[str, str] = {}
-        with connect(settings) as connection:
-            host = Host(connection, settings)
+        with connected(client, relay.address) as host:
             files = host.listing(str(client.server.home)).files
             for name, stream in zip(
                 files, host.files([(file, 0) for file in files.values()], lambda _: None),
@@ -88,7 +78,7 @@ def test_a_slow_consumer_is_no_slow_link(client: Client, monkeypatch: pytest.Mon
                     digest.update(block)
                     if count < 10 and not digests:  # as a disk that takes 0.4 MB/s
                         time.sleep(0.7)
-                digests[str(name)] = digest.hexdigest()
+                digests[name] = digest.hexdigest()
         assert relay.connections == 1
     assert digests == {name: hashlib.sha256(rows).hexdigest() for name, rows in ROWS.items()}
 
@@ -103,14 +93,15 @@ def test_the_first_connection_stays_where_a_second_one_is_refused(
         shutil.copy(server.folder / name, other.folder)
 
     def refuse() -> None:
-        if refusal == "denied":
-            server.user_key.with_suffix(".pub").unlink()
-        elif refusal == "refused":
-            relay.port = 1
-        elif refusal == "silent":
-            relay.fault, relay.times = "stall", 99
-        else:
-            relay.port = other.port
+        match refusal:
+            case "denied":
+                server.user_key.with_suffix(".pub").unlink()
+            case "refused":
+                relay.port = 1
+            case "silent":
+                relay.fault, relay.times = "stall", 99
+            case "no SFTP":
+                relay.port = other.port
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(other.running())
@@ -157,7 +148,7 @@ def test_a_second_connection_to_a_host_with_another_key_ends_the_run(client: Cli
     assert not client.target.exists()
 
 
-# --- threads that nobody reads from any more ----------------------------------------------------
+# --- threads whose download was abandoned -------------------------------------------------------
 
 
 class Reading(threading.Thread):
@@ -182,23 +173,22 @@ def reading(
     """Read a file in a thread, whose connection is cut."""
     file = client.server.home / "big.csv"
     file.write_bytes(os.urandom(2**23))
-    with Relay(client.server.port, "cut", 2**21).running() as relay:
-        settings = settings_of(client, relay.address, retry_delay)
-        with connect(settings) as connection:
-            host = Host(connection, settings)
-            stream = next(host.files([(host.facts(str(file)), 0)], lambda _: None))
-            thread = Reading(stream)
-            thread.start()
-            yield host, connection, thread, relay
-            assert host.facts(str(file)).size == 2**23
+    with (
+        Relay(client.server.port, "cut", 2**21).running() as relay,
+        connected(client, relay.address, retry_delay) as host,
+    ):
+        thread = Reading(next(host.files([(host.facts(str(file)), 0)], lambda _: None)))
+        thread.start()
+        yield host, host._link.connection, thread, relay
+        assert host.facts(str(file)).size == 2**23
 
 
-def take_over(host: Host, connection: fabric.Connection) -> paramiko.Transport:
+def take_over(host: Host) -> paramiko.Transport:
     """Reset and reconnect, as a run does that gives up an archive."""
     host.reset()
     host._link.reconnect()
-    transport: paramiko.Transport = connection.transport
-    return transport
+    assert host._link.transport is not None
+    return host._link.transport
 
 
 def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
@@ -207,7 +197,7 @@ def test_a_thread_that_outlived_its_archive_leaves_the_connection_alone(
     caplog.set_level(logging.WARNING)
     with reading(client, retry_delay=1) as (host, connection, thread, relay):
         wait_for(lambda: "in 1.0 s" in caplog.text)
-        transport = take_over(host, connection)
+        transport = take_over(host)
         thread.join(30)
         assert thread.error
         assert connection.transport is transport
@@ -231,7 +221,7 @@ def test_a_thread_that_is_connecting_again_gives_way(
     monkeypatch.setattr("tasks.fetch.ssh.link.open_connection", slow_open)
     with reading(client) as (host, connection, thread, _):
         assert opening.wait(30)
-        transport = take_over(host, connection)
+        transport = take_over(host)
         done.set()
         thread.join(30)
         assert thread.error
@@ -246,12 +236,6 @@ def test_an_exception_of_our_own_code_is_a_bug() -> None:
         len(3)  # type: ignore[arg-type]
 
 
-def fail(data: bytes, parse: Callable[[paramiko.Message], object]) -> None:
-    """Let paramiko parse something, as what a host sent."""
-    with translated("here"):
-        parse(paramiko.Message(data))
-
-
 @pytest.mark.parametrize(
     ("data", "parse"),
     [
@@ -264,8 +248,8 @@ def fail(data: bytes, parse: Callable[[paramiko.Message], object]) -> None:
 def test_an_exception_of_paramiko_is_the_hosts_fault(
     data: bytes, parse: Callable[[paramiko.Message], object]
 ) -> None:
-    with pytest.raises(NetworkError) as caught:
-        fail(data, parse)
+    with pytest.raises(NetworkError) as caught, translated("here"):
+        parse(paramiko.Message(data))
     assert caught.value.transient
 
 
@@ -278,9 +262,7 @@ def test_a_bug_in_reading_is_not_retried(client: Client, monkeypatch: pytest.Mon
         raise KeyError("a bug")
 
     monkeypatch.setattr(Reader, "blocks", blocks)
-    settings = settings_of(client, client.server.address)
-    with connect(settings) as connection:
-        host = Host(connection, settings)
+    with connected(client, client.server.address) as host:
         stream = next(host.files([(RemoteFile("a", 2, 0), 0)], lambda _: None))
         with pytest.raises(KeyError):
             read_all(stream)
@@ -294,9 +276,7 @@ def test_a_bug_in_a_thread_that_asks_for_checksums_is_not_lost(
         raise TypeError("a bug")
 
     monkeypatch.setattr("tasks.fetch.ssh.checksums.read_output", computed)
-    settings = settings_of(client, client.server.address)
-    with connect(settings) as connection:
-        host = Host(connection, settings)
+    with connected(client, client.server.address) as host:
         remote = host.remote_checksums([host.facts(str(client.server.home / "0.csv"))])
         with pytest.raises(TypeError):
             remote.result(20)

@@ -16,11 +16,12 @@ import paramiko
 import pytest
 
 import sshd
-from client import Client, write_datasets
+from client import Client
 from relay import Relay
 from sshd import Sshd
 from tasks.fetch.errors import HostKeyError
-from tasks.fetch.ssh import connection, host_keys, known_hosts, paramiko_private
+from tasks.fetch.ssh import known_hosts, paramiko_private
+from tasks.fetch.ssh.host_keys import HostKeyPolicy
 from tasks.fetch.ssh.transport import Transport
 from tasks.settings import Settings
 
@@ -40,7 +41,7 @@ def blob_of(key: Path) -> str:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Give public keys of some types that belong to nobody here."""
+    """Give public keys of some types of no server here."""
     sshd.need_sshd()
     folder = tmp_path_factory.mktemp("keys")
     return {kind: blob_of(sshd.make_key(folder / kind, kind)) for kind in ("ed25519", "rsa")}
@@ -73,16 +74,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     sshd.need_sshd()
     folder = tmp_path_factory.mktemp("host-keys")
     rsa = sshd.make_key(folder / "rsa", "rsa")
-    server = Sshd(folder / "sshd", options=[f"HostKey {rsa}"])
-    write_datasets(server.home)
-    with server.running():
+    with Sshd(folder / "sshd", options=[f"HostKey {rsa}"]).running() as server:
         yield server
-
-
-@pytest.fixture
-def client(tmp_path: Path, server: Sshd) -> Client:
-    """Give a client of the server."""
-    return Client(tmp_path, server)
 
 
 ACCEPTED = {
@@ -121,8 +114,8 @@ REFUSED = {
 }
 
 
-def written(client: Client, text: str, keys: dict[str, str]) -> bytes:
-    """Write known_hosts; returns its content."""
+def write_known_hosts(client: Client, text: str, keys: dict[str, str]) -> bytes:
+    """Write known_hosts, and return its content."""
     server = client.server
     content = text.format(
         name=server.known_hosts().split()[0], other=keys["ed25519"],
@@ -133,9 +126,9 @@ def written(client: Client, text: str, keys: dict[str, str]) -> bytes:
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_a_known_host_is_accepted(client: Client, keys: dict[str, str], case: str) -> None:
-    written(client, ACCEPTED[case], keys)
-    done = client.run("1", "csv.zip", host_keys="known", log_level="DEBUG")
+def test_a_known_host_is_accepted(dataset_client: Client, keys: dict[str, str], case: str) -> None:
+    write_known_hosts(dataset_client, ACCEPTED[case], keys)
+    done = dataset_client.run("1", "csv.zip", host_keys="known", log_level="DEBUG")
     assert done.code == 0, done.err
 
 
@@ -144,7 +137,7 @@ def test_a_known_host_is_accepted(client: Client, keys: dict[str, str], case: st
 def test_a_key_that_is_not_the_known_one_is_refused(
     client: Client, keys: dict[str, str], case: str, host_keys: str
 ) -> None:
-    before = written(client, REFUSED[case], keys)
+    before = write_known_hosts(client, REFUSED[case], keys)
     done = client.run("1", "csv.zip", host_keys=host_keys)
     assert done.code == 4, done.err
     assert client.known_hosts.read_bytes() == before
@@ -153,9 +146,10 @@ def test_a_key_that_is_not_the_known_one_is_refused(
 
 @pytest.mark.parametrize("content", ["@revoked * {other}", "*,!127.0.0.1,!{name} {other}", "# no"])
 def test_a_host_that_no_line_knows_is_new(
-    client: Client, keys: dict[str, str], content: str
+    dataset_client: Client, keys: dict[str, str], content: str
 ) -> None:
-    before = written(client, content, keys)
+    client = dataset_client
+    before = write_known_hosts(client, content, keys)
     assert client.run("1", "csv.zip", host_keys="known").code == 4
     assert client.run("1", "csv.zip", host_keys="accept-new").code == 0
     assert client.known_hosts.read_bytes() == before + client.server.known_hosts().encode()
@@ -254,12 +248,18 @@ def renegotiate(client: Transport) -> None:
 # --- the file -------------------------------------------------------------------------------
 
 
-def test_parallel_first_runs_lose_no_line(tmp_path: Path) -> None:
-    file = tmp_path / "known_hosts"
+@pytest.fixture
+def policy(tmp_path: Path) -> HostKeyPolicy:
+    """Give the policy of a variant that accepts new keys."""
     settings = Settings(
-        known_hosts_file=file, host_keys="accept-new", remote_host_address="host", username="u"
-    )
-    policy = connection.prepare(settings).client._policy
+        known_hosts_file=tmp_path / "known_hosts", host_keys="accept-new",
+        remote_host_address="host", username="u",
+    )  # fmt: skip
+    return HostKeyPolicy(settings)
+
+
+def test_parallel_first_runs_lose_no_line(policy: HostKeyPolicy, tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
     key = paramiko.ECDSAKey.generate()
     names = [f"host{number}" for number in range(4)]
     for _ in range(300):
@@ -280,17 +280,14 @@ def test_parallel_first_runs_lose_no_line(tmp_path: Path) -> None:
         assert sorted(lines) == [f"{name} {key.get_name()} {key.get_base64()}" for name in names]
 
 
-def test_two_first_runs_do_not_accept_two_keys_of_one_host(tmp_path: Path) -> None:
+def test_two_first_runs_do_not_accept_two_keys_of_one_host(
+    policy: HostKeyPolicy, tmp_path: Path
+) -> None:
     """The second one read the file before the first one wrote it."""
-    settings = Settings(
-        known_hosts_file=tmp_path / "known_hosts", host_keys="accept-new",
-        remote_host_address="host", username="u",
-    )  # fmt: skip
-    policy = host_keys.HostKeyPolicy(settings)
     first, second = paramiko.ECDSAKey.generate(), paramiko.ECDSAKey.generate()
     policy._remember("host", first)
-    before = settings.known_hosts_file.read_bytes()
+    before = (tmp_path / "known_hosts").read_bytes()
     with pytest.raises(HostKeyError):
         policy._remember("host", second)
     policy._remember("host", first)
-    assert settings.known_hosts_file.read_bytes() == before
+    assert (tmp_path / "known_hosts").read_bytes() == before

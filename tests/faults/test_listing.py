@@ -106,7 +106,7 @@ LANDED = {"a.csv": b"a", "z/z.csv": b"z", "deep/secret/b.csv": b"b", "deep/secre
 
 
 class Locked(asyncssh.SFTPServer):
-    """Lets nobody list the folder `secret`, where that is so."""
+    """Refuses to list the folder `secret` while `locked`."""
 
     locked = False
 
@@ -118,7 +118,7 @@ class Locked(asyncssh.SFTPServer):
 
 @pytest.fixture
 def locked(client: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    """Give a client of a server that lets nobody list a folder; what was in it landed before."""
+    """Give a client of a server that refuses to list a folder, whose files landed before."""
     client.put(TREE)
     client.environ["PASSWORD"] = hosts.PASSWORD
     client.options["ssh-key-file"] = None
@@ -246,28 +246,24 @@ def test_a_plain_file_in_a_list_lands_and_one_alone_is_refused(client: Client) -
 
 
 @pytest.mark.parametrize(
-    ("task", "files", "content"),
+    ("task", "one", "two"),
     [
-        ("1", ["x/csv.zip", "y/csv.zip"], zipped({"a.csv": b"a"})),
-        ("3", ["x/data/a.csv", "y/data/a.csv"], b"a"),
-        ("3", ["x/a.csv", "y/a.csv"], b"a"),
-        ("3", ["x/data.zip", "y/Data/a.csv"], zipped({"a.csv": b"a"})),
+        ("1", "x/csv.zip", "y/csv.zip"),
+        ("3", "x/data", "y/data"),
+        ("3", "x/a.csv", "y/a.csv"),
+        ("3", "x/data.zip", "y/Data"),
     ],
 )
 def test_sources_of_one_name_land_apart_and_always_in_the_same_place(
-    client: Client, task: str, files: list[str], content: bytes
+    client: Client, task: str, one: str, two: str
 ) -> None:
-    home = client.server.home
-    client.put(dict.fromkeys(files, content))
-    sources = [str(Path(name).parent if "ata/" in name else name) for name in files]
-    if task == "1":
-        sources = files
-    more = f"--remote-file-path={home}/{sources[1]}"
-    client.report(task, sources[0], more)
+    for source in (one, two):
+        path = source if Path(source).suffix else f"{source}/a.csv"
+        client.put({path: zipped({"a.csv": b"a"})})
+    client.report(task, one, f"--remote-file-path={client.server.home}/{two}")
     landed = tree(client.target)
     assert len(landed) == 2
-    other = f"--remote-file-path={home}/{sources[0]}"
-    client.report(task, sources[1], other)
+    client.report(task, two, f"--remote-file-path={client.server.home}/{one}")
     assert tree(client.target) == landed
 
 

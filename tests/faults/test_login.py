@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import select
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import asyncssh
@@ -19,28 +20,24 @@ import sshd
 from client import Client, Ended, write_datasets
 from sshd import Sshd
 
-PAM_PASSWORD = "auth required pam_unix.so"
-PAM_OTHERS = ["account required pam_permit.so", "session required pam_permit.so"]
+PAM = [
+    "auth required pam_unix.so", "account required pam_permit.so", "session required pam_permit.so",
+]  # fmt: skip
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Client]]:
     """Give what starts a server, and returns a client of it that has no credentials."""
     sshd.need_passwords()
-    started: list[Sshd] = []
+    with contextlib.ExitStack() as stack:
 
-    def start(*options: str, pam: list[str] | None = None) -> Client:
-        server = Sshd(tmp_path / "sshd", options=[*options], pam=pam or [])
-        write_datasets(server.home)
-        server.start()
-        started.append(server)
-        client = Client(tmp_path, server)
-        client.options["ssh-key-file"] = None
-        return client
+        def start(*options: str, pam: Sequence[str] = ()) -> Client:
+            server = Sshd(tmp_path / "sshd", [*options], [*pam])
+            write_datasets(server.home)
+            stack.enter_context(server.running())
+            return Client(tmp_path, server, {"ssh-key-file": None})
 
-    yield start
-    for server in started:
-        server.stop()
+        yield start
 
 
 def login(client: Client, *credentials: str) -> Ended:
@@ -73,7 +70,7 @@ CASES = [(m, c, code) for m, codes in FACTORS.items() for c, code in codes.items
 def test_a_login_succeeds_when_the_server_says_so(
     start: Callable[..., Client], methods: str, credentials: str, code: int
 ) -> None:
-    client = start(f"AuthenticationMethods {methods}", pam=[PAM_PASSWORD, *PAM_OTHERS])
+    client = start(f"AuthenticationMethods {methods}", pam=PAM)
     done = login(client, *credentials.split())
     assert done.code == code, done.err
     assert client.target.exists() == (code == 0)
@@ -82,27 +79,23 @@ def test_a_login_succeeds_when_the_server_says_so(
 def test_a_partial_success_names_what_the_server_still_requires(
     start: Callable[..., Client],
 ) -> None:
-    client = start(
-        "AuthenticationMethods publickey,keyboard-interactive", pam=[PAM_PASSWORD, *PAM_OTHERS]
-    )
-    done = login(client, "key")
+    done = login(start("AuthenticationMethods publickey,keyboard-interactive", pam=PAM), "key")
     assert done.code == 4
     assert "publickey accepted, but the server also requires keyboard-interactive" in done.err
     assert "'Password:'" in done.err, "the question, which needs a terminal"
 
 
 def test_a_wrong_password_is_sent_once(start: Callable[..., Client]) -> None:
-    client = start(pam=[PAM_PASSWORD, *PAM_OTHERS])
+    client = start(pam=PAM)
     client.environ["PASSWORD"] = "wrong"
     assert client.run("1", "csv.zip").code == 4
-    log = (client.server.folder / "log").read_text()
-    assert log.count("Failed ") == 1
+    assert (client.server.folder / "log").read_text().count("Failed ") == 1
 
 
 def test_a_password_that_has_expired_denies_the_login(start: Callable[..., Client]) -> None:
     client = start("AuthenticationMethods keyboard-interactive", pam=[
-        PAM_PASSWORD, "account required pam_unix.so", "password required pam_unix.so",
-        "session required pam_permit.so",
+        "auth required pam_unix.so", "account required pam_unix.so",
+        "password required pam_unix.so", "session required pam_permit.so",
     ])  # fmt: skip
     shadow = client.server.folder / "shadow"
     shadow.write_text(shadow.read_text().replace(":19000:", ":0:"))
@@ -148,11 +141,9 @@ def at_terminal(client: Client, answer: bytes) -> tuple[int, str, str]:
     out, _ = process.communicate(timeout=60)
     assert termios.tcgetattr(slave)[3] == echoes, "the terminal is as it was"
     os.close(slave)
-    try:
+    with contextlib.suppress(OSError):  # the end
         while block := os.read(master, 1024):
             shown += block
-    except OSError:  # the end
-        pass
     os.close(master)
     return process.returncode, out.decode(), shown.decode()
 
@@ -163,9 +154,7 @@ def at_terminal(client: Client, answer: bytes) -> tuple[int, str, str]:
 def test_a_second_factor_is_asked_for_at_the_terminal(
     start: Callable[..., Client], answer: bytes, code: int
 ) -> None:
-    client = start(
-        "AuthenticationMethods publickey,keyboard-interactive", pam=[PAM_PASSWORD, *PAM_OTHERS]
-    )
+    client = start("AuthenticationMethods publickey,keyboard-interactive", pam=PAM)
     client.options["ssh-key-file"] = str(client.server.user_key)
     returncode, out, shown = at_terminal(client, answer)
     assert returncode == code, shown
@@ -177,16 +166,14 @@ def test_a_second_factor_is_asked_for_at_the_terminal(
 # --- what is no fault of the network ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("command", "code"), [("no-such-program %h %p", 2), ("/etc/passwd %h", 2), ("nc 'x", 2)]
-)
+@pytest.mark.parametrize("command", ["no-such-program %h %p", "/etc/passwd %h", "nc 'x"])
 def test_a_proxy_command_that_cannot_run_is_a_fault_of_the_configuration(
-    start: Callable[..., Client], command: str, code: int
+    start: Callable[..., Client], command: str
 ) -> None:
     client = start()
     (client.folder / "envs/ssh_config").write_text(f"Host *\n  ProxyCommand {command}\n")
     done = login(client, "key")
-    assert done.code == code, done.err
+    assert done.code == 2, done.err
     assert command.split(maxsplit=1)[0] in done.err
     assert "ssh_config" in done.err
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import archives
-import sshd
 from client import Client, tree
 from clone import Clone
 from sshd import Sshd
@@ -58,29 +54,22 @@ def parcel(files: dict[str, bytes]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Sshd]:
-    """Give a server with parcels."""
-    sshd.need_sshd()
-    folder = Path(tempfile.mkdtemp(prefix="lighterage-sshd-"))
-    try:
-        with Sshd(folder).running() as server:
-            for name, content in {
-                "good.parcel": parcel(FILES),
-                "any-name": parcel(FILES),
-                "truncated.parcel": parcel(FILES)[:-1],
-                "unsafe.parcel": parcel({**FILES, "../up.csv": b"1"}),
-                "bomb.csv.parcel": parcel({"a.csv": b"1" * 2_000_000}),
-            }.items():
-                (server.home / name).write_bytes(content)
-            nested = server.home / "tree/x"
-            nested.mkdir(parents=True)
-            (nested / "good.zip").write_bytes(parcel(FILES))
-            (server.home / "one.parcel").write_bytes(parcel({"1.csv": b"1"}))
-            (server.home / "two.PARCEL").write_bytes(parcel({"2.csv": b"2"}))
-            (server.home / "plain.zip").write_bytes(archives.zipped(CSVS))
-            yield server
-    finally:
-        shutil.rmtree(folder)
+def server(server: Sshd) -> Sshd:
+    """Add parcels, and a zip."""
+    (server.home / "tree/x").mkdir(parents=True)
+    for name, content in {
+        "good.parcel": parcel(FILES),
+        "any-name": parcel(FILES),
+        "truncated.parcel": parcel(FILES)[:-1],
+        "unsafe.parcel": parcel({**FILES, "../up.csv": b"1"}),
+        "bomb.csv.parcel": parcel({"a.csv": b"1" * 2_000_000}),
+        "tree/x/good.zip": parcel(FILES),
+        "one.parcel": parcel({"1.csv": b"1"}),
+        "two.PARCEL": parcel({"2.csv": b"2"}),
+        "plain.zip": archives.zipped(CSVS),
+    }.items():
+        (server.home / name).write_bytes(content)
+    return server
 
 
 @pytest.fixture
@@ -119,7 +108,7 @@ def test_it_is_detected_and_extracted_like_the_others(client: Client, name: str)
 
 
 @pytest.mark.sshd
-def test_its_suffix_is_no_part_of_the_folder_of_one_of_several(client: Client) -> None:
+def test_folder_of_one_of_several_has_no_suffix(client: Client) -> None:
     done = run(client, "1", "*.[pP][aA]*[lL]", "--exclude=a.csv", "--on-error=continue")
     assert {"one/1.csv", "two/2.csv"} <= set(tree(client.target)), done.stderr
 
@@ -132,18 +121,15 @@ def test_it_is_extracted_within_a_directory(client: Client) -> None:
 
 @pytest.mark.sshd
 @pytest.mark.parametrize(
-    ("name", "flag", "says"),
+    ("name", "flag"),
     [
-        ("truncated.parcel", "--force", "broken archive: it ends early"),
-        ("unsafe.parcel", "--force", "leads out of the folder"),
-        ("good.parcel", "--max-members=2", "max_members"),
-        ("good.parcel", "--max-depth=1", "max_depth"),
-        ("bomb.csv.parcel", "--max-unpacked-size=1MB", "max_unpacked_size"),
+        ("truncated.parcel", "--force"),
+        ("unsafe.parcel", "--force"),
+        ("good.parcel", "--max-members=2"),
+        ("good.parcel", "--max-depth=1"),
+        ("bomb.csv.parcel", "--max-unpacked-size=1MB"),
     ],
 )
-def test_limits_and_name_checks_hold_for_it(
-    client: Client, name: str, flag: str, says: str
-) -> None:
-    done = run(client, "1", name, flag)
-    assert (done.returncode, says in done.stderr) == (7, True), done.stderr
+def test_limits_and_name_checks_hold_for_it(client: Client, name: str, flag: str) -> None:
+    assert run(client, "1", name, flag).returncode == 7
     assert not client.target.exists()

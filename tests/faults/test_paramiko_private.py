@@ -6,14 +6,12 @@ import ast
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
 import pytest
 
-import sshd
-from client import CSVS, Client, tree, write_datasets
+from client import CSVS, Client, tree
 from forks import REPOSITORY
 from sshd import Sshd
 from tasks.fetch.ssh.paramiko_private import Item, Text
@@ -30,16 +28,6 @@ PRIVATE = REPOSITORY / "tasks/fetch/ssh/paramiko_private.py"
 ALL = "|".join([*Item, *Text])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """Give a server with the three datasets."""
-    sshd.need_sshd()
-    server = Sshd(tmp_path_factory.mktemp("sshd"))
-    write_datasets(server.home)
-    with server.running():
-        yield server
-
-
 def run_without(client: Client, names: str, task: str, path: str) -> tuple[int, str]:
     """Run a task as if paramiko lacked some names; return its exit code and error output."""
     done = subprocess.run(
@@ -50,10 +38,8 @@ def run_without(client: Client, names: str, task: str, path: str) -> tuple[int, 
 
 
 @pytest.mark.parametrize("names", [*Item, *Text, ALL])
-def test_files_and_an_archive_are_downloaded_without(
-    server: Sshd, tmp_path: Path, names: str
-) -> None:
-    client = Client(tmp_path, server)
+def test_files_and_an_archive_are_downloaded_without(dataset_client: Client, names: str) -> None:
+    client = dataset_client
     assert run_without(client, names, "3", "tree") == (0, "")
     assert {f"plain/{name}": content for name, content in CSVS.items()}.items() <= tree(
         client.target
@@ -63,13 +49,11 @@ def test_files_and_an_archive_are_downloaded_without(
     assert tree(client.folder / "out/archive") == CSVS
 
 
-@pytest.mark.parametrize(
-    ("option", "code"), [("ForceCommand exit 1", 5), ("Ciphers chacha20-poly1305@openssh.com", 5)]
-)
-def test_faults_keep_their_kind_without(tmp_path: Path, option: str, code: int) -> None:
-    with Sshd(tmp_path / "sshd", [option]).running() as server:
-        ended = run_without(Client(tmp_path, server), ALL, "2", "csv.tar.gz")
-    assert ended[0] == code, ended[1]
+@pytest.mark.parametrize("option", ["ForceCommand exit 1", "Ciphers chacha20-poly1305@openssh.com"])
+def test_faults_keep_their_kind_without(tmp_path: Path, folder: Path, option: str) -> None:
+    with Sshd(folder, [option]).running() as server:
+        code, err = run_without(Client(tmp_path, server), ALL, "2", "csv.tar.gz")
+    assert code == 5, err
 
 
 def undocumented() -> set[str]:

@@ -7,21 +7,17 @@ import io
 import os
 import pty
 import re
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import archives
-import sshd
 from client import Client, tree, wait_for
 from sshd import Sshd
 from tasks.fetch import progress
@@ -35,38 +31,43 @@ FRAME = re.compile(r"(\d+) %\)?, (\d+\.\d kB|\d+\.\d MB|\d+ bytes)/s, (\d+|\?) s
 # --- counting -------------------------------------------------------------------------------
 
 
-def shares(total: int, *steps: tuple[str, int, int]) -> list[int]:
-    """Give the count after each step: `start size resumed`, `add count _`, `finish size _`."""
-    counter, found = Progress(total), []
+@pytest.mark.parametrize(
+    ("steps", "counts"),
+    [
+        pytest.param(
+            [("start", 100, 66), ("add", 30, 0), ("add", 4, 0), ("finish", 100, 0)],
+            [66, 96, 100, 100],
+            id="bytes of an earlier run count as done",
+        ),
+        # the tail of a zip is read before its beginning, and again in its place
+        pytest.param(
+            [("add", 10, 0), ("start", 50, 0), ("add", 50, 0), ("finish", 50, 0), ("add", 10, 0),
+             ("start", 50, 0)],
+            [0, 0, 50, 50, 50, 50],
+            id="bytes outside of a file do not count",
+        ),
+        pytest.param(
+            [("start", 60, 0), ("add", 60, 0), ("start", 60, 0), ("add", 90, 0), ("finish", 60, 0)],
+            [0, 60, 0, 60, 60],
+            id="a file that is downloaded again counts once",
+        ),
+        pytest.param(
+            [("finish", 40, 0), ("start", 60, 0), ("finish", 60, 0)],
+            [40, 40, 100],
+            id="a file that is not downloaded counts as done",
+        ),
+    ],
+)  # fmt: skip
+def test_count_of_bytes(steps: list[tuple[str, int, int]], counts: list[int]) -> None:
+    """After each step: `start size resumed`, `add count _`, `finish size _`."""
+    counter, found = Progress(100), []
     for what, first, second in steps:
         if what == "start":
             counter.start(first, second)
-        elif what == "add":
-            counter.add(first)
         else:
-            counter.finish(first)
+            getattr(counter, what)(first)
         found.append(counter.count)
-    return found
-
-
-def test_bytes_of_an_earlier_run_count_as_done() -> None:
-    found = shares(100, ("start", 100, 66), ("add", 30, 0), ("add", 4, 0), ("finish", 100, 0))
-    assert found == [66, 96, 100, 100]
-
-
-def test_bytes_outside_of_a_file_do_not_count() -> None:
-    """The tail of a zip is read before its beginning, and again in its place."""
-    steps = [("add", 10, 0), ("start", 50, 0), ("add", 50, 0), ("finish", 50, 0)]
-    assert shares(100, *steps, ("add", 10, 0), ("start", 50, 0)) == [0, 0, 50, 50, 50, 50]
-
-
-def test_a_file_that_is_downloaded_again_counts_once() -> None:
-    steps = [("start", 60, 0), ("add", 60, 0), ("start", 60, 0), ("add", 90, 0)]
-    assert shares(100, *steps, ("finish", 60, 0)) == [0, 60, 0, 60, 60]
-
-
-def test_file_that_is_left_out_before_it_starts_counts_as_done() -> None:
-    assert shares(100, ("finish", 40, 0), ("start", 60, 0), ("finish", 60, 0)) == [40, 40, 100]
+    assert found == counts
 
 
 @pytest.mark.parametrize("total", [0, 1, 10**15])
@@ -84,16 +85,15 @@ def test_line_fits_and_ends_with_rate_and_remaining_time(total: int, width: int)
             assert "/s, " in line
 
 
-def test_lines_end_at_the_total(capsys: pytest.CaptureFixture[str]) -> None:
-    before, progress.LINE_SECONDS = progress.LINE_SECONDS, 0.0
-    try:
-        with progress.progress("x", 100, "lines") as bar:
-            bar.start(100, 50)
-            bar.add(20)
-            bar.add(30)
-            bar.finish(100)
-    finally:
-        progress.LINE_SECONDS = before
+def test_lines_end_at_the_total(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with progress.progress("x", 100, "lines") as bar:
+        bar.start(100, 50)
+        bar.add(20)
+        bar.add(30)
+        bar.finish(100)
     lines = capsys.readouterr().err.splitlines()
     assert "70 bytes of 100 bytes (70 %)" in lines[1]
     assert "100 bytes of 100 bytes (100 %)" in lines[-1]
@@ -104,26 +104,19 @@ def test_lines_end_at_the_total(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Sshd]:
-    """Give a server with a zip and a tar of 3 MB, and the zip below a long path."""
-    sshd.need_sshd()
-    folder = Path(tempfile.mkdtemp(prefix="lighterage-sshd-"))
-    try:
-        server = Sshd(folder)
-        (server.home / "x.zip").write_bytes(archives.zipped(MEMBERS, zipfile.ZIP_STORED))
-        (server.home / "x.tar").write_bytes(archives.tarred(MEMBERS))
-        long = server.home / "quite/long/names/of/folders"
-        long.mkdir(parents=True)
-        shutil.copy(server.home / "x.zip", long / "with-a-name-of-its-own.zip")
-        with server.running():
-            yield server
-    finally:
-        shutil.rmtree(folder)
+def server(server: Sshd) -> Sshd:
+    """Add a zip and a tar of 3 MB, and the zip below a long path."""
+    long = server.home / "quite/long/names/of/folders"
+    long.mkdir(parents=True)
+    for file in (server.home / "x.zip", long / "with-a-name-of-its-own.zip"):
+        file.write_bytes(archives.zipped(MEMBERS, zipfile.ZIP_STORED))
+    (server.home / "x.tar").write_bytes(archives.tarred(MEMBERS))
+    return server
 
 
 @pytest.fixture
 def client(tmp_path: Path, server: Sshd) -> Client:
-    """Give a client of the server, slow enough for a bar."""
+    """Return a client of the server, slow enough for a bar."""
     return Client(tmp_path, server, {"max-rate": "2MB/s", "progress": "auto"})
 
 
@@ -186,7 +179,7 @@ def test_bar_shows_rate_and_remaining_time_at_any_width(client: Client, columns:
 @pytest.mark.sshd
 @pytest.mark.parametrize(("task", "path"), [("1", "x.zip"), ("2", "x.tar")])
 def test_archive_ends_at_its_total(client: Client, task: str, path: str) -> None:
-    """A zip above 1 MiB has its end read first, which counts once."""
+    """The end of a zip above 1 MiB is read first, and counts once."""
     shown = on_terminal(client, 80, task, path)
     assert shown.code == 0, shown.frames
     assert len(shown.frames) > 5
@@ -205,5 +198,5 @@ def test_resumed_archive_ends_at_its_total(client: Client, task: str, path: str)
     shown = on_terminal(client, 80, task, path, "--keep-archive")
     assert shown.code == 0, shown.frames
     assert shown.shares()[-1] == 100
-    assert max(shown.shares()[:3]) >= 50, "what is there counts from the start"
+    assert max(shown.shares()[:3]) >= 50, "the partial download counts from the start"
     assert tree(client.target)["a.csv"] == MEMBERS["a.csv"]

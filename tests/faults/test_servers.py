@@ -11,12 +11,33 @@ from pathlib import Path
 import pytest
 
 import sshd
-from client import CSVS, Client, tree, write_datasets
+from client import CSVS, Client, tree
 from sshd import Sshd
 
 pytestmark = pytest.mark.sshd
 SBIN = "/usr/sbin:/usr/local/sbin:/sbin"
-MODULE = Path("/usr/lib/proftpd/mod_sftp.so")
+PROFTPD = """\
+LoadModule mod_tls.c
+LoadModule mod_sftp.c
+ServerType standalone
+ServerName here
+DefaultAddress 127.0.0.1
+Port {server.port}
+UseReverseDNS off
+UseFtpUsers off
+RootLogin on
+User root
+Group root
+AuthOrder mod_auth_unix.c
+PidFile {server.folder}/proftpd.pid
+ScoreboardFile {server.folder}/scoreboard
+WtmpLog off
+TransferLog none
+SFTPEngine on
+SFTPHostKey {server.host_key}
+SFTPAuthMethods publickey
+SFTPAuthorizedUserKeys file:{keys}
+"""
 
 
 def need_server(name: str, package: str) -> str:
@@ -55,30 +76,8 @@ class Proftpd(Sshd):
         ).stdout  # fmt: skip
         keys = self.folder / "authorized_keys.rfc4716"
         keys.write_text(public)
-        lines = [
-            "LoadModule mod_tls.c",
-            "LoadModule mod_sftp.c",
-            "ServerType standalone",
-            "ServerName here",
-            "DefaultAddress 127.0.0.1",
-            f"Port {self.port}",
-            "UseReverseDNS off",
-            "UseFtpUsers off",
-            "RootLogin on",
-            "User root",
-            "Group root",
-            "AuthOrder mod_auth_unix.c",
-            f"PidFile {self.folder}/proftpd.pid",
-            f"ScoreboardFile {self.folder}/scoreboard",
-            "WtmpLog off",
-            "TransferLog none",
-            "SFTPEngine on",
-            f"SFTPHostKey {self.host_key}",
-            "SFTPAuthMethods publickey",
-            f"SFTPAuthorizedUserKeys file:{keys}",
-        ]
         config = self.folder / "proftpd.conf"
-        config.write_text("\n".join(lines) + "\n")
+        config.write_text(PROFTPD.format(server=self, keys=keys))
         return [program, "-n", "-c", str(config)]
 
 
@@ -92,54 +91,47 @@ def server(
         yield server
 
 
-@pytest.fixture
-def client(client: Client) -> Client:
-    """Give a client of the server, with the three datasets in its home."""
-    write_datasets(client.server.home)
-    return client
-
-
 @pytest.mark.parametrize(("task", "path"), [("1", "csv.zip"), ("2", "csv.tar.gz")])
 def test_an_archive_lands_and_its_checksum_is_compared(
-    client: Client, task: str, path: str
+    dataset_client: Client, task: str, path: str
 ) -> None:
-    done = client.run(task, path, "--explain")
+    done = dataset_client.run(task, path, "--explain")
     assert done.code == 0, done.err
-    assert tree(client.target) == CSVS
+    assert tree(dataset_client.target) == CSVS
     assert "checked: size, sha256, archive CRC" in done.out
-    assert "checksum that the host" in done.out
+    assert "a remote checksum (" in done.out
 
 
-def test_a_tree_lands_and_a_second_run_has_nothing_to_do(client: Client) -> None:
-    done = client.run("3", "tree", "--explain")
+def test_a_tree_lands_and_a_second_run_has_nothing_to_do(dataset_client: Client) -> None:
+    done = dataset_client.run("3", "tree", "--explain")
     assert done.code == 0, done.err
-    landed = tree(client.target)
+    landed = tree(dataset_client.target)
     assert len(landed) == 2 * len(CSVS)
     assert {name: landed[f"plain/{name}"] for name in CSVS} == CSVS
-    assert "checksum that the host" in done.out
-    again = client.run("3", "tree")
+    assert "a remote checksum (" in done.out
+    again = dataset_client.run("3", "tree")
     assert again.code == 0, again.err
     assert "unchanged" in again.out
 
 
-def test_a_checksum_mismatch_lands_nothing(client: Client) -> None:
+def test_a_checksum_mismatch_lands_nothing(dataset_client: Client) -> None:
     """A checksum file takes precedence over the checksum of any server."""
-    beside = client.server.home / "csv.zip.sha256"
+    beside = dataset_client.server.home / "csv.zip.sha256"
     beside.write_text(hashlib.sha256(b"something else").hexdigest() + "  csv.zip\n")
-    done = client.run("1", "csv.zip")
+    done = dataset_client.run("1", "csv.zip")
     assert done.code == 6, done.err
-    assert not client.target.exists()
+    assert not dataset_client.target.exists()
 
 
-def test_many_files_and_many_blocks_arrive_whole(client: Client) -> None:
+def test_many_files_and_many_blocks_arrive_whole(dataset_client: Client) -> None:
     contents = {f"{n}.csv": b"%d," % n * (n * 37 % 50_000) for n in range(300)}
     contents["large.csv"] = bytes(range(256)) * 2**16  # 16 MiB, eight windows
-    client.put({f"many/{name}": content for name, content in contents.items()})
-    client.report("3", "many")
-    assert tree(client.target) == contents
+    dataset_client.put({f"many/{name}": content for name, content in contents.items()})
+    dataset_client.report("3", "many")
+    assert tree(dataset_client.target) == contents
 
 
-def test_faults_keep_their_kind(client: Client, tmp_path: Path) -> None:
-    assert client.run("2", "absent.tar.gz").code == 3
+def test_faults_keep_their_kind(dataset_client: Client, tmp_path: Path) -> None:
+    assert dataset_client.run("2", "absent.tar.gz").code == 3
     key = sshd.make_key(tmp_path / "another_key")
-    assert client.run("2", "csv.tar.gz", ssh_key_file=str(key)).code == 4
+    assert dataset_client.run("2", "csv.tar.gz", ssh_key_file=str(key)).code == 4

@@ -37,7 +37,7 @@ def run(fetch):
     if hasattr(errors, wanted):
         with open("raised", "a") as log:
             print(wanted, file=log, flush=True)
-        raise getattr(errors, wanted)("as it was asked")
+        raise getattr(errors, wanted)("as requested")
     if wanted in {"sleep", "block"}:
         wait_in_staging(fetch, wanted)
     if wanted == "settings":
@@ -86,9 +86,9 @@ class Clone:
         (folder / "tasks/task_9.py").write_text(STAND_IN, encoding="utf-8")
 
     def environ(self, env: dict[str, str] | None = None) -> dict[str, str]:
-        """Give an environment in which nothing of this machine's has a say."""
-        base = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TMPDIR": str(self.folder)}
-        return {**base, **(env or {})}
+        """Return an environment without the variables of this one."""
+        own = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TMPDIR": str(self.folder)}
+        return own | (env or {})
 
     def run(
         self, *arguments: str | bytes, env: dict[str, str] | None = None, **more: Any
@@ -108,11 +108,11 @@ class Clone:
     def stand_in(
         self, wanted: str, *arguments: str, **more: Any
     ) -> subprocess.CompletedProcess[str]:
-        """Run task 9, complete in all it needs."""
+        """Run task 9 with all required arguments."""
         return self.run(*self.complete(wanted), *arguments, **more)
 
     def complete(self, wanted: str) -> list[str]:
-        """Give task 9's arguments."""
+        """Return the required arguments of task 9."""
         given = ["9", "--remote-file-path", wanted, "--file-save-path", "data/out"]
         return [*given, "--remote-host-address", "host"]
 

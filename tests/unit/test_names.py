@@ -85,7 +85,7 @@ def test_accepted_name_stays_inside_the_folder(raw: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "pattern", "whether"),
+    ("path", "pattern", "expected"),
     [
         ("a.csv", "*.csv", True),
         ("x/A.CSV", "*.csv", True),
@@ -100,9 +100,9 @@ def test_accepted_name_stays_inside_the_folder(raw: str) -> None:
     ],
 )
 def test_glob_matches_the_last_part_or_with_a_slash_the_whole_path(
-    path: str, pattern: str, whether: bool
+    path: str, pattern: str, expected: bool
 ) -> None:
-    assert matches(PurePosixPath(path), ["*.none", pattern]) is whether
+    assert matches(PurePosixPath(path), ["*.none", pattern]) is expected
 
 
 @pytest.mark.parametrize(
@@ -133,22 +133,22 @@ def test_stem_is_an_archives_name_without_its_suffixes(name: str, without: str) 
     ],
 )
 def test_names_that_are_equal_on_some_file_system_collide(first: str, second: str) -> None:
-    taken = Names()
-    taken.add(PurePosixPath(first), "x.tar")
+    used = Names()
+    used.add(PurePosixPath(first), "x.tar")
     with pytest.raises(ArchiveError, match="collides"):
-        taken.add(PurePosixPath(second), "x.tar")
+        used.add(PurePosixPath(second), "x.tar")
 
 
 def test_collision_names_both_sources_and_the_code_points_of_names_that_look_the_same() -> None:
-    taken = Names()
-    taken.add(PurePosixPath("caf\u00e9/a.csv"), "one.zip")
+    used = Names()
+    used.add(PurePosixPath("caf\u00e9/a.csv"), "one.zip")
     with pytest.raises(ArchiveError, match=r"^two\.tar: .* of one\.zip$"):
-        taken.add(PurePosixPath("CAF\u00e9/A.csv"), "two.tar")
+        used.add(PurePosixPath("CAF\u00e9/A.csv"), "two.tar")
     with pytest.raises(ArchiveError, match=r"\(U\+0301\).*\(U\+00E9\) of one\.zip$"):
-        taken.add(PurePosixPath("cafe\u0301/b.csv"), "two.tar")
+        used.add(PurePosixPath("cafe\u0301/b.csv"), "two.tar")
 
 
 def test_different_names_do_not_collide() -> None:
-    taken = Names()
+    used = Names()
     for name in ("a.csv", "b.csv", "d/a.csv", "d/b.csv", "d/a/a.csv", "da.csv", "é.csv", "e.csv"):
-        taken.add(PurePosixPath(name), "x.tar")
+        used.add(PurePosixPath(name), "x.tar")

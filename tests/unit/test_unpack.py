@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import lzma
@@ -37,7 +38,7 @@ def limits(members: int = 1000, size: int = 10**9, ratio: float = 200) -> Settin
 
 LIMITS = limits()
 SMALL = {"a.csv": b"date,id\n" * 30, "d/b.csv": bytes(range(256)) * 3, "e.csv": b""}
-bounded = settings(derandomize=True, max_examples=300, deadline=None)
+bounded = settings(derandomize=True, max_examples=100, deadline=None)
 
 GOOD = {
     **{f"tar: {name}": good for name, good in archives.good_tars().items()},
@@ -51,6 +52,7 @@ PACK: dict[str, Callable[[dict[str, bytes]], bytes]] = {
     "tar": archives.tar_gz,
     "zip": archives.zipped,
 }
+COMPRESSIONS = {"gzip": "tar.gz", "bzip2": "tar.bz2", "xz": "tar.xz", "zstd": "tar.zst"}
 both_kinds = pytest.mark.parametrize("kind", PACK)
 
 
@@ -130,8 +132,8 @@ def land(kind: str, data: bytes, target: Path) -> None:
 
 @pytest.mark.parametrize("name", GOOD)
 def test_valid_archive_is_extracted_completely(name: str) -> None:
-    kind, good = name[:3], GOOD[name]
-    assert unpacked(kind, good.data) == good.files
+    data, files = GOOD[name]
+    assert unpacked(name[:3], data) == files
 
 
 @pytest.mark.parametrize("form", ["gnu", "posix", "ustar", "v7", "oldgnu"])
@@ -166,8 +168,7 @@ def test_content_comes_in_blocks_of_limited_size(kind: str) -> None:
 
 @both_kinds
 def test_member_that_is_not_selected_is_counted(kind: str) -> None:
-    files = {"a.txt": b"1", "b.csv": b"2", "c.md": b"3"}
-    data = PACK[kind](files)
+    data = PACK[kind]({"a.txt": b"1", "b.csv": b"2", "c.md": b"3"})
     given = [member and str(member.path) for member in members(kind, data)]
     assert given == [None, "b.csv", None]
 
@@ -190,32 +191,34 @@ def test_member_that_is_not_read_does_not_affect_the_next(kind: str) -> None:
 def test_broken_or_unsafe_archive_is_refused_and_nothing_is_published(
     name: str, tmp_path: Path
 ) -> None:
-    kind, bad = name[:3], BAD[name]
-    with pytest.raises(ArchiveError, match=f"(?s){bad.says}"):
-        land(kind, bad.data, tmp_path / "data")
-    assert not list(tmp_path.iterdir()), "a refused archive leaves nothing behind"
+    data, says = BAD[name]
+    with pytest.raises(ArchiveError, match=f"(?s){says}"):
+        land(name[:3], data, tmp_path / "data")
+    assert not list(tmp_path.iterdir()), "a refused archive leaves no files"
 
 
 @pytest.mark.parametrize("packing", archives.PACKINGS)
 def test_tar_truncated_anywhere_is_refused(packing: str) -> None:
-    """Cut at any byte, at the end of a member too: an error, never fewer members."""
+    """Cut within a block or at its end: an error, never fewer members."""
     data = archives.PACKINGS[packing](archives.tarred(SMALL))
     # tarfile takes one block of zeros for the end; the last bytes of gzip are its length
-    whole = len(data) - tarfile.BLOCKSIZE if packing == "tar" else len(data)
-    for end in range(whole):
+    complete = len(data) - tarfile.BLOCKSIZE if packing == "tar" else len(data)
+    for end in {*range(0, complete, 7), *range(0, complete, tarfile.BLOCKSIZE)}:
         refusal("tar", data[:end])
 
 
-def test_tar_truncated_in_a_member_that_is_not_selected_is_refused() -> None:
-    data = archives.tarred({"a.csv": b"1", "z.txt": b"-" * 5000})
-    for end in range(1024, len(data) - tarfile.BLOCKSIZE, 100):
-        refusal("tar", data[:end])
-
-
-def test_zip_truncated_anywhere_is_refused() -> None:
-    data = archives.zipped(SMALL)
-    for end in range(len(data)):
-        refusal("zip", data[:end])
+@pytest.mark.parametrize(
+    ("kind", "data", "end"),
+    [
+        ("zip", archives.zipped(SMALL), 0),
+        # within a member that is not selected
+        ("tar", archives.tarred({"a.csv": b"1", "z.txt": b"-" * 5000}), tarfile.BLOCKSIZE),
+    ],
+    ids=["zip", "tar"],
+)
+def test_truncated_zip_or_unselected_member_is_refused(kind: str, data: bytes, end: int) -> None:
+    for size in range(0, len(data) - end, 3):
+        refusal(kind, data[:size])
 
 
 @pytest.mark.parametrize("at", [-8, -5, -4, -1], ids=["CRC", "CRC", "length", "length"])
@@ -239,20 +242,19 @@ def test_consecutive_compressed_streams_are_one(packing: str) -> None:
     assert unpacked("tar", pack(tar[:700]) + pack(tar[700:])) == SMALL
 
 
-@pytest.mark.parametrize("packing", [name for name in archives.PACKINGS if name != "tar"])
-def test_compressed_file_that_is_no_tar_is_its_own_member(packing: str) -> None:
-    text = b"id,name\n" * 100_000
+@pytest.mark.parametrize(("name", "packing"), COMPRESSIONS.items())
+def test_compressed_file_that_is_no_tar_is_its_own_member(name: str, packing: str) -> None:
     ending = packing.removeprefix("tar")
-    source = Source(archives.PACKINGS[packing](text))
-    (member,) = unpack.members(source, LIMITS, f"exports/events.csv{ending}", is_csv)
+    data = archives.PACKINGS[packing](b"id,name\n" * 100_000)
+    (member,) = unpack.members(Source(data), LIMITS, f"exports/events.csv{ending}", is_csv)
     assert member is not None
     assert str(member.path) == "events.csv"
-    for end in range(1, len(source.data), 7):
-        refusal("a.csv", source.data[:end])
+    for end in range(40, len(data), 7):
+        assert f"the {name} data ends early" in refusal("a.csv", data[:end])
 
 
 def test_stream_that_needs_too_much_memory_is_refused() -> None:
-    """Dictionaries are taken at once, by what a header says: of 1 GiB here, for a few bytes."""
+    """A decompressor allocates the dictionary at once, in the size that the header declares."""
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 2**26 + 2**25 + 2**20}]
     xz = lzma.compress(archives.tarred(SMALL), filters=filters)
     assert "limit of 96 MiB" in refusal("tar", xz)
@@ -262,29 +264,29 @@ def test_stream_that_needs_too_much_memory_is_refused() -> None:
     assert "limit of 64 MiB" in refusal("tar", far)
 
 
-def with_comment(archive: bytes, comment: bytes) -> bytes:
-    """Give a zip a comment."""
-    return archive[:-2] + struct.pack("<H", len(comment)) + comment
-
-
 def test_zip_that_contains_two_archives_is_refused() -> None:
     """One in the comment of another, one before another: readers disagree on what it holds."""
     outer, inner = archives.zipped(SMALL), archives.zipped({"evil.csv": b"1"})
-    assert "two end records" in refusal("zip", with_comment(outer, inner))
+    assert "two end records" in refusal("zip", archives.with_comment(outer, inner))
     assert "another archive precedes it" in refusal("zip", inner + outer)
 
 
-def test_a_zip64_locator_that_points_elsewhere_is_refused() -> None:
-    data = archives.good_zips()["zip64"].data
-    at = data.index(b"PK\6\7") + 8
-    assert "not where it should be" in refusal(
-        "zip", data[:at] + struct.pack("<Q", 5) + data[at + 8 :]
-    )
+@pytest.mark.parametrize(
+    ("place", "changed", "says"),
+    [
+        (8, struct.pack("<Q", 5), "not where it should be"),
+        (16, b"\2", "part of a split zip"),
+    ],
+)
+def test_wrong_zip64_locator_is_refused(place: int, changed: bytes, says: str) -> None:
+    data = archives.good_zips()["zip64"][0]
+    at = data.index(b"PK\6\7") + place
+    assert says in refusal("zip", data[:at] + changed + data[at + len(changed) :])
 
 
 def test_zip64_with_another_number_of_members_is_refused() -> None:
     """A count of 0xFFFF sends the reader on to the zip64 end record."""
-    data = archives.good_zips()["zip64"].data
+    data = archives.good_zips()["zip64"][0]
     marked = archives.patched(data, archives.END, {archives.END_COUNT: 0xFFFF})
     assert unpacked("zip", marked) == archives.FILES
     at = marked.index(b"PK\6\6") + 32
@@ -294,27 +296,16 @@ def test_zip64_with_another_number_of_members_is_refused() -> None:
 # --- what the messages say ------------------------------------------------------------------
 
 
-def split_zip(folder: Path) -> list[Path]:
-    """Let zip(1) write a zip in parts; gives them, the one with the table last."""
+def test_each_part_of_a_split_zip_is_reported_as_such(tmp_path: Path) -> None:
     if shutil.which("zip") is None:
         pytest.skip("NO zip COMMAND HERE: its archives go untested")
-    (folder / "a.csv").write_bytes(archives.noise(300_000))
-    subprocess.run(["zip", "-q", "-s", "64k", "x.zip", "a.csv"], cwd=folder, check=True)
-    return [*sorted(folder.glob("x.z[0-9]*")), folder / "x.zip"]
-
-
-def test_each_part_of_a_split_zip_is_reported_as_such(tmp_path: Path) -> None:
-    parts = split_zip(tmp_path)
+    (tmp_path / "a.csv").write_bytes(archives.noise(300_000))
+    subprocess.run(["zip", "-q", "-s", "64k", "x.zip", "a.csv"], cwd=tmp_path, check=True)
+    parts = [*sorted(tmp_path.glob("x.z[0-9]*")), tmp_path / "x.zip"]
     assert len(parts) > 3
     for part in parts:
         assert "part of a split zip" in refusal(part.name, part.read_bytes())
     assert "part of a split zip" in refusal("first.zip", parts[0].read_bytes())
-
-
-def test_last_part_of_a_split_zip64_is_reported_as_such() -> None:
-    data = archives.good_zips()["zip64"].data
-    disks = data.index(b"PK\6\7") + 16
-    assert "part of a split zip" in refusal("x.zip", data[:disks] + b"\2" + data[disks + 1 :])
 
 
 @pytest.mark.parametrize("size", [30, 1000, 66_000, 200_000])
@@ -324,26 +315,15 @@ def test_truncated_zip_is_reported_as_such(size: int) -> None:
     assert "truncated" in refusal("x.zip", data[:-1])
 
 
-COMPRESSIONS = {"gzip": "tar.gz", "bzip2": "tar.bz2", "xz": "tar.xz", "zstd": "tar.zst"}
-
-
-@pytest.mark.parametrize("packing", COMPRESSIONS)
-@pytest.mark.parametrize("behind", [b"more", b"\1" * 300_000, bytes(600) + b"x"])
-def test_bytes_after_compressed_data_have_a_message_of_their_own(
-    packing: str, behind: bytes
+@pytest.mark.parametrize(("format_name", "packing"), COMPRESSIONS.items())
+@pytest.mark.parametrize("extra", [b"more", b"\1" * 300_000, bytes(600) + b"x"])
+def test_data_after_compressed_data_has_a_message_of_its_own(
+    format_name: str, packing: str, extra: bytes
 ) -> None:
-    ending = COMPRESSIONS[packing]
-    pack = archives.PACKINGS[ending]
-    for name, content in (("x.csv", b"1,2\n" * 10), (f"x.{ending}", archives.tarred(SMALL))):
-        error = refusal(name, pack(content) + behind)
-        assert f"other data follows the end of its {packing} data" in error
-
-
-@pytest.mark.parametrize("packing", COMPRESSIONS)
-def test_truncated_compressed_file_is_reported_as_such(packing: str) -> None:
-    ending = COMPRESSIONS[packing]
-    data = archives.PACKINGS[ending](archives.noise(100_000))
-    assert f"the {packing} data ends early" in refusal("x.csv", data[:-40])
+    pack = archives.PACKINGS[packing]
+    for name, content in (("x.csv", b"1,2\n" * 10), (f"x.{packing}", archives.tarred(SMALL))):
+        error = refusal(name, pack(content) + extra)
+        assert f"other data follows the end of its {format_name} data" in error
 
 
 def test_dictionary_of_lzma_above_the_limit_is_no_broken_zip() -> None:
@@ -354,14 +334,19 @@ def test_dictionary_of_lzma_above_the_limit_is_no_broken_zip() -> None:
     assert "broken" not in error
 
 
-@pytest.mark.parametrize("name", ["x.tar.lz4", "x.csv.lz4", "x.lz4", "x.tar"])
-@pytest.mark.parametrize("magic", [b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"])
-def test_lz4_is_reported_whatever_the_name(name: str, magic: bytes) -> None:
-    assert "it looks like an LZ4 file" in refusal(name, magic + archives.noise(600))
-
-
-def test_unknown_content_is_not_reported_as_a_broken_tar_by_its_name() -> None:
-    assert "no known format" in refusal("x.tar.br", archives.noise(600))
+@pytest.mark.parametrize(
+    ("name", "magic", "says"),
+    [
+        ("x.tar.lz4", b"\x04\x22\x4d\x18", "it looks like an LZ4 file"),
+        ("x.lz4", b"\x02\x21\x4c\x18", "it looks like an LZ4 file"),
+        ("x.tar", b"\x04\x22\x4d\x18", "it looks like an LZ4 file"),
+        ("x.tar.br", b"", "no known format"),
+    ],
+)
+def test_unsupported_content_is_not_reported_as_a_broken_tar_by_its_name(
+    name: str, magic: bytes, says: str
+) -> None:
+    assert says in refusal(name, magic + archives.noise(600))
 
 
 # --- members that are not selected ----------------------------------------------------------
@@ -406,24 +391,24 @@ def test_unsafe_name_refuses_the_archive_even_if_it_is_not_selected(name: str) -
         assert "nothing was extracted" in refusal(f"x.{kind}", pack({name: b"1", "a.csv": b"1"}))
 
 
-# --- faults of the source ------------------------------------------------------------------
+# --- read errors of the source ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pack", [*PACK.values(), lambda _: gzip.compress(archives.noise(10**6))])
-@pytest.mark.parametrize("fault", [TimeoutError(), EOFError("x"), ValueError("x"), RuntimeError()])
-def test_fault_of_the_source_is_not_reported_as_a_broken_archive(
-    pack: Callable[[dict[str, bytes]], bytes], fault: Exception
+@pytest.mark.parametrize("error", [TimeoutError(), EOFError("x"), ValueError("x"), RuntimeError()])
+def test_read_error_of_the_source_is_not_reported_as_a_broken_archive(
+    pack: Callable[[dict[str, bytes]], bytes], error: Exception
 ) -> None:
     class Failing(Source):
         def read(self, size: int = -1) -> bytes:
             if self.count > 300_000:
-                raise fault
+                raise error
             return super().read(size)
 
     source = Failing(pack({"a.csv": archives.noise(10**6)}))
-    with pytest.raises(type(fault)) as caught:
+    with pytest.raises(type(error)) as caught:
         read_all(unpack.members(source, LIMITS, "x", lambda _: True))
-    assert caught.value is fault
+    assert caught.value is error
 
 
 # --- limits -------------------------------------------------------------------------------
@@ -462,22 +447,21 @@ def test_huge_table_of_contents_takes_little_memory(entries: int, declared: int,
 
 def test_as_many_members_as_max_members_allows_come_out_of_a_large_table() -> None:
     """Beyond the 65535 of the old end record, with a table that is not in the end read first."""
-    files = {f"{number:0100}.csv": b"" for number in range(70_000)}
+    files = {f"{number:0100}.csv": b"" for number in range(66_000)}
     data = archives.zipped(files, zipfile.ZIP_STORED)
-    found = members("zip", data, limits(70_000))
-    assert sum(member is not None for member in found) == 70_000
+    found = unpack.members(Source(data, 2**18), limits(66_000), "x.zip", lambda _: True)
+    assert sum(member is not None for member in found) == 66_000
 
 
-def test_folders_and_members_that_are_not_wanted_count_as_members() -> None:
+def test_folders_count_as_members() -> None:
     entries = [archives.entry(f"d{n}", type=tarfile.DIRTYPE) for n in range(10)]
     assert "max_members" in refusal("tar", archives.tar_of(entries), limits(9))
 
 
 @both_kinds
-def test_more_bytes_than_the_limit_are_refused_before_they_are_all_given(kind: str) -> None:
-    """Counted on actual bytes, while they come."""
-    files = {"a.csv": archives.noise(3 * 10**6)}
-    data = PACK[kind](files)
+def test_more_bytes_than_the_limit_are_refused_before_the_end(kind: str) -> None:
+    """Enforced on the actual bytes, while they arrive."""
+    data = PACK[kind]({"a.csv": archives.noise(3 * 10**6)})
     sizes: list[int] = []
     with pytest.raises(ArchiveError, match="max_unpacked_size"):
         read_all(members(kind, data, limits(10, 10**6, 200)), sizes)
@@ -499,25 +483,23 @@ def test_small_file_whose_rows_are_all_alike_is_no_bomb(kind: str) -> None:
 
 @both_kinds
 def test_bomb_is_stopped_long_before_its_end(kind: str) -> None:
-    """256 MiB from some 260 kB: stopped near the 64 MiB that any archive may give."""
-    files = {"a.csv": bytes(256 * 2**20)}
-    data = PACK[kind](files)
+    """96 MiB from some 100 kB: stopped near the 64 MiB that any archive may give."""
+    data = PACK[kind]({"a.csv": bytes(96 * 2**20)})
     sizes: list[int] = []
     with pytest.raises(ArchiveError, match="max_ratio"):
         read_all(members(kind, data), sizes)
     assert sum(sizes) <= RATIO_FLOOR_BYTES + BLOCK_BYTES
 
 
-def test_ratio_of_a_tar_is_of_the_bytes_that_came_so_far() -> None:
-    """What comes later in the stream is no excuse: by then the disk is full."""
+def test_ratio_of_a_tar_refers_to_the_bytes_read_so_far() -> None:
     bomb = archives.tarred({"a.csv": bytes(80 * 2**20), "b.csv": archives.noise(2**20)})
-    assert "max_ratio" in refusal("tar", gzip.compress(bomb, 9), limits(10, 10**9, 70))
+    assert "max_ratio" in refusal("tar", gzip.compress(bomb, 1), limits(10, 10**9, 70))
 
 
 def test_long_extended_header_is_refused_before_it_is_parsed() -> None:
     """A PAX header of digits only: CVE-2024-6232, in the Pythons that have it."""
-    data = archives.pax_header(b"0" * 2**20) + archives.tarred(SMALL)
-    assert "extended header" in refusal("tar", data)
+    header = archives.entry("x", b"0" * 2**20, type=tarfile.XHDTYPE)
+    assert "extended header" in refusal("tar", archives.tar_of([header]))
 
 
 # --- properties ---------------------------------------------------------------------------
@@ -532,16 +514,13 @@ trees = st.dictionaries(paths, st.binary(max_size=2000), max_size=6)
 
 
 def free_of_collisions(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Keep of a tree what can live in one folder."""
-    taken, kept = names.Names(), {}
+    """Return the files of a tree that can exist in one folder."""
+    used, found = names.Names(), {}
     for name, content in files.items():
-        try:
-            names.safe(name, "x")
-            taken.add(PurePosixPath(name), "x")
-        except ArchiveError:
-            continue
-        kept[name] = content
-    return kept
+        with contextlib.suppress(ArchiveError):
+            used.add(names.safe(name, "x"), "x")
+            found[name] = content
+    return found
 
 
 def everything(_: PurePosixPath) -> bool:
@@ -637,9 +616,6 @@ def test_any_tar_header_gives_an_archive_error_or_members(at: int, patch: bytes)
     """A plain tar has no checksum of its contents, but no header makes the reader break down."""
     data = bytearray(archives.tarred(SMALL))
     data[at : at + len(patch)] = patch
-    data[148:156] = b" " * 8
-    data[148:156] = b"%06o\0 " % sum(data[:512])
-    try:
+    data[:512] = archives.with_checksum(bytes(data[:512]))
+    with contextlib.suppress(ArchiveError):
         unpacked("tar", bytes(data))
-    except ArchiveError:
-        return

@@ -124,13 +124,7 @@ def _compressed(stream: Stream, entry: Entry, end: int, extraction: Extraction) 
 
     Its own header must agree with the table: one flipped bit in the table is enough to lose a
     member unnoticed. No byte may belong to two members either: the trick of the densest bombs
-    (D. Fifield, "A better zip bomb", WOOT 2019).
-
-    Args:
-        stream: Read up to the member before it.
-        entry: The member.
-        end: Where the next member, or the table, begins.
-        extraction: Of the archive.
+    (D. Fifield, "A better zip bomb", WOOT 2019): `end` is where the next one, or the table, begins.
     """
     stream.skip_to(entry.offset)
     header = stream.exactly(_LOCAL_HEADER.size)

@@ -47,19 +47,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class _End:
-    """What the end records say.
-
-    Attributes:
-        count: Number of entries.
-        start: Where the table begins.
-        size: Bytes of the table.
-        shift: Bytes before the archive that its offsets do not include: a program.
-    """
+    """The table of contents, by the end records."""
 
     count: int
     start: int
     size: int
-    shift: int
+    shift: int  # bytes before the archive that its offsets do not include: a program
 
 
 def tail_bytes(size: int) -> int:

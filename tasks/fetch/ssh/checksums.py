@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tasks.fetch.ssh.sftp_packets import encoded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 SUFFIX: Final = ".sha256"
 SUMS: Final = "SHA256SUMS"
@@ -46,8 +44,8 @@ def parse(text: str, folder: PurePosixPath, own_name: str = "") -> dict[str, str
     """Read a checksum file, as sha256sum of GNU or sha256 of BSD write it.
 
     Args:
-        text: Its content.
-        folder: Its own: names in it are relative to that.
+        text: The content of the file.
+        folder: The folder of the file: the names in it are relative to that.
         own_name: What a checksum without a name belongs to: `NAME` of `NAME.sha256`.
 
     Returns:
@@ -73,7 +71,7 @@ def _gnu_name(match: re.Match[str]) -> str:
 
 
 def batches(paths: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Yield the paths in batches, each by the name that is given to the commands."""
+    """Yield the paths in batches, each by its name in the input of the commands."""
     batch: dict[str, str] = {}
     size = 0
     for path in paths:

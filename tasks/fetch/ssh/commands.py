@@ -5,18 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import paramiko
 
-from tasks.fetch.ssh.errors import connection_lost
-from tasks.fetch.ssh.refusal import SessionRefusedError, first_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tasks.fetch.ssh.link import Link
+from tasks.fetch.ssh.errors import SessionRefusedError, connection_lost, first_line
+from tasks.fetch.ssh.link import Link
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +36,8 @@ def run(
     Args:
         link: To the host.
         command: For the account's shell, whichever it is: plain words, and no text of users.
-        stdin: Its standard input.
-        max_bytes: How many bytes it may write.
+        stdin: The command's standard input.
+        max_bytes: How many bytes the command may write, to each of its outputs.
         remaining_s: Returns how long to wait for more of its output.
 
     Raises:

@@ -6,22 +6,18 @@ import contextlib
 import logging
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fabric
 import paramiko
 
 from tasks.fetch.errors import ConfigError
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host_keys import verify_hop
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
-
 
 log = logging.getLogger(__name__)
 
@@ -140,12 +136,6 @@ def _check_command(line: str) -> None:
         raise ConfigError(f"ProxyCommand of ssh_config: {line!r}: {error}") from error
     if not words:
         raise ConfigError("ProxyCommand of ssh_config: is empty")
-
-
-def replace_by(connection: fabric.Connection, other: fabric.Connection) -> None:
-    """Let `connection`, which a task holds, use the transport and hops of `other`."""
-    connection.gateway, connection.client = other.gateway, other.client
-    connection.transport = other.transport
 
 
 def _ssh_config(file: Path) -> paramiko.SSHConfig:

@@ -1,80 +1,58 @@
 """The settings that this package reads: a protocol, so that it knows no command line."""
 
+# ruff: noqa: D102 (the comment above each property documents it)
+
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Literal, Protocol
 
 
 class ConnectionSettings(Protocol):
     """How to reach a host, log in and read from it. Times are seconds, sizes are bytes."""
 
+    # The build variant: it names the env file in an error.
     @property
-    def variant(self) -> str:
-        """Name of the build variant: names the env file in an error."""
-
+    def variant(self) -> str: ...
+    # `host` or `host:port`.
     @property
-    def remote_host_address(self) -> str:
-        """Return `host` or `host:port`."""
-
+    def remote_host_address(self) -> str: ...
+    # The account; empty where ssh_config names it.
     @property
-    def username(self) -> str:
-        """Return the account; empty where ssh_config names it."""
-
+    def username(self) -> str: ...
+    # Empty for none.
     @property
-    def password(self) -> str:
-        """Return the account's password; empty for none."""
-
+    def password(self) -> str: ...
     @property
-    def password_file(self) -> Path | None:
-        """Return the file with the account's password."""
-
+    def password_file(self) -> Path | None: ...
     @property
-    def ssh_key_file(self) -> Path | None:
-        """Return the private key."""
-
+    def ssh_key_file(self) -> Path | None: ...
     @property
-    def ssh_key_passphrase_file(self) -> Path | None:
-        """Return the file with the key's passphrase."""
-
+    def ssh_key_passphrase_file(self) -> Path | None: ...
+    # The password of jump hosts.
     @property
-    def gateway_password_file(self) -> Path | None:
-        """Return the file with the password for jump hosts."""
-
+    def gateway_password_file(self) -> Path | None: ...
     @property
-    def host_keys(self) -> Literal["known", "accept-new"]:
-        """Return which host keys to trust."""
-
+    def host_keys(self) -> Literal["known", "accept-new"]: ...
     @property
-    def known_hosts_file(self) -> Path:
-        """Return the file of trusted host keys."""
-
+    def known_hosts_file(self) -> Path: ...
     @property
-    def ssh_config_file(self) -> Path:
-        """Return the ssh_config."""
-
+    def ssh_config_file(self) -> Path: ...
+    # Seconds without a byte until a fault.
     @property
-    def timeout(self) -> float:
-        """Return how long no byte may arrive."""
-
+    def timeout(self) -> float: ...
+    # Tries in all where faults are transient.
     @property
-    def max_tries(self) -> int:
-        """Return how often to try at transient faults."""
-
+    def max_tries(self) -> int: ...
+    # Seconds before the second try.
     @property
-    def retry_delay(self) -> float:
-        """Return how long to wait before the second try."""
-
+    def retry_delay(self) -> float: ...
+    # Bytes per second, 0 for no limit.
     @property
-    def max_rate(self) -> int:
-        """Return the most bytes in a second, 0 for no limit."""
-
+    def max_rate(self) -> int: ...
+    # The most names of one listing.
     @property
-    def max_members(self) -> int:
-        """Return the most names of one listing."""
-
+    def max_members(self) -> int: ...
+    # Whether to get remote checksums.
     @property
-    def verify(self) -> Literal["checksum", "size"]:
-        """Return whether to ask for remote checksums."""
+    def verify(self) -> Literal["checksum", "size"]: ...

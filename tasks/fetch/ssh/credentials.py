@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fabric
 import paramiko
 
 from tasks.fetch.errors import AuthError, ConfigError
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.login import Login
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
-
 
 log = logging.getLogger(__name__)
 
@@ -48,19 +44,14 @@ def login_arguments(
         if not named:
             yield from paramiko.Agent().get_keys()
             if not files:
-                yield from _loadable(filter(_exists, DEFAULT_KEYS), settings)
+                existing = [file for file in DEFAULT_KEYS if Path(file).expanduser().exists()]
+                yield from _loadable(existing, settings)
 
+    timeouts = ("timeout", "banner_timeout", "auth_timeout", "channel_timeout")
     return {
-        "auth_strategy": Login(hop.user, hop.host, keys, password, prompt=prompt),
-        "timeout": settings.timeout,
-        "banner_timeout": settings.timeout,
-        "auth_timeout": settings.timeout,
-        "channel_timeout": settings.timeout,
+        "auth_strategy": Login(hop.user, hop.host, keys, password, prompt),
+        **dict.fromkeys(timeouts, settings.timeout),
     }
-
-
-def _exists(file: str) -> bool:
-    return Path(file).expanduser().exists()
 
 
 def _loadable(files: Iterable[str], settings: ConnectionSettings) -> Iterator[paramiko.PKey]:

@@ -1,24 +1,33 @@
-"""Download: the bytes of some files in order, resumed after a cut where they were."""
+"""Download: the bytes of some files in order, resumed after a cut where they were.
+
+A link so slow that SSH compression pays is replaced by one that compresses.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+import zlib
+from collections.abc import Callable, Iterator
 
 from tasks.fetch.errors import HostKeyError, LighterageError, NetworkError
-from tasks.fetch.ssh import compression
 from tasks.fetch.ssh.errors import translated
+from tasks.fetch.ssh.link import Link
+from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.retry import RateLimit, Retries
 from tasks.fetch.ssh.sftp_reader import Reader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tasks.fetch.ssh.link import Link
-    from tasks.fetch.ssh.remote_files import RemoteFile
+from tasks.fetch.ssh.sftp_session import Session
 
 log = logging.getLogger(__name__)
+
+SLOW_BYTES_PER_S = 4e6
+"""Below this a link is slow: one core compresses ten times as many bytes per second."""
+MEASURED_BYTES = 2**21
+"""Bytes that must have been received before a link is judged."""
+WORTHWHILE_RATIO = 0.6
+"""Of a block's size: data that compresses worse is compressed already, or not worth it."""
+WORTHWHILE_BYTES = 2**23
+"""Bytes that must still be read: to connect again takes about six round trips."""
 
 
 class Download:
@@ -26,25 +35,25 @@ class Download:
 
     Args:
         link: To read from.
-        wanted: The files in order, and the byte of each at which to start.
+        files: The files in order, and the byte of each at which to start.
         on_bytes: Called with the number of bytes of each block that arrived.
     """
 
     def __init__(
         self,
         link: Link,
-        wanted: list[tuple[RemoteFile, int]],
+        files: list[tuple[RemoteFile, int]],
         on_bytes: Callable[[int], None],
     ) -> None:
         self._link = link
-        self._wanted = wanted
+        self._files = files
         self._on_bytes = on_bytes
         self._generation = link.generation
         self._retries = Retries(link.settings)
         self._rate_limit = RateLimit(link.settings.max_rate)
-        self._speed = compression.LinkSpeed()
+        self._speed = _LinkSpeed()
         self._index = 0
-        self._offset = wanted[0][1] if wanted else 0
+        self._offset = files[0][1] if files else 0
         self.reader: Reader | None = None
 
     def is_current(self) -> bool:
@@ -57,7 +66,7 @@ class Download:
         Raises:
             LighterageError: The connection is lost for good, or a file's own error.
         """
-        while self._index < len(self._wanted):
+        while self._index < len(self._files):
             try:
                 yield from self._read_session()
             except NetworkError as error:
@@ -67,16 +76,14 @@ class Download:
 
     def _read_session(self) -> Iterator[bytes | None]:
         """Yield from where we are, until the end or until another session is to be used."""
-        file, _ = self._wanted[self._index]
+        file, _ = self._files[self._index]
         with translated(file.path):
-            if self._retries.failures:
-                self._link.reopen(file, self._generation)
-            session = self._link.session_of(self._generation)
-            rest = [(file, self._offset), *self._wanted[self._index + 1 :]]
+            session = self._session(file, self._retries)
+            rest = [(file, self._offset), *self._files[self._index + 1 :]]
             self.reader = Reader(session, rest)
             blocks = self.reader.blocks()
-        while self._index < len(self._wanted) and self._link.is_current(session):
-            file, _ = self._wanted[self._index]
+        while self._index < len(self._files) and self._link.is_current(session):
+            file, _ = self._files[self._index]
             started = time.monotonic()
             with translated(file.path):
                 block = next(blocks)
@@ -84,14 +91,20 @@ class Download:
             self._retries.failures = 0
             if block is None:
                 self._index += 1
-                if self._index < len(self._wanted):
-                    self._offset = self._wanted[self._index][1]
+                if self._index < len(self._files):
+                    self._offset = self._files[self._index][1]
             else:
                 self._offset += len(block)
                 self._on_bytes(len(block))
                 self._rate_limit.wait(len(block))
                 self._compress_if_slow(file, block, waited_s)
             yield block
+
+    def _session(self, file: RemoteFile, retries: Retries) -> Session:
+        """Return the link's session; after a failure that of a new connection."""
+        if retries.failures:
+            return self._link.reopen(file, self._generation)
+        return self._link.session_of(self._generation)
 
     def _compress_if_slow(self, file: RemoteFile, block: bytes, waited_s: float) -> None:
         """Move to a connection with compression where that pays; stay here where it fails."""
@@ -100,8 +113,8 @@ class Download:
             return
         if not self._speed.needs_compression(block, waited_s):
             return
-        rest = sum(other.size - start for other, start in self._wanted[self._index + 1 :])
-        if file.size - self._offset + rest < compression.WORTHWHILE_BYTES:
+        rest = sum(other.size - start for other, start in self._files[self._index + 1 :])
+        if file.size - self._offset + rest < WORTHWHILE_BYTES:
             return
         log.info("the link is slow: opening a second connection, with compression")
         link.compressed = False
@@ -124,11 +137,26 @@ class Download:
         while True:
             try:
                 with translated(file.path):
-                    if retries.failures:
-                        self._link.reopen(file, self._generation)
-                    session = self._link.session_of(self._generation)
+                    session = self._session(file, retries)
                     if self.reader is None or self.reader.session is not session:
                         self.reader = Reader(session, [])
                     return self.reader.tail(file, start)
             except NetworkError as error:
                 retries.wait(error, "reading the end again")
+
+
+class _LinkSpeed:
+    """Judges whether the network, and not a processor or a disk, is what a download waits for."""
+
+    def __init__(self) -> None:
+        self._waited_s = 0.0
+        self._count = 0
+
+    def needs_compression(self, block: bytes, waited_s: float) -> bool:
+        """Count a block and the wait for it; return whether link and data are for compression."""
+        self._waited_s += waited_s
+        self._count += len(block)
+        if self._count < MEASURED_BYTES or self._count > SLOW_BYTES_PER_S * self._waited_s:
+            return False
+        self._waited_s, self._count = 0.0, 0  # judge again later, by other data
+        return len(zlib.compress(block, 1)) < len(block) * WORTHWHILE_RATIO

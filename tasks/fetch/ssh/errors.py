@@ -8,7 +8,8 @@ import logging
 import re
 import socket
 import traceback
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator
+from typing import cast
 
 import paramiko
 from paramiko.ssh_exception import NoValidConnectionsError
@@ -20,15 +21,10 @@ from tasks.fetch.errors import (
     RemotePathError,
     printable,
 )
-from tasks.fetch.ssh.login import NoCredentialsError
+from tasks.fetch.ssh.login import SHOWN_CHARACTERS, NoCredentialsError
 from tasks.fetch.ssh.paramiko_private import Text, says
-from tasks.fetch.ssh.refusal import NoSftpError, SessionRefusedError, first_line
 from tasks.fetch.ssh.remote_files import Fault
 from tasks.fetch.ssh.transport import AlgorithmError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +34,24 @@ _EXPIRED = re.compile(
 """What OpenSSH and PAM write in place of a session where a password has expired."""
 
 _EXPECTED = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError)
+
+
+class SessionRefusedError(paramiko.SSHException):
+    """The server opens no further session, as at its limit (`MaxSessions`)."""
+
+
+class NoSftpError(paramiko.SSHException):
+    """The server did not start SFTP; `text` is what it wrote instead."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+def first_line(text: str) -> str:
+    """Return the first line of a server's text that is not empty, shortened."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line[:SHOWN_CHARACTERS] for line in lines if line), "")
 
 
 @contextlib.contextmanager
@@ -58,13 +72,13 @@ def translated(where: str) -> Iterator[None]:
         raise _translated(where, error) from error
 
 
-def fault_of(path: str, is_folder: bool, error: Exception) -> Fault:
-    """Return why a listing leaves out a path; raise errors that are not the path's own."""
+def folder_fault(path: str, error: Exception) -> Fault:
+    """Return why a listing leaves out a folder; raise errors that are not the folder's own."""
     try:
         with translated(path):
             raise error
     except RemotePathError as reason:
-        return Fault(path, is_folder, reason)
+        return Fault(path, True, reason)
 
 
 def connection_lost(name: str) -> NetworkError:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import logging
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+import fabric
 
 from tasks.fetch.errors import RemotePathError
 from tasks.fetch.progress import human
-from tasks.fetch.ssh import globs, paramiko_private
+from tasks.fetch.ssh import paramiko_private
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.download import Download
-from tasks.fetch.ssh.errors import fault_of, translated
+from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.link import Link
 from tasks.fetch.ssh.remote_checksums import RemoteChecksums, read_checksum_files
 from tasks.fetch.ssh.remote_files import Fault, Listing, RemoteFile, Stream
-from tasks.fetch.ssh.sftp_listing import Limits, Lister
+from tasks.fetch.ssh.sftp_listing import Limits, Lister, ListingLimitError
+from tasks.fetch.ssh.sftp_session import Session
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-
-    import fabric
-
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
+log = logging.getLogger(__name__)
 
 MAX_DEPTH = 64
 """Folders below folders that a listing follows; a real dataset has a few."""
 
 
 class Host:
-    """The remote host of a connection; what it gives survives a cut of the connection.
+    """The remote host of a connection; what it returns outlives a cut of the connection.
 
     Args:
         connection: From `connect`, open.
@@ -83,11 +86,19 @@ class Host:
         Raises:
             RemotePathError: Nothing has that name, or the account has no permission.
         """
-        if folders and len(patterns) == 1 and not globs.is_glob(patterns[0]):
+        if folders and len(patterns) == 1 and not _is_glob(patterns[0]):
             return [RemoteFile(patterns[0], 0, 0, folder=True)], []
         with translated(", ".join(patterns[:1])):
             session = self._link.session()
-        return globs.expand(session, patterns, self._limits())
+        limits = self._limits()
+        found: dict[str, RemoteFile] = {}
+        faults: list[Fault] = []
+        for pattern in patterns:
+            files = _matches(session, pattern, limits, faults)
+            if not files and not faults:
+                raise RemotePathError(f"{pattern}: no file or directory on the host matches")
+            found.update((file.path, file) for file in files)
+        return list(found.values()), faults
 
     def listing(self, path: str) -> Listing:
         """List the files below a folder; links and special files are counted, not followed.
@@ -95,8 +106,16 @@ class Host:
         Raises:
             RemotePathError: It is no folder, or cannot be read, or has too many names.
         """
+        found: dict[str, RemoteFile] = {}
+        special = 0
         try:
-            return self._listing(path)
+            with translated(path):
+                lister = Lister(self._link.session(), path, MAX_DEPTH, self._limits())
+                for name, file in lister.entries():
+                    if file.special:
+                        special += 1
+                    elif not file.folder:
+                        found[name] = file
         except RemotePathError:
             self.reset()
             if not self.facts(path).folder:
@@ -105,23 +124,7 @@ class Host:
                     "an archive"
                 ) from None
             raise
-
-    def _listing(self, path: str) -> Listing:
-        found: dict[str, RemoteFile] = {}
-        faults: list[Fault] = []
-        special = 0
-
-        def on_fault(path: str, is_folder: bool, error: Exception) -> None:
-            faults.append(fault_of(path, is_folder, error))
-
-        with translated(path):
-            lister = Lister(self._link.session(), path, MAX_DEPTH, self._limits(), on_fault)
-            for name, file in lister.entries():
-                if file.special:
-                    special += 1
-                elif not file.folder:
-                    found[name] = file
-        return Listing(dict(sorted(found.items())), special, faults)
+        return Listing(dict(sorted(found.items())), special, lister.faults)
 
     def _limits(self) -> Limits:
         return Limits(self._settings.max_members, self._settings.timeout)
@@ -181,3 +184,50 @@ class Host:
     def reset(self) -> None:
         """Use a new session from now on; in other threads that read, reading ends."""
         self._link.reset()
+
+
+def _is_glob(path: str) -> bool:
+    return any(char in path for char in "*?[")
+
+
+def _matches(
+    session: Session, pattern: str, limits: Limits, faults: list[Fault]
+) -> list[RemoteFile]:
+    """Return the files that a path or glob names; add matching names that cannot be used."""
+    with translated(pattern):
+        if not _is_glob(pattern):
+            return [session.stat(pattern)]
+        with contextlib.suppress(FileNotFoundError, PermissionError, RemotePathError):
+            return [session.stat(pattern)]  # a path that exists is no glob
+        found = ["/" if pattern.startswith("/") else ""]
+        for part in filter(None, pattern.split("/")):
+            found = [
+                path + name
+                for path in (folder and folder.rstrip("/") + "/" for folder in found)
+                for name in (
+                    _names(session, path, part, limits, faults) if _is_glob(part) else [part]
+                )
+            ]
+        return [file for file in session.stats(found) if isinstance(file, RemoteFile)]
+
+
+def _names(
+    session: Session, folder: str, glob: str, limits: Limits, faults: list[Fault]
+) -> list[str]:
+    """Return the names in a folder that match; hidden ones only where the glob says so."""
+
+    def matches(name: str) -> bool:
+        return fnmatchcase(name, glob) and (glob.startswith(".") or not name.startswith("."))
+
+    lister = Lister(session, folder or ".", 0, limits)
+    try:
+        return sorted(name for name, _ in lister.entries() if matches(name))
+    except ListingLimitError:
+        raise
+    except PermissionError as error:
+        log.warning("%s: cannot be listed, and is left out: %s", folder, error.strerror)
+    except (FileNotFoundError, RemotePathError) as error:  # a file in place of a folder
+        log.debug("%s: %s", folder, error)
+    finally:
+        faults += [fault for fault in lister.faults if matches(PurePosixPath(fault.path).name)]
+    return []

@@ -8,21 +8,16 @@ import logging
 import os
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import fabric
 import paramiko
 
 from tasks.fetch.errors import ConfigError, HostKeyError
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.known_hosts import CERT_AUTHORITY, REVOKED, KnownKey, parse
 from tasks.fetch.ssh.transport import Transport
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import fabric
-
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
-
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +29,7 @@ for the same host, even where the file could not be written or was emptied since
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
     """The host keys that the connections of a variant accept.
 
-    Paramiko asks a policy about each key that its own list has not, and that list stays empty.
-
-    Args:
-        settings: Name the file, and whether new keys are accepted.
+    Paramiko asks a policy about each key that is not in its own list, which stays empty.
     """
 
     def __init__(self, settings: ConnectionSettings) -> None:
@@ -50,10 +42,10 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         return Transport(sock, known_key_types=types, **options)
 
     def missing_host_key(self, _client: Any, hostname: str, key: paramiko.PKey) -> None:
-        """Return where a host may show this key.
+        """Accept the key of a host, as paramiko asks for each.
 
         Raises:
-            HostKeyError: It may not.
+            HostKeyError: The key is not trusted.
         """
         name = hostname.lower()
         if self._is_known(self._read(), name, key):
@@ -92,11 +84,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         return found
 
     def _is_known(self, data: bytes, name: str, key: paramiko.PKey) -> bool:
-        """Return whether a host is known by this key; False where it has no line at all.
-
-        Raises:
-            HostKeyError: It is known by another key, or this one must not be accepted.
-        """
+        """Return whether the key is known, False where no line is about the host; else raise."""
         offered, address = key.asbytes(), _address_of(name)
         lines = self._lines(data, name)
         # As OpenSSH: a line without port is also good for the same key on another port.
@@ -138,11 +126,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         return False
 
     def _remember(self, name: str, key: paramiko.PKey) -> None:
-        """Append a key to known_hosts, unless another process just did.
-
-        Raises:
-            HostKeyError: Another process just accepted another key for the same host.
-        """
+        """Append a key to known_hosts, unless another process just did so for the host."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         while True:
             # Not truncated, and only ever appended to: another process may write at the same time.

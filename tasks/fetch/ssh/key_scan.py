@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paramiko
 
 from tasks.fetch.errors import NetworkError
 from tasks.fetch.ssh.connection import close_hops, prepare
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.paramiko_private import Item, set_timeout
 from tasks.fetch.ssh.transport import HOST_KEY_TYPES, AlgorithmError, Transport, supported
-
-if TYPE_CHECKING:
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
 
 
 def scan(settings: ConnectionSettings) -> list[tuple[str, paramiko.PKey]]:
@@ -27,7 +25,7 @@ def scan(settings: ConnectionSettings) -> list[tuple[str, paramiko.PKey]]:
     Raises:
         NetworkError: The host does not answer, or shows no key of a type that is in use.
     """
-    found: dict[str, tuple[str, paramiko.PKey]] = {}
+    found: list[tuple[str, paramiko.PKey]] = []
     for kinds in (HOST_KEY_TYPES[:1], HOST_KEY_TYPES[1:4], HOST_KEY_TYPES[4:]):
         connection = prepare(settings)
         host, port = connection.host, connection.port
@@ -43,10 +41,10 @@ def scan(settings: ConnectionSettings) -> list[tuple[str, paramiko.PKey]]:
         finally:
             close_hops(connection)
         if key is not None:
-            found[key.get_name()] = (name, key)
+            found.append((name, key))
     if not found:
         raise NetworkError(f"{settings.remote_host_address}: shows no host key of a type in use")
-    return list(found.values())
+    return found
 
 
 def _shown_key(sock: Any, kinds: tuple[str, ...], timeout: float) -> paramiko.PKey | None:

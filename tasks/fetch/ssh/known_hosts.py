@@ -9,13 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import paramiko
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 CERT_AUTHORITY = "@cert-authority"
 REVOKED = "@revoked"

@@ -7,29 +7,16 @@ no thread of an earlier generation changes the connection.
 from __future__ import annotations
 
 import threading
-import time
-from typing import TYPE_CHECKING, TypeVar
 
+import fabric
 import paramiko
 
 from tasks.fetch.errors import NetworkError
-from tasks.fetch.ssh.connection import close_hops, open_connection, replace_by
+from tasks.fetch.ssh.connection import close_hops, open_connection
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.errors import translated
-from tasks.fetch.ssh.refusal import SessionRefusedError
-from tasks.fetch.ssh.sftp_session import Session
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import fabric
-
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
-    from tasks.fetch.ssh.remote_files import RemoteFile
-
-T = TypeVar("T")
-
-SESSION_DELAYS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""To wait for a server that refuses a session because a closed one still counts."""
+from tasks.fetch.ssh.remote_files import RemoteFile
+from tasks.fetch.ssh.sftp_session import Session, open_session
 
 
 class Link:
@@ -88,7 +75,7 @@ class Link:
 
     def _new_session(self, connection: fabric.Connection) -> Session:
         settings, transport = self.settings, connection.transport
-        session = _open_session(
+        session = open_session(
             lambda: Session(transport, settings.timeout, settings.max_rate),
             retry=self._had_session,
         )
@@ -101,7 +88,7 @@ class Link:
         Raises:
             SessionRefusedError: The server opens no second session on the connection.
         """
-        return _open_session(
+        return open_session(
             lambda: transport.open_session(timeout=self.settings.timeout),
             retry=self._sftp is None,
         )
@@ -115,9 +102,10 @@ class Link:
             NetworkError: None arrived in time.
         """
         transport, seconds = self.transport, self.settings.timeout
-        if self._sftp is not None:
+        session = self._sftp  # another thread may replace it
+        if session is not None:
             with translated(self.name):
-                self._sftp.stat(".")
+                session.stat(".")
             return
         if transport is not None:
             # Paramiko waits for the answer without a time limit.
@@ -157,11 +145,12 @@ class Link:
             close_hops(other)
             raise
 
-    def reopen(self, file: RemoteFile, generation: int) -> None:
-        """Connect again, and require that a file is still the same."""
+    def reopen(self, file: RemoteFile, generation: int) -> Session:
+        """Connect again, and require that a file is still the same; return the new session."""
         self.reconnect(generation)
-        with translated(file.path):
-            file.require_same(self.session_of(generation).stat(file.path))
+        session = self.session_of(generation)
+        file.require_same(session.stat(file.path))
+        return session
 
     def compress(self, file: RemoteFile, generation: int) -> None:
         """Move to a second connection, with compression.
@@ -181,38 +170,15 @@ class Link:
             raise
 
     def _replace(self, other: fabric.Connection, session: Session | None, generation: int) -> None:
-        """Take over another connection, and close the one so far.
-
-        The lock is held for no longer than that takes: a new connection is opened without it.
-        """
+        """Use `other` from now on; it was opened without the lock, which is held briefly."""
         with self._lock:
             self._require(generation)
             close_hops(self.connection)
-            replace_by(self.connection, other)
+            self.connection.gateway, self.connection.client = other.gateway, other.client
+            self.connection.transport = other.transport
             self._sftp = session
 
     def _require(self, generation: int) -> None:
         """Raise `NetworkError` in a thread of an earlier generation, whose data is not read."""
         if generation != self.generation:
-            raise NetworkError(f"{self.name}: the download was given up")
-
-
-def _open_session(opener: Callable[[], T], *, retry: bool) -> T:
-    """Open a session.
-
-    Args:
-        opener: Opens it.
-        retry: Whether to try again where the server refuses: it takes a moment until a closed
-            session does not count any more.
-
-    Raises:
-        SessionRefusedError: The server opens no further one.
-    """
-    for delay_s in (*(SESSION_DELAYS_S if retry else ()), None):
-        try:
-            return opener()
-        except paramiko.ChannelException as error:
-            if delay_s is None:
-                raise SessionRefusedError(error.text) from error
-            time.sleep(delay_s)
-    raise AssertionError
+            raise NetworkError(f"{self.name}: the download was abandoned")

@@ -11,17 +11,16 @@ import getpass
 import os
 import sys
 import termios
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import paramiko
 from paramiko.ssh_exception import AuthenticationException, BadAuthenticationType
 
 from tasks.fetch.errors import printable
 from tasks.fetch.ssh.paramiko_private import Item, Text, says, set_timeout
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 PUBLICKEY: Final = "publickey"
 PASSWORD: Final = "password"  # noqa: S105 (the name of a method)
@@ -36,31 +35,23 @@ class NoCredentialsError(paramiko.SSHException):
     """There is no key and no password to log in with."""
 
 
+@dataclass(frozen=True)
 class Login:
     """The credentials of one account, and the way to log in with them.
 
-    Args:
+    Attributes:
         user: The account.
         host: Shown in prompts.
-        keys: Gives the private keys, in the order in which to try them.
+        private_keys: Returns the keys, in the order in which to try them.
         password: Also the answer where the server asks one hidden question (PAM's password).
         prompt: Whether a person at the terminal may be asked.
     """
 
-    def __init__(
-        self,
-        user: str,
-        host: str,
-        keys: Callable[[], Iterable[paramiko.PKey]],
-        password: str | None,
-        *,
-        prompt: bool,
-    ) -> None:
-        self._name = f"{user}@{host}"
-        self._user = user
-        self._keys = keys
-        self._password = password
-        self._prompt = prompt
+    user: str
+    host: str
+    private_keys: Callable[[], Iterable[paramiko.PKey]]
+    password: str | None
+    prompt: bool
 
     def authenticate(self, transport: paramiko.Transport) -> None:
         """Log in; paramiko calls this once the host key is verified.
@@ -68,69 +59,62 @@ class Login:
         Raises:
             AuthenticationException: Denied, or the server asks for more than there is.
         """
-        attempt = _Attempt(transport, self._name, self._password, prompt=self._prompt)
-        login: Callable[[], Sequence[str]]
-        for key in self._keys():
-            login = partial(transport.auth_publickey, self._user, key)
-            attempt.untried.append((PUBLICKEY, login))
-        if self._password is not None:
-            login = partial(transport.auth_password, self._user, self._password, fallback=False)
-            attempt.untried.append((PASSWORD, login))
-        if not attempt.untried:
-            raise NoCredentialsError
-        interactive = partial(transport.auth_interactive, self._user, attempt.answer)
-        attempt.untried.append((INTERACTIVE, interactive))
-        attempt.run()
+        _Attempt(transport, self).run()
 
 
 class _Attempt:
-    """One login under way.
+    """One login under way."""
 
-    Attributes:
-        untried: Methods and the calls for them, in the order of preference. A call returns the
-            methods with which the server wants the login to continue, none once it succeeded.
-    """
-
-    def __init__(
-        self, transport: paramiko.Transport, name: str, password: str | None, *, prompt: bool
-    ) -> None:
-        self.untried: list[tuple[str, Callable[[], Sequence[str]]]] = []
+    def __init__(self, transport: paramiko.Transport, login: Login) -> None:
         self._transport = transport
-        self._name = name
-        self._password = password
-        self._terminal = prompt and _terminal() is not None
+        self._name = f"{login.user}@{login.host}"
+        self._password = login.password
+        self._terminal = login.prompt and _has_terminal()
+        # Methods and the calls for them, in the order of preference. A call returns the methods
+        # with which the server wants the login to continue, none once it succeeded.
+        self._untried: list[tuple[str, Callable[[], Sequence[str]]]] = [
+            (PUBLICKEY, partial(transport.auth_publickey, login.user, key))
+            for key in login.private_keys()
+        ]
+        if login.password is not None:
+            call = partial(transport.auth_password, login.user, login.password, fallback=False)
+            self._untried.append((PASSWORD, call))
+        if not self._untried:
+            raise NoCredentialsError
+        interactive = partial(transport.auth_interactive, login.user, self._answer)
+        self._untried.append((INTERACTIVE, interactive))
         self._accepted: list[str] = []
         self._denied: list[str] = []
-        self._wanted: Sequence[str] | None = None  # the server's methods, once it names them
+        self._methods: Sequence[str] | None = None  # the server's methods, once it names them
         self._question = ""  # without an answer
 
     def run(self) -> None:
         """Try one method after the other until the server lets the account in."""
         not_permitted = []
-        while step := next(filter(self._may_help, self.untried), None):
-            self.untried.remove(step)
+        while step := next(filter(self._may_help, self._untried), None):
+            self._untried.remove(step)
             method, login = step
             try:
-                wanted = self._try(method, login)
+                methods = self._try(method, login)
             except BadAuthenticationType as error:
-                self._wanted = error.allowed_types
+                self._methods = error.allowed_types
                 not_permitted.append(step)  # perhaps after another one
             except AuthenticationException as error:
                 if not self._transport.is_active() or says(error, Text.LOGIN_TIMED_OUT):
                     raise
                 self._denied.append(method)
             else:
-                if not wanted:
+                if not methods:
                     return
                 self._accepted.append(method)
-                self._wanted = wanted
-                self.untried = [*not_permitted, *self.untried]
+                self._methods = methods
+                self._untried = [*not_permitted, *self._untried]
                 not_permitted = []
         raise AuthenticationException(self._failure())
 
     def _may_help(self, step: tuple[str, object]) -> bool:
         method, _ = step
-        if self._wanted is not None and method not in self._wanted:
+        if self._methods is not None and method not in self._methods:
             return False
         if method != INTERACTIVE:
             return True
@@ -154,18 +138,18 @@ class _Attempt:
             raise
 
     def _failure(self) -> str:
-        wanted = ", ".join(self._wanted or ())[:SHOWN_CHARACTERS]
+        required = ", ".join(self._methods or ())[:SHOWN_CHARACTERS]
         if self._accepted:
-            text = f"{', '.join(self._accepted)} accepted, but the server also requires {wanted}"
+            text = f"{', '.join(self._accepted)} accepted, but the server also requires {required}"
         elif self._denied:
             text = f"{', '.join(dict.fromkeys(self._denied))} denied"
         else:
-            text = f"the server accepts only {wanted}"
+            text = f"the server accepts only {required}"
         if self._question:
             text += f"; it asks {self._question[:SHOWN_CHARACTERS]!r}, which needs a terminal"
         return text
 
-    def answer(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+    def _answer(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
         """Answer the questions of keyboard-interactive (RFC 4256, 3.2), in paramiko's thread."""
         one_hidden = len(prompts) == 1 and not prompts[0][1]
         # After an accepted password the question is another factor, which a person knows.
@@ -179,24 +163,29 @@ class _Attempt:
         return _ask(self._name, [title, instructions], prompts)
 
 
-def _terminal() -> str | None:
-    """Return the terminal where a person can answer now; None where there is none."""
+@contextlib.contextmanager
+def _open_terminal() -> Iterator[int]:
+    fd = os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _has_terminal() -> bool:
+    """Return whether a person can answer at a terminal now."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if sys.stdin.isatty():
-            fd = os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY)
-            try:
+            with _open_terminal() as fd:
                 # To read in the background would stop the process.
-                return os.ctermid() if os.tcgetpgrp(fd) == os.getpgrp() else None
-            finally:
-                os.close(fd)
-    return None
+                return os.tcgetpgrp(fd) == os.getpgrp()
+    return False
 
 
 def _ask(name: str, heading: list[str], prompts: list[tuple[str, bool]]) -> list[str]:
     """Ask a person at the terminal; standard output is for the result alone."""
     answers = []
-    fd = os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY)
-    try:
+    with _open_terminal() as fd:
         for line in filter(None, heading):
             os.write(fd, f"({name}) {printable(line)}\n".encode())
         for text, echo in prompts:
@@ -206,20 +195,15 @@ def _ask(name: str, heading: list[str], prompts: list[tuple[str, bool]]) -> list
                 answers.append(os.read(fd, 1024).decode(errors="replace").rstrip("\r\n"))
             else:
                 answers.append(getpass.getpass(question))  # writes to the terminal as well
-    finally:
-        os.close(fd)
     return answers
 
 
 @contextlib.contextmanager
 def _restored_terminal() -> Iterator[None]:
     """Put the terminal's settings back, also where a signal ends a question without echo."""
-    fd = os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY)
-    try:
+    with _open_terminal() as fd:
         before = termios.tcgetattr(fd)
         try:
             yield
         finally:
             termios.tcsetattr(fd, termios.TCSANOW, before)
-    finally:
-        os.close(fd)

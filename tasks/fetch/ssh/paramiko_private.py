@@ -55,13 +55,12 @@ disabled: set[Item | Text] = set()
 """What to do without, as if paramiko lacked it: for tests."""
 
 
-def has(owner: object, item: Item) -> bool:
-    """Return whether a transport or channel has an undocumented attribute."""
+def _get(owner: object, item: Item) -> Any:
+    """Return an undocumented attribute of a transport or channel; None where there is none."""
     try:
-        attrgetter(item)(owner)
+        return None if item in disabled else attrgetter(item)(owner)
     except AttributeError:
-        return False
-    return item not in disabled
+        return None
 
 
 def says(error: BaseException, text: Text) -> bool:
@@ -71,12 +70,12 @@ def says(error: BaseException, text: Text) -> bool:
 
 def cipher(transport: paramiko.Transport) -> str:
     """Return the name of the cipher in use; empty where paramiko does not say."""
-    return str(attrgetter(Item.CIPHER)(transport)) if has(transport, Item.CIPHER) else ""
+    return str(_get(transport, Item.CIPHER) or "")
 
 
 def set_timeout(transport: paramiko.Transport, item: Item, seconds: float) -> None:
     """Set how long a phase of the login may take; without it, paramiko's own limit holds."""
-    if has(transport, item):
+    if _get(transport, item) is not None:
         setattr(transport, item, seconds)
 
 
@@ -86,15 +85,11 @@ class HookedTransport(paramiko.Transport):
     def __init__(self, sock: Any, **options: Any) -> None:
         super().__init__(sock, **options)
         self.first_host_key: paramiko.PKey | None = None
-        if has(self, Item.REKEY_BYTES):
+        if _get(self, Item.REKEY_BYTES):
             self.packetizer.REKEY_BYTES = REKEY_BYTES
 
     def incompatible(self, kex_init: bytes) -> paramiko.SSHException | None:
-        """Return a better error than paramiko's where no algorithm is in common, or None.
-
-        Args:
-            kex_init: The server's SSH_MSG_KEXINIT.
-        """
+        """Return a better error for a server's SSH_MSG_KEXINIT than paramiko's, or None."""
 
     def _parse_kex_init(self, message: paramiko.Message) -> None:
         content = message.asbytes()
@@ -121,7 +116,7 @@ def require_same_host_key(transport: paramiko.Transport) -> None:
     Raises:
         SSHException: It is another key.
     """
-    if not isinstance(transport, HookedTransport) or has(paramiko.Transport, Item.VERIFY_KEY):
+    if not isinstance(transport, HookedTransport) or _get(paramiko.Transport, Item.VERIFY_KEY):
         return
     key = transport.get_remote_server_key()
     transport.first_host_key = transport.first_host_key or key
@@ -137,16 +132,17 @@ def request_subsystem(channel: paramiko.Channel, name: str, timeout: float) -> N
     the channel's reader then finds its end.
     """
     transport = channel.get_transport()
-    if not (has(channel, Item.CHANNEL_NUMBER) and has(transport, Item.SEND_MESSAGE)):
+    number, send = _get(channel, Item.CHANNEL_NUMBER), _get(transport, Item.SEND_MESSAGE)
+    if number is None or send is None:
         _invoke_subsystem(channel, name, timeout)
         return
     message = paramiko.Message()
     message.add_byte(CHANNEL_REQUEST)
-    message.add_int(attrgetter(Item.CHANNEL_NUMBER)(channel))
+    message.add_int(number)
     message.add_string("subsystem")
     message.add_boolean(True)
     message.add_string(name)
-    attrgetter(Item.SEND_MESSAGE)(transport)(message)
+    send(message)
 
 
 def _invoke_subsystem(channel: paramiko.Channel, name: str, timeout: float) -> None:
@@ -164,9 +160,7 @@ def use_packet_queue(channel: paramiko.Channel) -> None:
 
     The channel must not have been asked for anything that may still arrive.
     """
-    if not has(channel, Item.PACKET_QUEUE):
-        return
-    pipe = attrgetter(Item.PACKET_QUEUE)(channel)
+    pipe = _get(channel, Item.PACKET_QUEUE)
     if type(pipe) is BufferedPipe and not len(pipe):
         setattr(channel, Item.PACKET_QUEUE, _PacketQueue())
 

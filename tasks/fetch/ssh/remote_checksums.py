@@ -6,25 +6,19 @@ import logging
 import threading
 import time
 from collections import ChainMap, deque
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 import paramiko
 
 from tasks.fetch.errors import IntegrityError, NetworkError, RemotePathError, printable
 from tasks.fetch.ssh import checksums, commands
-from tasks.fetch.ssh.errors import connection_lost, translated
-from tasks.fetch.ssh.refusal import SessionRefusedError
-from tasks.fetch.ssh.remote_files import RemoteFile
+from tasks.fetch.ssh.errors import SessionRefusedError, connection_lost, translated
+from tasks.fetch.ssh.link import Link
+from tasks.fetch.ssh.remote_files import RemoteFile, Stream
 from tasks.fetch.ssh.retry import delay_before
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-
-    from tasks.fetch.ssh.link import Link
-    from tasks.fetch.ssh.remote_files import Stream
-
-    Read = Callable[[Sequence[RemoteFile]], Iterator[Stream]]
+Read = Callable[[Sequence[RemoteFile]], Iterator[Stream]]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +42,7 @@ class RemoteChecksums:
         self.from_files = from_files
         self.from_host: dict[str, str] = {}
         self._link = link
-        self._wanted = missing
+        self._paths = missing
         self._deadline = float("inf")
         self._error: Exception | None = None
         self._refused = False  # the server grants no session beside SFTP
@@ -79,10 +73,13 @@ class RemoteChecksums:
                     self._start()
                 self._deadline = time.monotonic() + seconds
                 self._wait()
-                if self._refused:
-                    self._wait_without_sftp()
+                if self._refused:  # by a server that grants one session at a time
+                    self._refused = False
+                    link.reset()
+                    self._start()
+                    self._wait()
                 # Only now: some hosts send nothing else while they compute.
-                self.from_host.update(check_file(link, self._missing(), seconds))
+                self.from_host.update(_computed_by_sftp(link, self._missing(), seconds))
                 break
             except NetworkError as error:
                 # A command that ended with its connection can run on the one that replaced it.
@@ -94,30 +91,23 @@ class RemoteChecksums:
         return ChainMap(self.from_files, self.from_host)
 
     def _missing(self) -> list[str]:
-        return [path for path in self._wanted if path not in self.from_host]
+        return [path for path in self._paths if path not in self.from_host]
 
     def _wait(self) -> None:
         """Wait for the thread, while the host shows that it is there."""
-        while self._thread.is_alive() and (left_s := self._deadline - time.monotonic()) > 0:
-            self._thread.join(min(left_s, self._link.settings.timeout))
+        while self._thread.is_alive() and (remaining_s := self._deadline - time.monotonic()) > 0:
+            self._thread.join(min(remaining_s, self._link.settings.timeout))
             if self._thread.is_alive():
                 self._link.require_answer()
         if self._error:
             raise self._error
-
-    def _wait_without_sftp(self) -> None:
-        """Try again, with the SFTP session closed: for a server that grants one at a time."""
-        self._refused = False
-        self._link.reset()
-        self._start()
-        self._wait()
 
     def _log_missing(self) -> None:
         if missing := self._missing():
             reason = f" ({printable(self._reason)})" if self._reason else ""
             log.info(
                 "no SHA-256 from the host for %d of %d files, the first is %s: compared by size "
-                "only%s", len(missing), len(self._wanted), printable(missing[0]), reason,
+                "only%s", len(missing), len(self._paths), printable(missing[0]), reason,
             )  # fmt: skip
 
     # --- in the thread --------------------------------------------------------------------
@@ -160,24 +150,13 @@ class RemoteChecksums:
         return checksums.read_output(done.output, batch)
 
 
-def check_file(link: Link, paths: Sequence[str], seconds: float) -> dict[str, str]:
-    """Ask through SFTP for the SHA-256 of some files, which few hosts compute.
-
-    Args:
-        link: To the host.
-        paths: Of which files.
-        seconds: How long may be waited for each.
-
-    Raises:
-        NetworkError: The connection is lost.
-    """
+def _computed_by_sftp(link: Link, paths: Sequence[str], seconds: float) -> dict[str, str]:
+    """Ask through SFTP for the SHA-256 of some files, which few hosts compute."""
     found: dict[str, str] = {}
     if not paths:
         return found
     try:
-        session = link.session()
-        with session.temporary_timeout(seconds):
-            found.update(session.checksums(paths))
+        found.update(link.session().checksums(paths, seconds))
     except (OSError, EOFError, paramiko.SSHException) as error:
         log.debug("no checksums through SFTP: %r", error)
         link.reset()
@@ -198,7 +177,7 @@ def read_checksum_files(
         listed: The paths of a listing; None where the folders were not listed.
 
     Returns:
-        The SHA-256 by path, of those that have one.
+        The SHA-256 in lower case hex by path, of those that have one.
     """
     candidates = [
         place

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from tasks.fetch.errors import IntegrityError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tasks.fetch.errors import RemotePathError
+from tasks.fetch.errors import IntegrityError, RemotePathError
 
 
 @dataclass(frozen=True, slots=True)

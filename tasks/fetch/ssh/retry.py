@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tasks.fetch.errors import LighterageError
-    from tasks.fetch.ssh.connection_settings import ConnectionSettings
+from tasks.fetch.errors import LighterageError
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +31,7 @@ class Retries:
         self.failures = 0
 
     def wait(self, error: LighterageError, action: str) -> None:
-        """Wait before the next try; raise the error where none is left.
-
-        Args:
-            error: Of the last try.
-            action: What the next try does, for the log.
-        """
+        """Wait before the next try, logged as `action`; raise the error after the last one."""
         self.failures += 1
         if not error.transient or self.failures >= self._settings.max_tries:
             error.transient = False  # no caller is to try again

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tasks.fetch import names
 from tasks.fetch.errors import NetworkError, RemotePathError
 from tasks.fetch.ssh import sftp_packets as packets
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tasks.fetch.ssh.remote_files import RemoteFile
-    from tasks.fetch.ssh.sftp_session import Session
-
-    OnFault = Callable[[str, bool, Exception], None]
+from tasks.fetch.ssh.errors import folder_fault
+from tasks.fetch.ssh.remote_files import Fault, RemoteFile
+from tasks.fetch.ssh.sftp_session import Session
 
 FOLDERS_AHEAD: Final = 16
 MAX_NAMELESS: Final = 100
@@ -78,21 +74,13 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class _Folder:
-    """A folder being listed.
-
-    Attributes:
-        path: On the host.
-        below: Relative to the top, with a slash at its end.
-        depth: How many folders it is below the top.
-        handle: The server's, once it has answered.
-        nameless: How many answers in a row had no name.
-    """
+    """A folder that is being listed."""
 
     path: str
-    below: str = ""
+    below: str = ""  # the path relative to the top, with a slash at its end
     depth: int = 0
     handle: bytes = b""
-    nameless: int = 0
+    nameless: int = 0  # answers in a row without a name
 
 
 class Lister:
@@ -103,17 +91,16 @@ class Lister:
         top: The folder.
         max_depth: How many folders below folders to list; 0 lists only `top`.
         limits: How many names and how much time it may take.
-        on_fault: Called with each path below `top` that is left out, whether it is a folder, and
-            why.
+
+    Attributes:
+        faults: The paths below `top` that are left out so far.
     """
 
-    def __init__(
-        self, session: Session, top: str, max_depth: int, limits: Limits, on_fault: OnFault
-    ) -> None:
+    def __init__(self, session: Session, top: str, max_depth: int, limits: Limits) -> None:
+        self.faults: list[Fault] = []
         self._session = session
         self._max_depth = max_depth
         self._limits = limits
-        self._on_fault = on_fault
         self._waiting = deque([_Folder(top.rstrip("/") or "/")])
         self._requests: dict[int, _Folder] = {}
 
@@ -140,7 +127,7 @@ class Lister:
                 self._request_names(folder)
             elif kind == packets.NAME and folder.handle:
                 yield from self._take_names(folder, body)
-            elif folder.handle and _is_end(kind, body):
+            elif folder.handle and packets.is_end(kind, body):
                 self._end(folder)
             else:
                 self._end(folder, packets.error_of(folder.path, kind, body))
@@ -172,10 +159,14 @@ class Lister:
             self._limits.count(folder.path, file)
             if problem := _problem(folder.below, name):
                 error = RemotePathError(f"{file.path}: the name {name!r} {problem}")
-                self._on_fault(file.path, file.folder, error)
+                self.faults.append(Fault(file.path, file.folder, error))
                 continue
-            if file.folder and self._max_depth:
-                self._add(_Folder(file.path, f"{folder.below}{name}/", folder.depth + 1))
+            if file.folder and folder.depth < self._max_depth:
+                below = f"{folder.below}{name}/"
+                self._waiting.append(_Folder(file.path, below, folder.depth + 1))
+            elif file.folder and self._max_depth:
+                error = RemotePathError(f"{file.path}: more than {self._max_depth} folders deep")
+                self.faults.append(Fault(file.path, True, error))
             yield folder.below + name, file
         if folder.nameless > MAX_NAMELESS:
             text = f"the listing has no end: {folder.nameless} answers in a row without a name"
@@ -185,28 +176,16 @@ class Lister:
             self._limits.progress()
         self._request_names(folder)
 
-    def _add(self, folder: _Folder) -> None:
-        """Have a folder listed in its turn."""
-        if folder.depth <= self._max_depth:
-            self._waiting.append(folder)
-            return
-        error = RemotePathError(f"{folder.path}: more than {self._max_depth} folders deep")
-        self._on_fault(folder.path, True, error)
-
     def _end(self, folder: _Folder, error: Exception | None = None) -> None:
         """Close a folder, at its end or because of an error of its own."""
         if error is not None:
             if not folder.depth or not isinstance(error, OSError | RemotePathError):
                 raise error
-            self._on_fault(folder.path, True, error)
+            self.faults.append(folder_fault(folder.path, error))
         self._limits.progress()
         if folder.handle:
             self._session.send(packets.CLOSE, packets.string(folder.handle))
         self._requests = {n: other for n, other in self._requests.items() if other is not folder}
-
-
-def _is_end(kind: int, body: memoryview) -> bool:
-    return kind == packets.STATUS and packets.read_status(body)[0] == packets.END_OF_FILE
 
 
 def _problem(below: str, name: str) -> str:

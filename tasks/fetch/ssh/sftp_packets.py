@@ -1,6 +1,7 @@
 """SFTP packets: their numbers and how they are written and read.
 
-Protocol: draft-ietf-secsh-filexfer-02, version 3, which every server has.
+Protocol: draft-ietf-secsh-filexfer-02, version 3, which every server has. What reads a packet
+raises `ProtocolError` where the packet ends early or breaks the protocol.
 """
 
 from __future__ import annotations
@@ -8,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import stat
 import struct
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final
 
 import paramiko
 
 from tasks.fetch.errors import RemotePathError
 from tasks.fetch.ssh.remote_files import RemoteFile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 VERSION_3: Final = 3
 INIT, VERSION, OPEN, CLOSE, READ, FSTAT, OPENDIR, READDIR, STAT = 1, 2, 3, 4, 5, 8, 11, 12, 17
@@ -55,11 +54,7 @@ def path_string(path: str) -> bytes:
 
 
 def read_string(body: memoryview) -> memoryview:
-    """Read a string at the start of `body`.
-
-    Raises:
-        ProtocolError: The packet ends early.
-    """
+    """Read a string at the start of `body`."""
     size = int.from_bytes(body[:4], "big")
     if len(body) < 4 + size:
         raise ProtocolError("it ends early")
@@ -67,11 +62,7 @@ def read_string(body: memoryview) -> memoryview:
 
 
 def read_handle(body: memoryview) -> bytes:
-    """Read a handle, which is not empty.
-
-    Raises:
-        ProtocolError: It is.
-    """
+    """Read a handle, which is not empty."""
     handle = bytes(read_string(body))
     if not handle:
         raise ProtocolError("a handle of no bytes")
@@ -83,9 +74,6 @@ def read_sha256(body: memoryview) -> bytes:
 
     Returns:
         The digest; empty where it is no SHA-256 of the whole file.
-
-    Raises:
-        ProtocolError: It is of another kind.
     """
     texts = []
     for _ in range(2):
@@ -104,12 +92,13 @@ def read_status(body: memoryview) -> tuple[int, str]:
     return code, text
 
 
-def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
-    """Read attributes: the bytes that they take, and what they say of `path`.
+def is_end(kind: int, body: memoryview) -> bool:
+    """Return whether an answer is the end of a file or of a folder's names."""
+    return kind == STATUS and read_status(body)[0] == END_OF_FILE
 
-    Raises:
-        ProtocolError: The packet ends early.
-    """
+
+def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
+    """Read attributes: the bytes that they take, and what they say of `path`."""
     flags, used = int.from_bytes(body[:4], "big"), 4
     size = mode = mtime = 0
     if flags & _SIZE:

@@ -7,17 +7,14 @@ of small ones.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tasks.fetch.errors import IntegrityError, LighterageError
 from tasks.fetch.ssh import sftp_packets as packets
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from tasks.fetch.ssh.remote_files import RemoteFile
-    from tasks.fetch.ssh.sftp_session import Session
+from tasks.fetch.ssh.remote_files import RemoteFile
+from tasks.fetch.ssh.sftp_session import Session
 
 READ_BYTES: Final = 2**16
 """Bytes of one READ."""
@@ -32,31 +29,19 @@ BLOCK_BYTES: Final = 2**18
 
 @dataclass(slots=True)
 class _OpenFile:
-    """A file that is being read.
-
-    Attributes:
-        file: Which.
-        given: Bytes returned to the caller.
-        requested: Offset of the next byte to ask for.
-        handle: The server's, once it has answered.
-        ranges: Ranges that arrived in full and are not returned yet, by offset.
-        unanswered: How many READs have no answer yet.
-        closing: Whether all of it was asked for.
-        early: Whether its attributes arrived while READs were unanswered.
-        after: The attributes of the open file, which arrived after its last data.
-        error: What went wrong with it, to be raised in its turn.
-    """
+    """A file that is being read."""
 
     file: RemoteFile
-    given: int = 0
-    requested: int = 0
-    handle: bytes = b""
+    returned: int  # offset of the next byte for the caller
+    requested: int  # offset of the next byte to ask for
+    handle: bytes = b""  # the server's, once it has answered
+    # Ranges that arrived in full and are not returned yet, by offset.
     ranges: dict[int, memoryview | bytearray] = field(default_factory=dict)
-    unanswered: int = 0
-    closing: bool = False
-    early: bool = False
-    after: RemoteFile | None = None
-    error: Exception | None = None
+    unanswered: int = 0  # READs without an answer
+    closing: bool = False  # all of it was asked for
+    early: bool = False  # its attributes arrived while READs were unanswered
+    after: RemoteFile | None = None  # its attributes after its last data
+    error: Exception | None = None  # to be raised in its turn
 
 
 @dataclass(slots=True)
@@ -65,11 +50,11 @@ class _Range:
 
     start: int
     length: int
-    part: bytearray
+    part: bytearray = field(default_factory=bytearray)
 
 
 class Reader:
-    """Reads files in the order given, the next ones asked for ahead.
+    """Reads files in order, the next ones asked for ahead.
 
     Args:
         session: With no other user at the same time.
@@ -124,7 +109,7 @@ class Reader:
             if block:
                 yield block
                 self._request()
-            elif opened.given == opened.file.size and opened.after:
+            elif opened.returned == opened.file.size and opened.after:
                 opened.file.require_same(opened.after)
                 return
             else:
@@ -132,17 +117,18 @@ class Reader:
 
     def _next_block(self, opened: _OpenFile) -> bytes:
         """Return the next block once it is full or nothing more will follow; else b""."""
-        offset, parts = opened.given, []
+        offset, parts = opened.returned, []
         while (
-            offset - opened.given < BLOCK_BYTES and (part := opened.ranges.get(offset)) is not None
+            offset - opened.returned < BLOCK_BYTES
+            and (part := opened.ranges.get(offset)) is not None
         ):
             parts.append(part)
             offset += len(part)
-        if offset - opened.given < BLOCK_BYTES and offset < opened.file.size:
+        if offset - opened.returned < BLOCK_BYTES and offset < opened.file.size:
             return b""
         for part in parts:
-            del opened.ranges[opened.given]
-            opened.given += len(part)
+            del opened.ranges[opened.returned]
+            opened.returned += len(part)
         self._ahead -= sum(map(len, parts))
         return b"".join(parts)
 
@@ -175,27 +161,24 @@ class Reader:
             return
         size = opened.file.size
         while opened.requested < size and (
-            self._ahead < budget or (first and opened.requested - opened.given < BLOCK_BYTES)
+            self._ahead < budget or (first and opened.requested - opened.returned < BLOCK_BYTES)
         ):
             length = min(self._read_bytes, size - opened.requested)
-            self._request_range(opened, _Range(opened.requested, length, bytearray()))
+            self._request_range(opened, _Range(opened.requested, length))
             opened.requested += length
             self._ahead += length
         if opened.requested >= size:
             opened.closing = True
             if not size:
-                self._request_range(opened, _Range(0, 0, bytearray()))
+                self._request_range(opened, _Range(0, 0))
             self._request_facts(opened)
 
-    def _request_range(self, opened: _OpenFile, wanted: _Range) -> None:
-        """Ask for what is missing of a range.
-
-        The last range is asked for with a byte more, to notice a file that has grown.
-        """
-        offset, length = wanted.start + len(wanted.part), wanted.length - len(wanted.part)
-        last = offset + length == opened.file.size
+    def _request_range(self, opened: _OpenFile, span: _Range) -> None:
+        """Ask for what is missing of a range."""
+        offset, length = span.start + len(span.part), span.length - len(span.part)
+        last = offset + length == opened.file.size  # then a byte more: has the file grown?
         fields = packets.string(opened.handle) + packets.RANGE.pack(offset, length + last)
-        self._requests[self.session.send(packets.READ, fields)] = (opened, wanted)
+        self._requests[self.session.send(packets.READ, fields)] = (opened, span)
         opened.unanswered += 1
 
     def _request_facts(self, opened: _OpenFile) -> None:
@@ -206,12 +189,12 @@ class Reader:
     # --- answers --------------------------------------------------------------------------
 
     def _take_answer(self, number: int, kind: int, body: memoryview) -> None:
-        opened, wanted = self._requests.pop(number, (None, None))
+        opened, span = self._requests.pop(number, (None, None))
         if opened is None or opened.error:  # of a CLOSE, or of no use any more
             return
         try:
-            if wanted is not None:
-                self._take_data(opened, wanted, kind, body)
+            if span is not None:
+                self._take_data(opened, span, kind, body)
             else:
                 self._take_handle_or_facts(opened, kind, body)
         except (OSError, LighterageError) as error:
@@ -231,11 +214,11 @@ class Reader:
         else:
             raise packets.error_of(opened.file.path, kind, body)
 
-    def _take_data(self, opened: _OpenFile, wanted: _Range, kind: int, body: memoryview) -> None:
+    def _take_data(self, opened: _OpenFile, span: _Range, kind: int, body: memoryview) -> None:
         """Take the answer to a READ; one that is short is normal (draft-02, 6.4)."""
         file = opened.file
         opened.unanswered -= 1
-        offset, length = wanted.start + len(wanted.part), wanted.length - len(wanted.part)
+        offset, length = span.start + len(span.part), span.length - len(span.part)
         if kind == packets.DATA:
             data = packets.read_string(body)
             if not data:
@@ -248,11 +231,11 @@ class Reader:
                 )
             if len(data) > length:
                 raise packets.ProtocolError(f"{len(data)} bytes of {length}")
-            if len(data) == wanted.length:
-                opened.ranges[wanted.start] = data
+            if len(data) == span.length:
+                opened.ranges[span.start] = data
             else:
-                self._take_part(opened, wanted, data)
-        elif kind == packets.STATUS and packets.read_status(body)[0] == packets.END_OF_FILE:
+                self._take_part(opened, span, data)
+        elif packets.is_end(kind, body):
             if offset < file.size:
                 raise IntegrityError(
                     f"{file.path}: short data: {offset} of {file.size} bytes were sent; the file "
@@ -265,12 +248,12 @@ class Reader:
             opened.early = False
             self._request_facts(opened)
 
-    def _take_part(self, opened: _OpenFile, wanted: _Range, data: memoryview) -> None:
-        wanted.part += data
-        if len(wanted.part) == wanted.length:
-            opened.ranges[wanted.start] = wanted.part
+    def _take_part(self, opened: _OpenFile, span: _Range, data: memoryview) -> None:
+        span.part += data
+        if len(span.part) == span.length:
+            opened.ranges[span.start] = span.part
             return
         self._short_answers += 1
         if self._short_answers == SHORT_ANSWERS:
             self._read_bytes = SMALL_READ_BYTES
-        self._request_range(opened, wanted)
+        self._request_range(opened, span)

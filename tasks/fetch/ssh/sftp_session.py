@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeVar
 
 import paramiko
 
 from tasks.fetch.ssh import sftp_packets as packets
+from tasks.fetch.ssh.errors import NoSftpError, SessionRefusedError
 from tasks.fetch.ssh.paramiko_private import (
     request_subsystem,
     require_same_host_key,
     use_packet_queue,
 )
-from tasks.fetch.ssh.refusal import NoSftpError, text_instead
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from tasks.fetch.ssh.remote_files import RemoteFile
+from tasks.fetch.ssh.remote_files import RemoteFile
 
 AHEAD_BYTES: Final = 2 * 2**20
 """Bytes asked for ahead where the host is near."""
@@ -42,6 +40,13 @@ CHECKS_TRIED: Final = 16
 CHANNEL_WINDOW: Final = 2 * MAX_AHEAD_BYTES
 CHANNEL_PACKET: Final = 2**18
 MAX_PACKET: Final = 2**20
+TEXT_BYTES: Final = 2**14
+TEXT_TIMEOUT_S: Final = 1.0
+"""How long to wait for the end of a session that is no SFTP: error output may be on its way."""
+SESSION_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+"""To wait for a server that refuses a session because a closed one still counts."""
+
+T = TypeVar("T")
 
 
 class Session:
@@ -80,14 +85,6 @@ class Session:
         trip = self.round_trip if self.round_trip < 10 else 0
         return int(min(max(AHEAD_BYTES, trip * LINK_BYTES_PER_S), MAX_AHEAD_BYTES, self._max_ahead))
 
-    @contextlib.contextmanager
-    def temporary_timeout(self, seconds: float) -> Iterator[None]:
-        """Wait longer for each answer, for a block."""
-        before = self._channel.gettimeout()
-        self._channel.settimeout(seconds)
-        yield
-        self._channel.settimeout(before)
-
     def close(self) -> None:
         """End it, whatever is still under way."""
         with contextlib.suppress(Exception):
@@ -115,12 +112,18 @@ class Session:
                 found[path] = packets.error_of(path, kind, body)
         return [found[path] for path in paths]
 
-    def checksums(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+    def checksums(self, paths: Sequence[str], timeout: float) -> Iterator[tuple[str, str]]:
         """Yield the paths of which the host computes the SHA-256, and that, in hex.
 
         Through the extension check-file (draft-ietf-secsh-filexfer-extensions-00, 3), which needs
         no command. Hosts that have it need not announce it: it is tried with some files.
+
+        Args:
+            paths: Of files.
+            timeout: Seconds without an answer until a fault: a host may compute for long.
         """
+        before = self._channel.gettimeout()
+        self._channel.settimeout(timeout)
         name, whole = packets.string(b"check-file-name"), packets.string(b"sha256")
         whole += packets.WHOLE_FILE
         requests = {path: name + packets.path_string(path) + whole for path in paths}
@@ -132,7 +135,8 @@ class Session:
                 found = True
                 yield path, digest.hex()
             elif not found and count == CHECKS_TRIED:
-                return
+                break
+        self._channel.settimeout(before)
 
     def _answers(
         self, kind: int, requests: Mapping[str, bytes]
@@ -185,11 +189,7 @@ class Session:
         return int.from_bytes(packet[1:5], "big"), packet[0], packet[5:]
 
     def _agree(self) -> None:
-        """Take the server's answer to our version, which comes first (draft-02, 4).
-
-        Raises:
-            NoSftpError: There is no SFTP, or the server writes text before it.
-        """
+        """Take the server's answer to our version, which comes first (draft-02, 4)."""
         end = time.monotonic() + (self._channel.gettimeout() or 0)
         head = memoryview(b"")
         try:
@@ -204,7 +204,7 @@ class Session:
         except (EOFError, OSError):
             if not self._transport.is_active():
                 raise  # the connection is lost, and not only the session
-        raise NoSftpError(text_instead(self._channel, bytes(head) + bytes(self._rest)))
+        raise NoSftpError(_text_instead(self._channel, bytes(head) + bytes(self._rest)))
 
     def _flush(self) -> None:
         require_same_host_key(self._transport)
@@ -238,3 +238,61 @@ class Session:
         else:
             self._rest = memoryview(b"")
         return memoryview(b"".join(parts))
+
+
+def open_session(opener: Callable[[], T], *, retry: bool) -> T:
+    """Open a session of a transport with `opener`, and return what it returns.
+
+    Args:
+        opener: Called again where the server refuses.
+        retry: Whether to do that: after a session was closed, it may still count for a moment.
+
+    Raises:
+        SessionRefusedError: The server opens no further session.
+    """
+    for delay_s in SESSION_DELAYS_S if retry else ():
+        with contextlib.suppress(paramiko.ChannelException):
+            return opener()
+        time.sleep(delay_s)
+    try:
+        return opener()
+    except paramiko.ChannelException as error:
+        raise SessionRefusedError(error.text) from error
+
+
+def _text_instead(channel: paramiko.Channel, start: bytes) -> str:
+    """Return what a server wrote in place of SFTP packets, after `start`."""
+    text = _output(channel, start)
+    if not text.strip():
+        # OpenSSH sends no error output of a subsystem, as that a password has expired.
+        channel.close()
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            text = _output_of_exit(channel.get_transport())
+    return text.decode("utf-8", "replace")
+
+
+def _output_of_exit(transport: paramiko.Transport) -> bytes:
+    """Return what the server writes when a command is run that does nothing."""
+    opener = partial(transport.open_session, timeout=TEXT_TIMEOUT_S)
+    with contextlib.closing(open_session(opener, retry=True)) as channel:
+        channel.settimeout(TEXT_TIMEOUT_S)
+        channel.exec_command("exit")
+        return _output(channel, b"")
+
+
+def _output(channel: paramiko.Channel, start: bytes) -> bytes:
+    """Return `start`, the rest of a channel's output and its error output, within a second."""
+    end = time.monotonic() + TEXT_TIMEOUT_S
+
+    def read(receive: Callable[[int], bytes]) -> bytes:
+        text = b""
+        with contextlib.suppress(TimeoutError):
+            while len(text) < TEXT_BYTES:
+                channel.settimeout(max(0.01, end - time.monotonic()))
+                block = receive(TEXT_BYTES)
+                if not block:
+                    break
+                text += block
+        return text
+
+    return start + read(channel.recv) + b"\n" + read(channel.recv_stderr)

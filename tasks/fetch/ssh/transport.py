@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import Any
 
 import paramiko
 
 from tasks.fetch.ssh.paramiko_private import HookedTransport
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 SOCKET_BUFFER = 2**18
 """Bytes taken from the socket at once: paramiko asks for each packet twice."""
@@ -38,11 +36,7 @@ _NO_ALGORITHMS = ("ext-info-", "kex-strict-")
 
 
 class AlgorithmError(paramiko.SSHException):
-    """The host and this client share no algorithm of some kind.
-
-    Attributes:
-        kinds: For each such kind, the algorithms of both.
-    """
+    """The host and this client share no algorithm of some kinds: `kinds`, with those of both."""
 
     def __init__(self, kinds: dict[str, str]) -> None:
         super().__init__(". ".join(f"No {kind} in common: {text}" for kind, text in kinds.items()))
