@@ -162,3 +162,9 @@ def _stop(process: subprocess.Popen[bytes], container: str, number: int) -> None
         process.kill()
     process.wait()
     quiet(*client, "rm", "--force", container)
+    # A removal that compose or the engine began earlier can end after rm has returned.
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if quiet(*client, "container", "inspect", container).returncode:
+            break
+        time.sleep(0.05)

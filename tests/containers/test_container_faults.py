@@ -308,7 +308,7 @@ def test_ctrl_c_on_a_terminal_shows_no_error_of_compose(tree: Tree, engine: Engi
 
 WRONG = {
     "number": ("max_tries: 3", "max_tries: many", "max_tries is 'many': expected a whole number"),
-    "cron": ('schedule: "0 3 * * *"', 'schedule: "0 61 * * *"', "not in cron form"),
+    "cron": ('schedule: "0 3 * * *"', 'schedule: "0 61 * * *"', "not a cron expression"),
 }
 
 
