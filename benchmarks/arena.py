@@ -80,7 +80,7 @@ class Arena:
         account: Account = "full",
         watched: bool = False,
     ) -> Sample:
-        """Let a side fetch `data`, and check what it brought.
+        """Let a side fetch `data`, and check what it wrote.
 
         Args:
             side: Who.
@@ -107,7 +107,7 @@ class Arena:
         )
 
     def _environ(self, cipher: Cipher, rtt: float, account: Account) -> dict[str, str]:
-        """Give all that a side's command is told, and nothing of this process's own."""
+        """Return the environment of a side's command, with nothing of this process's own."""
         port = self._port(rtt)
         login = account if ROOT else self.server.user
         known_hosts = self.folder / f"known_hosts-{port}"

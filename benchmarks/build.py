@@ -168,7 +168,7 @@ class Yard:
         return done.stdout
 
     def forget(self) -> None:
-        """Remove what came into the engine."""
+        """Remove the images that this made."""
         self.tree.make("clean", "ENV=prod")
         self.engine.ask("volume", "rm", f"{self.name}-prod-data")
         self.engine.ask("image", "rm", f"{self.name}-cold", self.peer_image)

@@ -60,7 +60,7 @@ class Pipe:
         self.held.append((max(time.monotonic(), self._opens) + self._delay, memoryview(block)))
 
     def give(self, now: float) -> bool:
-        """Send what is due; False when the sink will have no more."""
+        """Send what is due; False when the sink is closed."""
         while self.sink is not None and self.due(now):
             moment, block = self.held.popleft()
             if not block:

@@ -6,8 +6,8 @@
 Each side is a whole process, from its start to its exit, and fetches from the same server on
 loopback into the same file system. A round lets the sides of every work run once, each time
 another one first: in the first round all of them, in the others those that a goal is about, and
-with --full all again. What a side brought is compared with the source after the clock has stopped:
-a run that brought other bytes, or failed, does not count and is shown. The exit code is 0 when
+with --full all again. What a side downloaded is compared with the source after the clock stops:
+a run with other bytes, or that failed, does not count and is shown. The exit code is 0 when
 all runs were right, whatever the figures; 1 when one was not; 2 for a wrong command line.
 """
 
@@ -235,7 +235,9 @@ def _growth(options: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _arena(options: argparse.Namespace, need: int) -> Iterator[tuple[Arena, Store]]:
     """Give a place to run in, and the data's, all gone afterwards but a cache that was named."""
-    compileall.compile_dir(REPOSITORY / "tasks", quiet=1)  # as in an image: nobody waits for it
+    compileall.compile_dir(
+        REPOSITORY / "tasks", quiet=1
+    )  # as in an image: not part of the measurement
     with machine.workplace(need) as folder:
         cache = options.cache or Path(folder, "cache")
         cache.mkdir(parents=True, exist_ok=True)

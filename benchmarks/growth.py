@@ -40,7 +40,7 @@ class Series:
         name: For --only.
         title: For people.
         unit: Of `x`.
-        kind: Which task brings it.
+        kind: Which task downloads it.
         xs: What to try.
         make: Gives the data of an `x`.
         left_out: What could not be tried, and why.

@@ -25,7 +25,7 @@ class Standing:
 
     @property
     def good(self) -> list[float]:
-        """Seconds of the runs that brought the right bytes."""
+        """Seconds of the runs whose bytes were right."""
         return [sample.seconds for sample in self.samples if not sample.fault]
 
     @property

@@ -110,7 +110,7 @@ def of_archive(kind: Literal["tar", "zip"]) -> list[Side]:
 
 
 def of_file() -> list[Side]:
-    """Give the peers that fetch one file as it is."""
+    """Return the peers that copy one file unchanged."""
     return [
         *_both("scp", f"{SCP} out/", "scp"),
         *_both("sftp", f"{SFTP} out/", "sftp"),

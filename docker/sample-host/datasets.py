@@ -68,8 +68,8 @@ UGLY = (
 def generate(root: Path, accounts: Iterable[str] = tuple(ACCOUNTS)) -> None:
     """Make the datasets of `accounts` under `root`, a folder each, where they are missing.
 
-    A folder appears complete or not at all, and once, whoever else generates at the same
-    time. Nothing is written where all are there, so `root` may then be read-only.
+    A folder appears complete or not at all, and once, also with another process that generates at
+    the same time. Nothing is written where all are there, so `root` may then be read-only.
 
     Args:
         root: the folder that holds the accounts' folders; made when missing.
@@ -164,7 +164,7 @@ def _zip(members: Mapping[str, bytes]) -> bytes:
 
 
 def _tar_gz(members: Mapping[str, bytes]) -> bytes:
-    """Pack `members` (name to content) and their folders as a tar.gz, owned by nobody."""
+    """Pack `members` (name to content) and their folders as a tar.gz, without an owner's name."""
     packed = io.BytesIO()
     folders = {str(parent) for name in members for parent in Path(name).parents} - {"."}
     with (

@@ -214,7 +214,7 @@ def _walk(name: str, path: Path) -> list[tuple[str, Path]]:
 
 
 def _header(name: str, path: Path, facts: os.stat_result) -> bytes:
-    """Make the tar header of `path`; its owner is nobody's business, so 0."""
+    """Make the tar header of `path`; its owner is 0, not this machine's."""
     info = tarfile.TarInfo(name.lstrip("/") or ".")
     info.mode, info.mtime = stat.S_IMODE(facts.st_mode), int(facts.st_mtime)
     if stat.S_ISDIR(facts.st_mode):
@@ -270,7 +270,7 @@ async def execute(process: asyncssh.SSHServerProcess[bytes], root: Path) -> None
             code, message = 126, f"no shell here, but SFTP and the commands {known}"
     except RefusedError as error:
         code, message = 126, str(error)
-    except (ConnectionError, asyncssh.Error):  # the client went away: nobody to tell
+    except (ConnectionError, asyncssh.Error):  # the client went away
         return
     except OSError as error:
         # Never the file's own path: the account knows only its view of it.

@@ -213,7 +213,7 @@ def lock(project: Project) -> None:
     names = {image: _prefix(project) + image for image in HUB_IMAGES.values()}
     refused = _pull(engine, list(names.values()), again=True) if engine else "no engine answers"
     if engine is None or refused:
-        say(f"{path.name} stays as it is: {refused}")
+        say(f"{path.name} is unchanged: {refused}")
         return
     facts = engine.inspect("image", *names.values())
     old = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from docker.setup.engine import Engine
 from docker.setup.project import Failure, give_to_owner, say
 
-# A build without changes is quicker; nobody wants to read its steps at each run.
+# A build without changes is quicker; its steps are not worth reading at each run.
 QUIET_S = 2.0
 
 

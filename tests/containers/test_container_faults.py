@@ -1,7 +1,7 @@
 """What a container shows of secrets, and plain messages where the engine or the surroundings fail.
 
 In a real engine, through make; a fake client stands before the real one where the engine itself
-would have to be brought to its limits.
+would have to reach its limits.
 """
 
 from __future__ import annotations

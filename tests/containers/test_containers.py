@@ -319,7 +319,7 @@ def test_a_shell_on_a_terminal_is_interactive(tree: Tree) -> None:
 
 
 def lose_the_alias(engine: Engine, name: str) -> None:
-    """Leave the container running, and known to nobody by the name that tasks use."""
+    """Leave the container running, and unreachable by the name that tasks use."""
     (network,) = inspect(engine, name)["NetworkSettings"]["Networks"]
     engine.must("network", "disconnect", "--force", network, name)
     engine.must("network", "connect", network, name)

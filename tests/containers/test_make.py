@@ -402,7 +402,7 @@ def test_down_ends_the_sample_host(copy: Tree) -> None:
 
 
 def _lives(process: Path) -> bool:
-    """Whether a process is there and has not ended: nobody may have asked after it yet."""
+    """Whether a process is there and has not ended: its parent may not have waited for it yet."""
     try:
         return ") Z" not in (process / "stat").read_text()
     except OSError:
@@ -410,7 +410,7 @@ def _lives(process: Path) -> bool:
 
 
 def test_two_runs_at_once_both_end_well(tree: Tree) -> None:
-    """Different tasks side by side; one task twice: the second has nothing to do, or is told."""
+    """Different tasks side by side; one task twice: the second has nothing to do, or is refused."""
     runs = [tree.start("run", "TASK=1"), tree.start("run", "TASK=3"), tree.start("run", "TASK=1")]
     ends = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs[:2]] == [0, 0] or "busy" in ends[0][1]

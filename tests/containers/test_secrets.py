@@ -92,7 +92,7 @@ def marks(name: str, content: bytes) -> Iterator[str]:
 
 
 def in_image(engine: Context, image: str, folder: Path) -> list[str]:
-    """Find marks in an image as it is saved, in its history and in its labels."""
+    """Find marks in a saved image, in its history and in its labels."""
     saved = folder / "saved.tar"
     engine.must("save", "--output", str(saved), image)
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""The benchmarks on next to nothing: every side works, brings the same bytes, and is written down.
+"""The benchmarks on next to nothing: every side works, downloads the same bytes, and is recorded.
 
 Nothing here looks at how long anything took.
 """

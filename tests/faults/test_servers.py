@@ -12,6 +12,7 @@ import pytest
 
 import sshd
 from client import CSVS, Client, tree
+from need import need
 from sshd import Sshd
 
 pytestmark = pytest.mark.sshd
@@ -42,10 +43,9 @@ SFTPAuthorizedUserKeys file:{keys}
 
 def need_server(name: str, package: str) -> str:
     """Find a server, or skip loudly."""
-    program = shutil.which(name, path=SBIN)
-    if program is None or not sshd.ROOT:
-        pytest.skip(f"NO {name} HERE TO TEST AGAINST: as root, apt-get install {package}")
-    return program
+    if not sshd.ROOT:
+        pytest.skip(f"{name} NEEDS ROOT: transfers from it go untested")
+    return need(name, package, "transfers from this server")
 
 
 class Dropbear(Sshd):

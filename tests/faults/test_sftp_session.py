@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -21,6 +20,7 @@ import pytest
 import hosts
 import sshd
 from client import CSVS, Client, put, tarred, tree, trusted, zipped
+from need import need
 from relay import Relay
 from sshd import Sshd
 
@@ -222,9 +222,7 @@ ODD = ["it's.csv", "wow!.csv", "!!.csv", "$(touch pwned).csv", "`touch pwned`.cs
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "dash", "fish", "csh", "tcsh"])
 def test_no_shell_reads_a_name(with_shell: Callable[[str], Client], shell: str) -> None:
-    program = shutil.which(shell)
-    if program is None:
-        pytest.skip(f"NO {shell} HERE TO TEST AGAINST: as root, apt-get install {shell}")
+    program = need(shell, shell, "accounts with this shell")
     client = with_shell(program)
     home = client.server.home
     top = "x\\'\"; touch pwned; #"  # what fish takes for a quote, sh does not

@@ -24,7 +24,7 @@ MODES = {
     "slow": "an answer without a name each 0.2 seconds",
     "drip": "a byte of an answer each 0.2 seconds",
     "trickle": "one new name each 0.2 seconds",
-    "unasked": "answers that nobody asked for",
+    "unasked": "answers without a request",
     "deep": "a folder in each folder",
     "many": "100,000 names, and an end",
 }

@@ -94,16 +94,16 @@ class Forks:
         """Run `python -m tasks` with these arguments."""
         out = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the fork's, and closed with it)
         err = tempfile.TemporaryFile("w+")  # noqa: SIM115
-        told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        asked = json.dumps([[*arguments], str(folder), dict(env)]).encode()
+        status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        request = json.dumps([[*arguments], str(folder), dict(env)]).encode()
         with theirs:
             fds = [out.fileno(), err.fileno(), theirs.fileno()]
-            socket.send_fds(self._socket, [asked], fds)
-        told.settimeout(60)
-        return Fork(int(told.recv(64)), out, err, told)
+            socket.send_fds(self._socket, [request], fds)
+        status.settimeout(60)
+        return Fork(int(status.recv(64)), out, err, status)
 
     def close(self) -> None:
-        """End the process; its forks go on to their own ends."""
+        """End the process; its forks run to their own ends."""
         self._socket.close()
         self._process.wait(10)
 
@@ -140,16 +140,16 @@ def _serve(asked: socket.socket) -> None:
             os.close(fd)
 
 
-def _watch(message: bytes, out: int, err: int, told: int) -> None:
-    """Fork once more, and tell its process id, and then how it ended."""
+def _watch(message: bytes, out: int, err: int, report: int) -> None:
+    """Fork again, and write the process id and then the exit status to `report`."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
-        os.close(told)
+        os.close(report)
         _run(message, out, err)
-    os.write(told, str(pid).encode())
+    os.write(report, str(pid).encode())
     _, status = os.waitpid(pid, 0)
-    os.write(told, str(status).encode())
+    os.write(report, str(status).encode())
     os._exit(0)
 
 

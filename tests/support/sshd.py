@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from need import need
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -33,8 +35,7 @@ NOBODY = 65534
 
 def need_sshd() -> None:
     """Skip, loudly, where there is no server to test against."""
-    if PROGRAM is None:
-        pytest.skip("NO OpenSSH SERVER HERE: install openssh-server to test against a real one")
+    need("sshd", "openssh-server", "everything that needs a real OpenSSH server")
 
 
 def need_passwords() -> None:
@@ -45,7 +46,7 @@ def need_passwords() -> None:
 
 
 def free_port() -> int:
-    """Find a TCP port of loopback that nobody has."""
+    """Find a TCP port of loopback that is free."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

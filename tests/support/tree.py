@@ -28,7 +28,7 @@ def engine_or_skip(untested: str) -> Engine:
     """Give the engine with all that it takes, or skip loudly.
 
     Args:
-        untested: What nobody can tell without one.
+        untested: What stays untested without one.
     """
     engine = Engine.find(ENGINE)
     if engine is None or not engine.build or not engine.compose:

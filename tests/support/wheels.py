@@ -1,4 +1,4 @@
-"""Wheels in a tree's wheelhouse that somebody changed."""
+"""Wheels in a tree's wheelhouse that were changed."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from landed import ARCHIVE, NEW, OLD, SAME, Tree, beside, complete, content, key, land, somewhere
+from need import need
 from steps import Death, Steps, disk_full, write_manifest_in_halves
 from tasks.fetch import interrupt
 from tasks.fetch.errors import Interrupted, LighterageError, LocalError, NetworkError
@@ -58,7 +59,7 @@ class World:
         return self._now / "data/events"
 
     def save(self) -> Path:
-        """Keep the folder as it is now."""
+        """Keep a copy of the folder."""
         saved = self._now.with_name("saved")
         shutil.rmtree(saved, ignore_errors=True)
         shutil.copytree(self._now, saved)
@@ -317,12 +318,12 @@ print("\\n".join(name.split()[0] for name in steps.names))
 
 @pytest.mark.parametrize("what", ["publish", "recover"])
 def test_each_system_call_that_changes_the_disk_is_a_step(tmp_path: Path, what: str) -> None:
-    strace = shutil.which("strace")
+    strace = need("strace", "strace", "that every changing system call is a step")
     target = tmp_path / "data/events"
     log = tmp_path / "calls"
-    command = [str(strace), "-f", "-qq", "-o", str(log), "-e", f"trace={','.join(CALLS)}"]
-    if strace is None or subprocess.run([*command, "true"], check=False).returncode:
-        pytest.skip("NO strace HERE (Debian: apt-get install strace): system calls go uncounted")
+    command = [strace, "-f", "-qq", "-o", str(log), "-e", f"trace={','.join(CALLS)}"]
+    if subprocess.run([*command, "true"], check=False).returncode:
+        pytest.skip("strace MAY NOT TRACE HERE: system calls go uncounted")
     land(target, OLD)
     if what == "recover":  # the old tree is aside, the new one half removed, one more in staging
         shutil.copytree(target, target.with_name(".events.staging"))

@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import io
 import lzma
-import shutil
 import struct
 import subprocess
 import tarfile
@@ -22,6 +21,7 @@ from hypothesis import strategies as st
 
 import archives
 from landed import locked
+from need import need
 from tasks.fetch import names
 from tasks.fetch.archives import unpack
 from tasks.fetch.archives.extraction import RATIO_FLOOR_BYTES
@@ -138,9 +138,7 @@ def test_valid_archive_is_extracted_completely(name: str) -> None:
 
 @pytest.mark.parametrize("form", ["gnu", "posix", "ustar", "v7", "oldgnu"])
 def test_archive_written_by_gnu_tar_is_extracted_completely(form: str, tmp_path: Path) -> None:
-    tar = shutil.which("tar")
-    if tar is None:
-        pytest.skip("NO tar COMMAND HERE: its archives go untested")
+    tar = need("tar", "tar", "archives that GNU tar writes")
     files = {"d/a.csv": b"1\n", "d/" + "l" * 80 + "/b.csv": b"2\n" * 10**5}
     if form not in {"v7", "ustar"}:
         files["d/" + "l" * 150 + "/c.csv"] = b"3\n"
@@ -297,8 +295,7 @@ def test_zip64_with_another_number_of_members_is_refused() -> None:
 
 
 def test_each_part_of_a_split_zip_is_reported_as_such(tmp_path: Path) -> None:
-    if shutil.which("zip") is None:
-        pytest.skip("NO zip COMMAND HERE: its archives go untested")
+    need("zip", "zip", "archives that Info-ZIP writes")
     (tmp_path / "a.csv").write_bytes(archives.noise(300_000))
     subprocess.run(["zip", "-q", "-s", "64k", "x.zip", "a.csv"], cwd=tmp_path, check=True)
     parts = [*sorted(tmp_path.glob("x.z[0-9]*")), tmp_path / "x.zip"]
@@ -354,8 +351,7 @@ def test_unsupported_content_is_not_reported_as_a_broken_tar_by_its_name(
 
 def test_zip_that_contains_a_pipe_gives_its_other_members(tmp_path: Path) -> None:
     """zip(1) writes what it reads from standard input as `-`, with the mode of a FIFO."""
-    if shutil.which("zip") is None:
-        pytest.skip("NO zip COMMAND HERE: its archives go untested")
+    need("zip", "zip", "archives that Info-ZIP writes")
     (tmp_path / "a.csv").write_bytes(b"1,2\n")
     subprocess.run(
         ["zip", "-q", "x.zip", "-", "a.csv"], cwd=tmp_path, input=b"from a pipe", check=True
