@@ -58,6 +58,8 @@ def make_files(variant: Variant) -> None:
     for path in _delivered(variant)[1:]:
         if not path.exists():
             write_atomic(path, b"", 0o644)
+        elif path.parent.name == "secrets" and not path.stat().st_mode & 0o004:
+            path.chmod(0o644)  # a copied key, or a file made under umask 077
 
 
 def _delivered(variant: Variant) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import sys
 import threading
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def test_a_package_unknown_to_the_service_is_an_error(tmp_path: Path) -> None:
     (place / ".lighterage").write_text(hashlib.sha256(pins).hexdigest())
     answers = {"dependencies": [{"name": "a", "skip_reason": "404"}]}
     scripts = {
-        "python": f'exec {sys.executable} "$@"',
+        "python": f'exec {shlex.quote(sys.executable)} "$@"',
         "pip-audit": f"echo '{json.dumps(answers)}'",
     }
     for name, command in scripts.items():
