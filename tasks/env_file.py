@@ -1,7 +1,7 @@
 """Env files: one syntax check for the tasks and for make.
 
-Only what docker, compose 1.29, compose v2 and python-dotenv parse alike is accepted. Needs no more
-than Python 3.9: make checks env files before .venv exists, and reads the checked values; tasks read
+Only what docker, compose 1.29, compose v2 and python-dotenv parse alike is accepted. Python 3.9
+is enough: make checks env files before .venv exists, and reads the checked values; tasks read
 them with python-dotenv.
 """
 

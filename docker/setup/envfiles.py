@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def prepare(variant: Variant) -> None:
     copy, content = variant.container_copy, variant.env_file.read_bytes()
     if not copy.exists() or copy.read_bytes() != content:
         write_atomic(copy, content, 0o644)
+    for path in _delivered(variant)[1:]:
+        _make_readable(path)
+
+
+def _make_readable(path: Path) -> None:
+    """Let a container's fixed uid read a file that was made under umask 077, or copied closed.
+
+    Not through a link: that would open a key outside of envs/ to others.
+    """
+    facts = path.lstat()
+    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1 or facts.st_mode & 0o004:
+        return
+    with contextlib.suppress(PermissionError):  # another user's
+        path.chmod(0o644)
+        say(f"{path.parent.name}/{path.name} is 0644 now: the container's own user must read it")
 
 
 def make_files(variant: Variant) -> None:
@@ -58,8 +74,6 @@ def make_files(variant: Variant) -> None:
     for path in _delivered(variant)[1:]:
         if not path.exists():
             write_atomic(path, b"", 0o644)
-        elif path.parent.name == "secrets" and not path.stat().st_mode & 0o004:
-            path.chmod(0o644)  # a copied key, or a file made under umask 077
 
 
 def _delivered(variant: Variant) -> list[Path]:

@@ -31,7 +31,7 @@ EXAMPLES = 3
 
 
 class ArchiveStream:
-    """A stream that is hashed as it is read, and written to `copy`, if there is one.
+    """A stream that is hashed while it is read, and written to `copy`, if there is one.
 
     Args:
         stream: The bytes from its `start` on; those before are read from `copy`.

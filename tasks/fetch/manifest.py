@@ -58,7 +58,7 @@ class File(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A source, the published files that came from it, and the archive where it was kept.
+    """A source, its published files, and its archive if that was kept.
 
     Attributes:
         intact: Whether these are all the files that the manifest lists, and none has changed.
@@ -132,7 +132,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, tag_field="schem
         )
 
     def by_source(self) -> dict[str, Published]:
-        """Return each source with the files that came from it, by its remote path."""
+        """Return each source with its published files, by its remote path."""
         found = {source.path: Published(source, [], []) for source in self.sources}
         for file in self.files:
             found[file.source].files.append(file)
@@ -164,7 +164,7 @@ def _records(data: msgspec.Raw, kind: type[T]) -> Iterator[T]:
 
 
 def _checked(file: File, source: Source) -> File:
-    """Return the record of a file that came from `source`, whose texts it shares, to save memory.
+    """Return the record of a file of `source`, whose texts it shares, to save memory.
 
     Raises:
         ValueError: Its path leads out of the target, or is the manifest's own.

@@ -134,7 +134,7 @@ def compare(
             continue
         if source.mtime != item.source.mtime:
             source = structs.replace(source, mtime=item.source.mtime)
-            published = replace(published, source=source)  # noqa: PLW2901
+            published = replace(published, source=source)  # noqa: PLW2901 - the list gets the newer record
         plan.unchanged.append(published)
     plan.removed = [_verified(verify, listed, content=by_content) for listed in old.values()]
     return plan

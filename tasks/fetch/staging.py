@@ -76,7 +76,7 @@ class Staging:
                 staged.append(file)
 
     def drop(self, source: str) -> None:
-        """Remove every file that came from a remote file, and release their names."""
+        """Remove every staged file of a remote file, and release their names."""
         self.finish()
         self._abort_open_files()
         for path in self._paths.pop(source, []):
@@ -167,7 +167,7 @@ class Staging:
 
 
 class _HashedFile:
-    """A store's file that is hashed as it is written."""
+    """A store's file that is hashed while it is written."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer

@@ -411,6 +411,35 @@ def test_examples_may_differ_where_both_contracts_say_so(project: Project) -> No
     assert parity.faults(project.root) == []
 
 
+@pytest.mark.parametrize(("name", "opened"), [("prod", True), ("dev", False)])
+def test_a_closed_secret_becomes_readable_where_a_fixed_uid_reads_it(
+    project: Project, name: str, opened: bool
+) -> None:
+    variant = Variant(project, name)
+    envfiles.make_files(variant)
+    key = project.root / "envs/secrets/ssh_key"
+    key.chmod(0o600)
+    envfiles.prepare(variant)
+    assert bool(key.stat().st_mode & 0o004) is opened
+    assert not key.parent.stat().st_mode & 0o077
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_a_key_outside_of_envs_is_never_opened_to_others(
+    project: Project, tmp_path: Path, link: str
+) -> None:
+    variant = Variant(project, "prod")
+    envfiles.make_files(variant)
+    outside = tmp_path / "id"
+    outside.write_text("key")
+    outside.chmod(0o600)
+    key = project.root / "envs/secrets/ssh_key"
+    key.unlink()
+    getattr(key, link)(outside)
+    envfiles.prepare(variant)
+    assert outside.stat().st_mode & 0o077 == 0
+
+
 # --- Debian packages --------------------------------------------------------------------------
 
 

@@ -629,7 +629,7 @@ def test_rate_limit_sleeps_as_long_as_the_rate_requires(monkeypatch: pytest.Monk
     for _ in range(10):
         limit.wait(500)
     assert clock.slept == pytest.approx(5)
-    clock.now += 60  # a pause of the host allows one second of data at once, no more
+    clock.now += 60  # a pause of the host allows at most one second of data at once
     for _ in range(10):
         limit.wait(500)
     assert clock.slept == pytest.approx(5 + 4)

@@ -53,7 +53,7 @@ class RateLimit:
         if not self._bytes_per_s:
             return
         now = time.monotonic()
-        # A pause of the host gives back no more than a second.
+        # After a pause of the host, at most one second's worth arrives at once.
         self._next_s = max(self._next_s, now - 1) + count / self._bytes_per_s
         if self._next_s > now:
             time.sleep(self._next_s - now)

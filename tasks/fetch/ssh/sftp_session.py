@@ -55,7 +55,7 @@ class Session:
     Args:
         transport: Authenticated.
         timeout: Seconds without an answer until a fault.
-        max_rate: Bytes per second at most, 0 for no limit: no more is asked for ahead.
+        max_rate: Bytes per second at most, 0 for no limit; it also bounds reading ahead.
     """
 
     def __init__(self, transport: paramiko.Transport, timeout: float, max_rate: int = 0) -> None:
