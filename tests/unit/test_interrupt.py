@@ -40,6 +40,8 @@ def block():
 
 if not {ignoring!r}:  # under nohup SIGHUP is ignored here as well
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if 'block()' not in {body!r}:  # the main thread must end by itself, however slow the machine is
+    interrupt.GRACE_SECONDS = 20
 interrupt.install()
 try:
     {body}
@@ -63,11 +65,15 @@ class Process:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
-        if "say('ready'); block()" in body:
+        if "time.sleep(60)" in body or "block()" in body:
             self._wait_until_it_sleeps()
 
     def _wait_until_it_sleeps(self) -> None:
-        """Wait until the main thread is in the call that does not return."""
+        """Wait until the main thread is in the call that does not return.
+
+        A signal that arrives just before the system call does not interrupt it: then the watchdog
+        ends the process, and the script prints nothing.
+        """
         asleep = 0
         while asleep < 5:
             state = (
