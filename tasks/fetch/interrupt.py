@@ -4,15 +4,20 @@ The first signal raises `Interrupted` in the main thread; later ones are ignored
 ends the process if the main thread does not: a call into C, such as a name lookup, can block it for
 minutes. The watchdog never interrupts a publish: it waits for the end of an `uninterrupted` block,
 and once it ends the process no such block starts. The exit code is 128 plus the signal's number.
+
+A signal just before a system call does not interrupt it: the watchdog sends the signal to the main
+thread again until the handler has run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from tasks.fetch.errors import Interrupted
 
@@ -23,10 +28,16 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS = 1.5
 """Time for the main thread to end after a signal, or after an uninterrupted block."""
+AGAIN_SECONDS = 0.1
+"""Until a signal that the handler has not seen is sent again."""
+FORCED: Final = b"""\
+lighterage: interrupted: ended by force, since a call did not return; no data is published in part
+"""
 
 _clean_ups: list[Callable[[], None]] = []
 _deferrals: list[None] = []  # one per `deferred` block that the main thread is in
 _pending: list[int] = []  # the signal that arrived during such a block
+_handled = threading.Event()  # the handler has run
 _publishing = threading.RLock()  # held during `uninterrupted`, and by the watchdog to the end
 
 
@@ -48,6 +59,9 @@ def uninstall() -> None:
 
 
 def _on_signal(signum: int, _frame: FrameType | None) -> None:
+    if _handled.is_set():
+        return
+    _handled.set()
     for other in SIGNALS:  # the clean-up itself must not be interrupted
         signal.signal(other, signal.SIG_IGN)
     if _deferrals:
@@ -60,6 +74,9 @@ def _watch(reading: int) -> None:
     """Wait for a signal; then end the process if the main thread does not end it in time."""
     while (signum := os.read(reading, 1)[0]) not in SIGNALS:
         pass
+    end = time.monotonic() + GRACE_SECONDS
+    while not _handled.wait(AGAIN_SECONDS) and time.monotonic() < end:
+        signal.pthread_kill(threading.main_thread().ident or 0, signum)
     while True:
         threading.Event().wait(GRACE_SECONDS)
         if _publishing.acquire(blocking=False):
@@ -69,6 +86,8 @@ def _watch(reading: int) -> None:
     try:
         clean_up()
     finally:
+        if select.select([], [2], [], 0)[1]:  # not where its reader hangs
+            os.write(2, FORCED)
         os._exit(128 + signum)
 
 

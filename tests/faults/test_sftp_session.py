@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import socket
 import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -15,17 +16,49 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import asyncssh
+import paramiko
 import pytest
 
 import hosts
 import sshd
-from client import CSVS, Client, put, tarred, tree, trusted, zipped
+from client import CSVS, Client, put, tarred, tree, trusted, wait_for, zipped
 from need import need
 from relay import Relay
 from sshd import Sshd
+from tasks.fetch.ssh import sftp_packets as packets
+from tasks.fetch.ssh.sftp_session import REQUESTS_PER_PACKET, Session
+from tasks.fetch.ssh.transport import Transport
 
 pytestmark = pytest.mark.sshd
 NOISE = random.Random(1)  # noqa: S311 (no secret)
+
+
+# --- a connection that is cut ------------------------------------------------------------------
+
+
+def test_what_arrived_before_a_cut_is_read(client: Client) -> None:
+    """A request that can no longer be sent does not hide the answers that arrived."""
+    client.put({"big.csv": os.urandom(1_000_000)})
+    with Relay(client.server.port, fault="cut", after=700_000).running() as relay:
+        sock = socket.create_connection(relay.listener.getsockname())
+        with contextlib.closing(Transport(sock)) as transport:
+            transport.connect(
+                username=client.server.user,
+                pkey=paramiko.Ed25519Key(filename=str(client.server.user_key)),
+            )
+            session = Session(transport, timeout=10)
+            session.send(packets.OPEN, packets.path_string("big.csv") + packets.READ_ONLY)
+            handle = packets.string(packets.read_handle(session.receive()[2]))
+            for offset in range(0, 1_000_000, 2**15):
+                session.send(packets.READ, handle + packets.RANGE.pack(offset, 2**15))
+            received = len(session.receive()[2])
+            wait_for(lambda: not transport.is_active())
+            for _ in range(REQUESTS_PER_PACKET):
+                session.send(packets.FSTAT, handle)
+            with pytest.raises((EOFError, OSError)):
+                while True:
+                    received += len(session.receive()[2])
+    assert received > 600_000
 
 
 # --- servers that answer a READ with less than was asked for ---------------------------------

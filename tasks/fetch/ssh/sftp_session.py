@@ -8,6 +8,7 @@ needed.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -47,6 +48,7 @@ SESSION_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 """To wait for a server that refuses a session because a closed one still counts."""
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class Session:
@@ -208,7 +210,12 @@ class Session:
 
     def _flush(self) -> None:
         require_same_host_key(self._transport)
-        self._channel.sendall(b"".join(self._requests))
+        try:
+            self._channel.sendall(b"".join(self._requests))
+        except TimeoutError:
+            raise
+        except (OSError, EOFError) as error:  # what arrived before is read first, then the end
+            log.debug("requests cannot be sent: %s", error or "the connection is closed")
         self._requests.clear()
 
     def _exactly(self, size: int, end: float = float("inf")) -> memoryview:
