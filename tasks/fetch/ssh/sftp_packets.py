@@ -10,7 +10,7 @@ import contextlib
 import stat
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import paramiko
 
@@ -26,9 +26,13 @@ READ_ONLY: Final = struct.pack(">II", 1, 0)  # SSH_FXF_READ, no attributes
 RANGE: Final = struct.Struct(">QI")  # offset, length
 WHOLE_FILE: Final = struct.pack(">QQI", 0, 0, 0)  # from where, how much, in blocks of
 HEADER: Final = struct.Struct(">IBI")  # length of what follows, kind, number
+LIMITS: Final = struct.Struct(">QQQQ")  # of a packet, a READ, a WRITE, and of open handles
 SHA256_BYTES: Final = 32
 
 _SIZE, _OWNER, _MODE, _TIMES = 1, 2, 4, 8  # SSH_FILEXFER_ATTR_*
+
+
+T = TypeVar("T", bytes, memoryview)
 
 
 class ProtocolError(paramiko.SSHException):
@@ -53,7 +57,10 @@ def path_string(path: str) -> bytes:
     return string(encoded(path))
 
 
-def read_string(body: memoryview) -> memoryview:
+LIMITS_NAME: Final = string(b"limits@openssh.com")
+
+
+def read_string(body: T) -> T:
     """Read a string at the start of `body`."""
     size = int.from_bytes(body[:4], "big")
     if len(body) < 4 + size:
@@ -61,7 +68,7 @@ def read_string(body: memoryview) -> memoryview:
     return body[4 : 4 + size]
 
 
-def read_handle(body: memoryview) -> bytes:
+def read_handle(body: bytes) -> bytes:
     """Read a handle, which is not empty."""
     handle = bytes(read_string(body))
     if not handle:
@@ -69,7 +76,7 @@ def read_handle(body: memoryview) -> bytes:
     return handle
 
 
-def read_sha256(body: memoryview) -> bytes:
+def read_sha256(body: bytes) -> bytes:
     """Read the answer to check-file: its name, which some hosts leave out, sha256, the digest.
 
     Returns:
@@ -84,7 +91,7 @@ def read_sha256(body: memoryview) -> bytes:
     raise ProtocolError(f"a checksum of kind {texts}")
 
 
-def read_status(body: memoryview) -> tuple[int, str]:
+def read_status(body: bytes) -> tuple[int, str]:
     """Read a status: its code and text."""
     code, text = int.from_bytes(body[:4], "big"), ""
     with contextlib.suppress(ProtocolError):
@@ -92,12 +99,12 @@ def read_status(body: memoryview) -> tuple[int, str]:
     return code, text
 
 
-def is_end(kind: int, body: memoryview) -> bool:
+def is_end(kind: int, body: bytes) -> bool:
     """Return whether an answer is the end of a file or of a folder's names."""
     return kind == STATUS and read_status(body)[0] == END_OF_FILE
 
 
-def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
+def read_attributes(path: str, body: T) -> tuple[int, RemoteFile]:
     """Read attributes: the bytes that they take, and what they say of `path`."""
     flags, used = int.from_bytes(body[:4], "big"), 4
     size = mode = mtime = 0
@@ -120,21 +127,21 @@ def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
     return used, RemoteFile(path, size, mtime, folder=kind == stat.S_IFDIR, special=special)
 
 
-def read_names(folder: str, body: memoryview) -> Iterator[tuple[str, RemoteFile]]:
+def read_names(folder: str, body: bytes) -> Iterator[tuple[str, RemoteFile]]:
     """Read the names of an answer to READDIR, and their attributes; `.` and `..` aside."""
-    count, body = int.from_bytes(body[:4], "big"), body[4:]
+    count, rest = int.from_bytes(body[:4], "big"), memoryview(body)[4:]
     for _ in range(count):
-        raw = read_string(body)
-        body = body[4 + len(raw) :]
-        body = body[4 + len(read_string(body)) :]  # the line of `ls`, which is not to be parsed
+        raw = read_string(rest)
+        rest = rest[4 + len(raw) :]
+        rest = rest[4 + len(read_string(rest)) :]  # the line of `ls`, which is not to be parsed
         name = bytes(raw).decode("utf-8", "surrogateescape")
-        used, file = read_attributes(f"{folder.rstrip('/')}/{name}", body)
-        body = body[used:]
+        used, file = read_attributes(f"{folder.rstrip('/')}/{name}", rest)
+        rest = rest[used:]
         if name not in {".", ".."}:
             yield name, file
 
 
-def error_of(path: str, kind: int, body: memoryview) -> Exception:
+def error_of(path: str, kind: int, body: bytes) -> Exception:
     """Return the error that an answer stands for which is not of the wanted kind."""
     if kind != STATUS:
         return ProtocolError(f"of kind {kind}")
