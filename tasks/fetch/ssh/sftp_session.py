@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 import paramiko
 
+from tasks.fetch import memory
 from tasks.fetch.ssh import sftp_packets as packets
 from tasks.fetch.ssh.errors import NoSftpError, SessionRefusedError
 from tasks.fetch.ssh.paramiko_private import (
@@ -30,7 +31,9 @@ from tasks.fetch.ssh.remote_files import RemoteFile
 AHEAD_BYTES: Final = 2 * 2**20
 """Bytes asked for ahead where the host is near."""
 MAX_AHEAD_BYTES: Final = 32 * 2**20
-"""The same at most, where it is far: this much may wait in memory."""
+"""The same at most, where the host is far: this much may wait in memory, or a quarter of what is
+free up to `MOST_AHEAD_BYTES`."""
+MOST_AHEAD_BYTES: Final = 256 * 2**20
 MIN_AHEAD_BYTES: Final = 2**16
 READ_BYTES: Final = 2**16
 """Bytes of one READ where the server announces no limit."""
@@ -43,7 +46,7 @@ REQUESTS_PER_PACKET: Final = 16
 """Requests sent in one packet while answers keep arriving; else each when none is left to take."""
 CHECKS_TRIED: Final = 16
 """Files of which a host that computes checksums has one; ProFTPD has none of an empty file."""
-CHANNEL_WINDOW: Final = 2 * MAX_AHEAD_BYTES
+CHANNEL_WINDOW: Final = 2 * MOST_AHEAD_BYTES
 CHANNEL_PACKET: Final = 2**18
 MAX_PACKET: Final = 2**20
 TEXT_BYTES: Final = 2**14
@@ -90,14 +93,20 @@ class Session:
         self._number = 0
         self._unanswered = 0
         self._limits_number = 0
+        self._max_ahead = 0  # measured once it matters
         self.read_bytes = READ_BYTES
-        self._max_ahead = max(MIN_AHEAD_BYTES, max_rate) if max_rate else MAX_AHEAD_BYTES
+        self._max_rate = max_rate
 
     @property
     def ahead(self) -> int:
         """How many bytes to ask for ahead: what the link holds in a round trip."""
         trip = self.round_trip if self.round_trip < 10 else 0
-        return int(min(max(AHEAD_BYTES, trip * LINK_BYTES_PER_S), MAX_AHEAD_BYTES, self._max_ahead))
+        wanted = int(max(AHEAD_BYTES, trip * LINK_BYTES_PER_S))
+        if self._max_rate:
+            wanted = min(wanted, max(MIN_AHEAD_BYTES, self._max_rate))
+        if wanted > MAX_AHEAD_BYTES and not self._max_ahead:
+            self._max_ahead = min(max(memory.available() // 4, MAX_AHEAD_BYTES), MOST_AHEAD_BYTES)
+        return min(wanted, self._max_ahead or MAX_AHEAD_BYTES)
 
     def close(self) -> None:
         """End it, whatever is still under way."""
@@ -218,9 +227,8 @@ class Session:
         """Use READs as large as the server answers (OpenSSH's PROTOCOL, 4.8)."""
         with contextlib.suppress(struct.error):
             _, length, _, _ = packets.LIMITS.unpack(body)
-            most = min(MAX_READ_BYTES, self._max_ahead)
-            if length > READ_BYTES:
-                self.read_bytes = max(READ_BYTES, min(length, most))
+            most = max(self._max_rate // 8, READ_BYTES) if self._max_rate else MAX_READ_BYTES
+            self.read_bytes = max(READ_BYTES, min(length, most, MAX_READ_BYTES))
 
     def _agree(self) -> None:
         """Take the server's answer to our version, which comes first (draft-02, 4)."""
