@@ -20,13 +20,15 @@ from tasks.fetch.names import Names
 from tasks.fetch.threads import WriteBehind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tasks.fetch.manifest import Manifest, Published
     from tasks.fetch.stores.protocol import PartialFile, Store, Writer
 
 WAITING_BLOCKS = 32
 """Blocks that may wait to be hashed and written: 8 MiB at most."""
+JOB_FILES, JOB_BYTES = 64, 2**18
+"""Files of one block each that are written in one job: a job costs more than such a file."""
 
 
 class Staging:
@@ -44,7 +46,9 @@ class Staging:
         self._files: list[File] = []
         self._paths: dict[str, list[str]] = {}  # of all files, by remote file
         self._thread: WriteBehind | None = None
-        self._open_files: set[_HashedFile] = set()
+        self._open_files: set[Writer] = set()
+        self._small: list[tuple[str, str, Writer, bytes]] = []  # path, source, writer, content
+        self._small_bytes = 0
 
     def begin(self) -> None:
         """Start with no files; also when an attempt failed."""
@@ -96,26 +100,53 @@ class Staging:
             LocalError: It, or a file before it, cannot be written.
         """
         self._add_name(path, source)
-        if self._thread is None:
-            self._thread = WriteBehind(WAITING_BLOCKS)
-        file = _HashedFile(self.store.create(path))
-        self._open_files.add(file)
+        writer = self.store.create(path)
+        self._open_files.add(writer)
+        file: _HashedFile | None = None
         last = b""
         for block in blocks:
             if last:
-                self._thread.put(partial(file.write, last))
+                if file is None:
+                    self._write_small()
+                    file = _HashedFile(writer)
+                self._put(partial(file.write, last))
             last = block
-        # One job for a small file: a job costs more than its write.
-        self._thread.put(partial(self._close, file, path, source, last))
+        if file is not None:
+            self._put(partial(self._close, file, path, source, last))
+            return
+        if self._small_bytes + len(last) > JOB_BYTES or len(self._small) >= JOB_FILES:
+            self._write_small()
+        self._small.append((path, source, writer, last))
+        self._small_bytes += len(last)
+
+    def _put(self, job: Callable[[], None]) -> None:
+        if self._thread is None:
+            self._thread = WriteBehind(WAITING_BLOCKS)
+        self._thread.put(job)
+
+    def _write_small(self) -> None:
+        """Write the small files that wait for it."""
+        if self._small:
+            small, self._small, self._small_bytes = self._small, [], 0
+            self._put(partial(self._write_all, small))
+
+    def _write_all(self, small: Iterable[tuple[str, str, Writer, bytes]]) -> None:
+        for path, source, writer, content in small:
+            if content:
+                writer.write(content)
+            writer.close()
+            sha256 = hashlib.sha256(content).hexdigest()
+            self._files.append(File(path, len(content), sha256, source))
+            self._open_files.discard(writer)
 
     def _close(self, file: _HashedFile, path: str, source: str, last: bytes) -> None:
-        if last:
-            file.write(last)
+        file.write(last)
         self._files.append(File(path, file.size, file.close(), source))
-        self._open_files.discard(file)
+        self._open_files.discard(file.writer)
 
     def finish(self) -> list[File]:
         """Wait until all files are written; return them in that order, or raise the first error."""
+        self._write_small()
         if self._thread is not None:
             self._thread.finish()
             self._thread = None
@@ -155,14 +186,15 @@ class Staging:
         self.store.clean_up()
 
     def _stop_writing(self) -> None:
+        self._small, self._small_bytes = [], 0
         if self._thread is not None:
             self._thread.stop()
             self._thread = None
         self._abort_open_files()
 
     def _abort_open_files(self) -> None:
-        for file in self._open_files.copy():
-            file.abort()
+        for writer in self._open_files.copy():
+            writer.abort()
         self._open_files.clear()
 
 
@@ -170,20 +202,19 @@ class _HashedFile:
     """A store's file that is hashed while it is written."""
 
     def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+        self.writer = writer
         self._digest = hashlib.sha256()
-        self.abort = writer.abort
         self.size = 0
 
     def write(self, block: bytes) -> None:
         """Append bytes."""
         self._digest.update(block)
         self.size += len(block)
-        self._writer.write(block)
+        self.writer.write(block)
 
     def close(self) -> str:
         """Complete the file; return its SHA-256 in hex."""
-        self._writer.close()
+        self.writer.close()
         return self._digest.hexdigest()
 
 

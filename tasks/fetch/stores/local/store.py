@@ -83,7 +83,7 @@ class LocalStore:
 
     def create(self, path: str) -> NewFile:
         """Create a file in the staging folder."""
-        return NewFile(self.staging / path, self._path / path)
+        return NewFile(f"{self.staging}/{path}", f"{self._path}/{path}")
 
     def keep(self, file: File) -> None:
         """Take a published file into the staging folder: as a hard link, or a copy."""
