@@ -167,7 +167,7 @@ class Attempt:
             return manifest
         if len(downloads.failed) >= len(plan.downloads) > 0:
             raise downloads.failed[0].error
-        names = ", ".join(repr(str(path)) for path in downloads.unpacker.examples)
+        names = ", ".join(repr(path) for path in downloads.unpacker.examples)
         raise RemotePathError(
             f"{self.settings.remote_file_path}: no file matches {self.selection}"
             f"{f', but it contains {names}' if names else ''}: set include to the files to land"

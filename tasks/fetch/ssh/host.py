@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -162,7 +162,7 @@ class Host:
         return download.tail(file, start)
 
     def remote_checksums(
-        self, files: Iterable[RemoteFile], listed: Container[str] | None = None
+        self, files: Iterable[RemoteFile], listed: Collection[str] | None = None
     ) -> RemoteChecksums:
         """Start to get the SHA-256 of some files from the host.
 
