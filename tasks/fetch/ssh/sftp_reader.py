@@ -66,6 +66,7 @@ class Reader:
         self._files = iter(files)
         self._open: deque[_OpenFile] = deque()
         self._tail: _OpenFile | None = None
+        self._unfinished: list[_OpenFile] = []  # open, and not all of it was asked for
         self._requests: dict[int, tuple[_OpenFile, _Range | None]] = {}
         self._ahead = 0
         self._read_bytes = READ_BYTES
@@ -142,11 +143,13 @@ class Reader:
             if file is None:
                 break
             self._open.append(self._request_open(file, start))
-        if self._tail:
-            self._request_data(self._tail, budget, first=True)
-        for opened in self._open:
-            # The first must proceed, whatever the others have taken.
-            self._request_data(opened, budget, first=opened is self._open[0])
+        if not self._unfinished:
+            return
+        for opened in self._unfinished:
+            # The first must proceed, whatever the others have taken; and a tail.
+            first = opened is self._tail or (bool(self._open) and opened is self._open[0])
+            self._request_data(opened, budget, first=first)
+        self._unfinished = [opened for opened in self._unfinished if not opened.closing]
 
     def _request_open(self, file: RemoteFile, start: int) -> _OpenFile:
         opened = _OpenFile(file, start, start)
@@ -157,7 +160,8 @@ class Reader:
 
     def _request_data(self, opened: _OpenFile, budget: int, *, first: bool) -> None:
         """Ask for more of an open file."""
-        if not opened.handle or opened.closing or opened.error:
+        if opened.error:
+            opened.closing = True
             return
         size = opened.file.size
         while opened.requested < size and (
@@ -203,6 +207,7 @@ class Reader:
     def _take_handle_or_facts(self, opened: _OpenFile, kind: int, body: memoryview) -> None:
         if kind == packets.HANDLE:
             opened.handle = packets.read_handle(body)
+            self._unfinished.append(opened)
             self._ahead -= 1
             self._request()
         elif kind == packets.ATTRS and opened.handle:
