@@ -29,6 +29,9 @@ HEADER: Final = struct.Struct(">IBI")  # length of what follows, kind, number
 SHA256_BYTES: Final = 32
 
 _SIZE, _OWNER, _MODE, _TIMES = 1, 2, 4, 8  # SSH_FILEXFER_ATTR_*
+_ALL: Final = struct.Struct(
+    ">IQIIIII"
+)  # flags, size, user, group, mode, times of access and change
 
 
 class ProtocolError(paramiko.SSHException):
@@ -99,6 +102,10 @@ def is_end(kind: int, body: memoryview) -> bool:
 
 def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
     """Read attributes: the bytes that they take, and what they say of `path`."""
+    if len(body) >= _ALL.size:  # mostly: in one step
+        flags, size, _, _, mode, _, mtime = _ALL.unpack_from(body)
+        if flags == _SIZE | _OWNER | _MODE | _TIMES:
+            return _ALL.size, _file(path, size, mode, mtime)
     flags, used = int.from_bytes(body[:4], "big"), 4
     size = mode = mtime = 0
     if flags & _SIZE:
@@ -115,20 +122,25 @@ def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
             used += 4 + len(read_string(body[used:]))
     if used > len(body):
         raise ProtocolError("attributes end early")
+    return used, _file(path, size, mode, mtime)
+
+
+def _file(path: str, size: int, mode: int, mtime: int) -> RemoteFile:
     kind = stat.S_IFMT(mode)
     special = kind not in {0, stat.S_IFREG, stat.S_IFDIR}
-    return used, RemoteFile(path, size, mtime, folder=kind == stat.S_IFDIR, special=special)
+    return RemoteFile(path, size, mtime, folder=kind == stat.S_IFDIR, special=special)
 
 
 def read_names(folder: str, body: memoryview) -> Iterator[tuple[str, RemoteFile]]:
     """Read the names of an answer to READDIR, and their attributes; `.` and `..` aside."""
     count, body = int.from_bytes(body[:4], "big"), body[4:]
+    start = folder.rstrip("/") + "/"
     for _ in range(count):
         raw = read_string(body)
         body = body[4 + len(raw) :]
         body = body[4 + len(read_string(body)) :]  # the line of `ls`, which is not to be parsed
         name = bytes(raw).decode("utf-8", "surrogateescape")
-        used, file = read_attributes(f"{folder.rstrip('/')}/{name}", body)
+        used, file = read_attributes(start + name, body)
         body = body[used:]
         if name not in {".", ".."}:
             yield name, file
