@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from tasks.fetch.manifest import Published
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     """Returns the record of an unchanged file; see `Store.verify`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True, gc=False):
     """A remote file to download.
 
     Attributes:
@@ -60,9 +60,9 @@ class Plan:
     hidden: list[Published] = field(default_factory=list)
     replaced: dict[str, Published] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def downloads(self) -> list[Item]:
-        """The remote files to download, in the order of the names."""
+        """The remote files to download, in the order of the names; of a plan that is complete."""
         return sorted([*self.added, *self.changed], key=lambda item: item.path)
 
     def hide(self, paths: Iterable[str]) -> None:
@@ -134,7 +134,7 @@ def compare(
             continue
         if source.mtime != item.source.mtime:
             source = structs.replace(source, mtime=item.source.mtime)
-            published = replace(published, source=source)  # noqa: PLW2901 - the list gets the newer record
+            published = structs.replace(published, source=source)  # noqa: PLW2901 - the list gets the newer record
         plan.unchanged.append(published)
     plan.removed = [_verified(verify, listed, content=by_content) for listed in old.values()]
     return plan
@@ -152,5 +152,7 @@ def _verified(verify: Verify, listed: Published, *, content: bool) -> Published:
     """Return what the manifest lists of a source, without the files that have changed here."""
     files = [found for file in listed.files if (found := verify(file, content))]
     archives = [found for file in listed.archives if (found := verify(file, content))]
+    if files == listed.files and archives == listed.archives:
+        return listed
     intact = len(files) == len(listed.files) and len(archives) == len(listed.archives)
     return Published(listed.source, files, archives, intact)

@@ -124,7 +124,7 @@ class Host:
                     "an archive"
                 ) from None
             raise
-        return Listing(dict(sorted(found.items())), special, lister.faults)
+        return Listing({name: found[name] for name in sorted(found)}, special, lister.faults)
 
     def _limits(self) -> Limits:
         return Limits(self._settings.max_members, self._settings.timeout)
