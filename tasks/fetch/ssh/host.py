@@ -147,7 +147,7 @@ class Host:
         for file, start in wanted:
             stream = Stream(file.path, start, items)
             yield stream
-            for _ in stream:  # what the caller did not read
+            while stream.read():  # what the caller did not read
                 pass
 
     def read_tail(self, file: RemoteFile, start: int) -> bytes:

@@ -72,8 +72,10 @@ class Reader:
         self._read_bytes = READ_BYTES
         self._short_answers = 0
 
-    def blocks(self) -> Iterator[bytes | None]:
-        """Yield the blocks of each file, then None once it is read and checked.
+    def blocks(self) -> Iterator[tuple[bytes, bool]]:
+        """Yield the blocks of each file, each with whether it is the file's last.
+
+        The last one, which may be empty, is yielded once the file is read and checked.
 
         Raises:
             IntegrityError: A file is not as long as it was, or changed while it was read.
@@ -83,7 +85,6 @@ class Reader:
         while self._open:
             yield from self._blocks_of(self._open[0])
             self._open.popleft()
-            yield None
             self._request()
 
     def tail(self, file: RemoteFile, start: int) -> bytes:
@@ -97,27 +98,28 @@ class Reader:
         """
         self._tail = self._request_open(file, start)
         try:
-            return b"".join(self._blocks_of(self._tail))
+            return b"".join(block for block, _ in self._blocks_of(self._tail))
         finally:
             self._tail = None
 
-    def _blocks_of(self, opened: _OpenFile) -> Iterator[bytes]:
-        """Yield the blocks of a file, and check it at its end."""
+    def _blocks_of(self, opened: _OpenFile) -> Iterator[tuple[bytes, bool]]:
+        """Yield the blocks of a file; see `blocks`."""
+        size = opened.file.size
         while True:
             if opened.error:
                 raise opened.error
-            block = self._next_block(opened)
-            if block:
-                yield block
-                self._request()
-            elif opened.returned == opened.file.size and opened.after:
-                opened.file.require_same(opened.after)
-                return
-            else:
+            is_near_end = size - opened.returned <= BLOCK_BYTES
+            if (is_near_end and not opened.after) or (block := self._next_block(opened)) is None:
                 self._take_answer(*self.session.receive())
+                continue
+            is_last = opened.returned == size
+            yield block, is_last
+            if is_last:
+                return
+            self._request()
 
-    def _next_block(self, opened: _OpenFile) -> bytes:
-        """Return the next block once it is full or nothing more will follow; else b""."""
+    def _next_block(self, opened: _OpenFile) -> bytes | None:
+        """Return the next block once it is full, or the file is checked and ends; else None."""
         offset, parts = opened.returned, []
         while (
             offset - opened.returned < BLOCK_BYTES
@@ -125,8 +127,12 @@ class Reader:
         ):
             parts.append(part)
             offset += len(part)
-        if offset - opened.returned < BLOCK_BYTES and offset < opened.file.size:
-            return b""
+        if offset == opened.file.size:
+            if not opened.after:
+                return None
+            opened.file.require_same(opened.after)
+        elif offset - opened.returned < BLOCK_BYTES:
+            return None
         for part in parts:
             del opened.ranges[opened.returned]
             opened.returned += len(part)
