@@ -115,7 +115,8 @@ class Attempt:
         self.staging.finish()
         timeout_s = max(settings.timeout, time.monotonic() - started)
         checksums = downloads.verify(remote_checksums, timeout_s)
-        self._reasons.append(_explain_checksums(plan, remote_checksums, checksums))
+        if settings.explain:
+            self._reasons.append(_explain_checksums(plan, remote_checksums, checksums))
 
     def _host_checksums(self, files: list[RemoteFile]) -> Mapping[str, str]:
         return self.host.remote_checksums(files).result(CHECKSUM_TIMEOUT_S)

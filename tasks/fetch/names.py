@@ -124,6 +124,9 @@ class Names:
     """
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         # By the folded name. Strings, not paths: there may be 100,000, and most fold to themselves.
         self._files: dict[str, str] = {}
         self._folders: dict[str, str] = {}
@@ -150,6 +153,15 @@ class Names:
             self._origins[above] = origin
         self._files[key] = path
         self._origins[key] = origin
+
+    def remove(self, origin: str) -> list[str]:
+        """Release the names of an origin, and those of its folders; return its files."""
+        files = [(path, self._origins[key]) for key, path in self._files.items()]
+        self._clear()
+        for path, other in files:
+            if other != origin:
+                self.add(path, other)
+        return [path for path, other in files if other == origin]
 
 
 def _collision(path: str, part: str, origin: str, other: str, other_origin: str) -> str:

@@ -44,7 +44,6 @@ class Staging:
         self.archives: list[File] = []
         self._names = Names()
         self._files: list[File] = []
-        self._paths: dict[str, list[str]] = {}  # of all files, by remote file
         self._thread: WriteBehind | None = None
         self._open_files: set[Writer] = set()
         self._small: list[tuple[str, str, Writer, bytes]] = []  # path, source, writer, content
@@ -55,17 +54,9 @@ class Staging:
         self._stop_writing()
         self.archives = []
         self._files = []
-        self._paths = {}
-        self._reset_names()
-        self.store.begin(secrets.token_hex(8))
-
-    def _reset_names(self) -> None:
         self._names = Names()
         self._names.add(MANIFEST_NAME, "Lighterage")
-
-    def _add_name(self, path: str, source: str) -> None:
-        self._names.add(path, source)
-        self._paths.setdefault(source, []).append(path)
+        self.store.begin(secrets.token_hex(8))
 
     def keep(self, published: Published) -> None:
         """Take published files into the new data; raise `ArchiveError` if names collide."""
@@ -75,7 +66,7 @@ class Staging:
             (published.archives, self.archives),
         ):
             for file in files:
-                self._add_name(file.path, file.source)
+                self._names.add(file.path, file.source)
                 self.store.keep(file)
                 staged.append(file)
 
@@ -83,14 +74,10 @@ class Staging:
         """Remove every staged file of a remote file, and release their names."""
         self.finish()
         self._abort_open_files()
-        for path in self._paths.pop(source, []):
+        for path in self._names.remove(source):
             self.store.remove(path)
         self._files = [file for file in self._files if file.source != source]
         self.archives = [file for file in self.archives if file.source != source]
-        self._reset_names()
-        for other, paths in self._paths.items():
-            for path in paths:
-                self._names.add(path, other)
 
     def write(self, path: str, blocks: Iterable[bytes], source: str) -> None:
         """Write a file of the new data; another thread hashes and writes it, until `finish`.
@@ -99,7 +86,7 @@ class Staging:
             ArchiveError: The path collides with that of another file.
             LocalError: It, or a file before it, cannot be written.
         """
-        self._add_name(path, source)
+        self._names.add(path, source)
         writer = self.store.create(path)
         self._open_files.add(writer)
         file: _HashedFile | None = None
@@ -169,7 +156,7 @@ class Staging:
 
         Add it to `archives` once it is complete.
         """
-        self._add_name(path, source)
+        self._names.add(path, source)
         downloads = self.store.partial_downloads
         return downloads.open(key, path) if downloads else self.store.create(path)
 
