@@ -22,7 +22,6 @@ MAX_PATH_BYTES = 4000
 """The longest path, with room for the target's own (PATH_MAX is 4096)."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
-_NOT_NORMAL = re.compile(r"//|/$|(?:^|/)\.(?:/|$)")
 
 
 def safe(raw: str, origin: str) -> str:
@@ -37,7 +36,9 @@ def safe(raw: str, origin: str) -> str:
     """
     if reason := problem(raw):
         raise ArchiveError(f"{origin}: member {raw!r} {reason}; nothing was extracted")
-    return str(PurePosixPath(raw)) if _NOT_NORMAL.search(raw) else raw
+    if "//" in raw or "/." in raw or raw.startswith(".") or raw.endswith("/"):
+        return str(PurePosixPath(raw))
+    return raw
 
 
 def problem(raw: str) -> str:

@@ -174,13 +174,12 @@ def _decompressed(
     compressed: Iterator[bytes], entry: Entry, extraction: Extraction
 ) -> Iterator[bytes]:
     if entry.method == zipfile.ZIP_STORED:
-        yield from compressed
-    elif entry.method == zipfile.ZIP_DEFLATED:
-        yield from _inflated(compressed)
-    elif entry.method == zipfile.ZIP_BZIP2:
-        yield from _all_of(bz2.BZ2Decompressor(), compressed)
-    else:
-        yield from _of_lzma(compressed, entry, extraction)
+        return compressed
+    if entry.method == zipfile.ZIP_DEFLATED:
+        return _inflated(compressed)
+    if entry.method == zipfile.ZIP_BZIP2:
+        return _all_of(bz2.BZ2Decompressor(), compressed)
+    return _of_lzma(compressed, entry, extraction)
 
 
 def _inflated(compressed: Iterator[bytes]) -> Iterator[bytes]:
