@@ -172,7 +172,13 @@ def _checked(file: File, source: Source) -> File:
         ValueError: Its path leads out of the target, or is the manifest's own.
     """
     path = file.path
-    if path == NAME or "\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/")):
+    may_lead_out = "/." in path or "//" in path or path.startswith((".", "/"))
+    if (
+        path == NAME
+        or "\0" in path
+        or path[-1:] in {"", "/"}
+        or (may_lead_out and not {"", ".", ".."}.isdisjoint(path.split("/")))
+    ):
         raise ValueError(path)
     msgspec.structs.force_setattr(file, "source", source.path)
     if file.sha256 == source.sha256:

@@ -22,6 +22,8 @@ MAX_PATH_BYTES = 4000
 """The longest path, with room for the target's own (PATH_MAX is 4096)."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
+_PLAIN = re.compile(r"[\w-][\w. -]*(?:/[\w-][\w. -]*)*", re.ASCII)
+"""Most paths: found safe in one step, if they are short."""
 
 
 def safe(raw: str, origin: str) -> str:
@@ -43,6 +45,8 @@ def safe(raw: str, origin: str) -> str:
 
 def problem(raw: str) -> str:
     """Return why a name is no safe path in a folder; an empty text if it is one."""
+    if len(raw) <= MAX_NAME_BYTES and _PLAIN.fullmatch(raw):
+        return ""
     parts = raw.rstrip("/").split("/")
     if not raw.strip("/.") and raw not in {".", "./"}:
         return "has no name, or leads out of the folder"

@@ -65,6 +65,12 @@ class Plan:
         """The remote files to download, in the order of the names; of a plan that is complete."""
         return sorted([*self.added, *self.changed], key=lambda item: item.path)
 
+    def change(self, item: Item, published: Published) -> None:
+        """Add a remote file that differs from what is published of it."""
+        self.changed.append(item)
+        if published.intact:
+            self.replaced[item.source.path] = published
+
     def hide(self, paths: Iterable[str]) -> None:
         """Count what is at or below paths that cannot be read as hidden, and not as removed."""
         tops = tuple(paths)
@@ -112,25 +118,23 @@ def compare(
             plan.added.append(item)
             continue
         published = _verified(verify, listed, content=by_content)
-        if published.intact:
-            plan.replaced[item.source.path] = published
         source = listed.source
         is_same = source.size == item.source.size and (
             by_content or source.mtime == item.source.mtime
         )
-        if is_same and published.intact and _has_same_paths(item, published) and not force:
+        if not (is_same and published.intact and _has_same_paths(item, published)) or force:
+            plan.change(item, published)
+        elif by_content:
             candidates.append((item, published))
         else:
-            plan.changed.append(item)
-    checksums = (
-        remote_checksums([item.source for item, _ in candidates])
-        if remote_checksums is not None and candidates
-        else None
-    )
+            plan.unchanged.append(published)
+    checksums: Mapping[str, str] = {}
+    if remote_checksums is not None and candidates:
+        checksums = remote_checksums([item.source for item, _ in candidates])
     for item, published in candidates:
         source = published.source
-        if checksums is not None and checksums.get(source.path) != source.sha256:
-            plan.changed.append(item)
+        if checksums.get(source.path) != source.sha256:
+            plan.change(item, published)
             continue
         if source.mtime != item.source.mtime:
             source = structs.replace(source, mtime=item.source.mtime)

@@ -39,7 +39,7 @@ def places(path: str) -> tuple[str, str]:
 
 def is_checksum_file(path: str) -> bool:
     """Return whether a path may be a checksum file, by its name."""
-    return path.endswith(SUFFIX) or path.rpartition("/")[2] == SUMS
+    return path.endswith((SUFFIX, f"/{SUMS}")) or path == SUMS
 
 
 def parse(text: str, folder: PurePosixPath, own_name: str = "") -> dict[str, str]:

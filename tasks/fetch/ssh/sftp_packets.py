@@ -133,15 +133,19 @@ def _file(path: str, size: int, mode: int, mtime: int) -> RemoteFile:
 
 def read_names(folder: str, body: memoryview) -> Iterator[tuple[str, RemoteFile]]:
     """Read the names of an answer to READDIR, and their attributes; `.` and `..` aside."""
-    count, body = int.from_bytes(body[:4], "big"), body[4:]
     start = folder.rstrip("/") + "/"
-    for _ in range(count):
-        raw = read_string(body)
-        body = body[4 + len(raw) :]
-        body = body[4 + len(read_string(body)) :]  # the line of `ls`, which is not to be parsed
-        name = bytes(raw).decode("utf-8", "surrogateescape")
-        used, file = read_attributes(start + name, body)
-        body = body[used:]
+    body = memoryview(body)
+    at, end = 4, len(body)
+    for _ in range(int.from_bytes(body[:4], "big")):
+        name_at = at + 4
+        line_at = name_at + int.from_bytes(body[at:name_at], "big") + 4
+        # The line of `ls` is not to be parsed.
+        at = line_at + int.from_bytes(body[line_at - 4 : line_at], "big")
+        if line_at > end or at > end:
+            raise ProtocolError("it ends early")
+        name = str(body[name_at : line_at - 4], "utf-8", "surrogateescape")
+        used, file = read_attributes(start + name, body[at:])
+        at += used
         if name not in {".", ".."}:
             yield name, file
 
