@@ -89,12 +89,15 @@ class LocalStore:
 
     def keep(self, file: File) -> None:
         """Take a published file into the staging folder: as a hard link, or a copy."""
-        with writing(f"{self._path}/{file.path}"):
-            self._link_or_copy(file)
+        try:
+            os.link(f"{self._folder}/{file.path}", f"{self._staging_folder}/{file.path}")
+        except OSError:  # mostly, there is no such folder yet
+            with writing(self._path / file.path):
+                self._link_or_copy(file)
         self._kept_paths.add(file.path)
 
     def _link_or_copy(self, file: File) -> None:
-        old, new = f"{self._path}/{file.path}", self.staging / file.path
+        old, new = self._path / file.path, self.staging / file.path
         for _ in range(2):
             try:
                 os.link(old, new)
@@ -110,7 +113,7 @@ class LocalStore:
         try:
             shutil.copyfile(old, new, follow_symlinks=False)
         except FileNotFoundError:
-            raise edited_error(self._path / file.path) from None
+            raise edited_error(old) from None
 
     def remove(self, path: str) -> None:
         """Remove a file from the staging folder."""
