@@ -149,6 +149,18 @@ def test_collision_names_both_sources_and_the_code_points_of_names_that_look_the
         used.add("cafe\u0301/b.csv", "two.tar")
 
 
+def test_removed_origin_releases_its_names_and_folders() -> None:
+    used = Names()
+    used.add("d/a.csv", "one.zip")
+    used.add("e/b.csv", "one.zip")
+    used.add("d/c.csv", "two.zip")
+    assert used.remove("one.zip") == ["d/a.csv", "e/b.csv"]
+    used.add("d/A.csv", "three.zip")
+    used.add("E", "three.zip")
+    with pytest.raises(ArchiveError, match=r"of two\.zip$"):
+        used.add("D/x.csv", "three.zip")
+
+
 def test_different_names_do_not_collide() -> None:
     used = Names()
     for name in ("a.csv", "b.csv", "d/a.csv", "d/b.csv", "d/a/a.csv", "da.csv", "é.csv", "e.csv"):
