@@ -115,7 +115,8 @@ class Attempt:
         self.staging.finish()
         timeout_s = max(settings.timeout, time.monotonic() - started)
         checksums = downloads.verify(remote_checksums, timeout_s)
-        self._reasons.append(_explain_checksums(plan, remote_checksums, checksums))
+        if settings.explain:
+            self._reasons.append(_explain_checksums(plan, remote_checksums, checksums))
 
     def _host_checksums(self, files: list[RemoteFile]) -> Mapping[str, str]:
         return self.host.remote_checksums(files).result(CHECKSUM_TIMEOUT_S)
@@ -167,7 +168,7 @@ class Attempt:
             return manifest
         if len(downloads.failed) >= len(plan.downloads) > 0:
             raise downloads.failed[0].error
-        names = ", ".join(repr(str(path)) for path in downloads.unpacker.examples)
+        names = ", ".join(repr(path) for path in downloads.unpacker.examples)
         raise RemotePathError(
             f"{self.settings.remote_file_path}: no file matches {self.selection}"
             f"{f', but it contains {names}' if names else ''}: set include to the files to land"

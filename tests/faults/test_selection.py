@@ -447,6 +447,16 @@ def test_config_file_lists_globs_and_paths(client: Client, home: Path) -> None:
 # --- several paths --------------------------------------------------------------------------
 
 
+def test_archive_whose_name_without_suffix_leads_out_of_the_target_is_refused(
+    client: Client,
+) -> None:
+    client.put({"in/.x.zip": zipped({"a.csv": b"1"}), "in/...zip": zipped({"b.csv": b"2"})})
+    done = client.run("1", "in/.*.zip")
+    assert (done.code, "leads out" in done.err) == (3, True)
+    assert not client.target.exists()
+    assert not list(client.target.parent.glob("*.csv"))
+
+
 def test_each_archive_of_a_glob_lands_in_a_folder_of_its_name(client: Client) -> None:
     one, two = {"a.csv": b"1"}, {"a.csv": b"2"}
     client.put({

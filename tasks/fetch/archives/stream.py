@@ -23,27 +23,33 @@ class Stream:
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
-        self._next = b""
+        self._block = b""
+        self._at = 0  # where the unread bytes of `_block` begin
         self.offset = 0
 
     def peek(self, size: int) -> bytes:
         """Return the next `size` bytes, or more, without reading them; fewer at the end."""
-        while len(self._next) < size and (block := self._read(BLOCK_BYTES)):
-            self._next += block
-        return self._next
+        self._block, self._at = self._block[self._at :], 0
+        while len(self._block) < size and (block := self._read(BLOCK_BYTES)):
+            self._block += block
+        return self._block
 
     def read(self, size: int = BLOCK_BYTES) -> bytes:
         """Return at most `size` bytes; b"" only at the end."""
-        if self._next:
-            block, self._next = self._next[:size], self._next[size:]
-        else:
-            block = self._read(size)
+        if self._at == len(self._block):
+            self._block, self._at = self._read(BLOCK_BYTES), 0
+        block = self._block[self._at : self._at + size]
+        self._at += len(block)
         self.offset += len(block)
         return block
 
     def exactly(self, size: int) -> bytes:
         """Return `size` bytes; fewer at the end."""
-        blocks = []
+        block = self.read(size)
+        if len(block) == size:
+            return block
+        blocks = [block]
+        size -= len(block)
         while size and (block := self.read(size)):
             blocks.append(block)
             size -= len(block)

@@ -30,7 +30,7 @@ _UNSUPPORTED = {
 
 
 def members(
-    source: Input, limits: Limits, name: str, wants: Callable[[PurePosixPath], bool]
+    source: Input, limits: Limits, name: str, wants: Callable[[str], bool]
 ) -> Iterator[Member | None]:
     """Yield the members of an archive as its bytes arrive.
 
