@@ -383,8 +383,8 @@ bench-build: .venv/.lighterage ## size, builds and start of prod beside the imag
 
 # Each check is a target, such as `make check-types`.
 BIN := .venv/bin
-PACKAGES := tasks tests benchmarks docker/setup docker/tools
-SCRIPTS := requirements $(filter-out docker/setup docker/tools,$(sort \
+PACKAGES := tasks tests benchmarks docker/base docker/setup docker/tools
+SCRIPTS := requirements $(filter-out docker/base docker/setup docker/tools,$(sort \
   $(patsubst %/,%,$(dir $(wildcard docker/*/*.py)))))
 CHECKS := format lint types imports dockerfiles shell yaml compose env-examples makefile
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,6 @@ HUB_IMAGES = {"BASE": "python:3.11-bookworm", "RUNTIME": "python:3.11-slim-bookw
 DEBIAN_BASES = {"BASE": "build", "RUNTIME": "runtime"}
 # How the label of bases ends that are not those of the lock.
 UNLOCKED = ", not as locked"
-UNLOCKED_LABEL = "lighterage.unlocked"  # docker/base/build.py has it too
 OCI = "org.opencontainers.image.base."
 # An engine that reaches no registry may take minutes to say so.
 PULL_TIMEOUT_S = 300
@@ -112,7 +111,7 @@ def _choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
         say("no image registry answers; the base images are made from Debian packages instead")
     found = {name: _debian_base(project, engine, kind) for name, kind in DEBIAN_BASES.items()}
     facts = engine.inspect("image", *found.values())
-    others = any((facts[name]["Config"].get("Labels") or {}).get(UNLOCKED_LABEL) for name in facts)
+    others = any("lighterage.unlocked" in (facts[n]["Config"].get("Labels") or {}) for n in facts)
     return "debian" + (UNLOCKED if others else ""), found
 
 
@@ -179,35 +178,31 @@ def _pull(
 
 def _debian_base(project: Project, engine: Engine, kind: str) -> str:
     """Make the Debian-made base of that kind; return its name."""
+    from docker.base.build import build
+
     name = f"{project.name}-base:{kind}"
     output = project.state / f"base-{kind}-{os.getpid()}.tar"
-    words = [kind, "--tag", name, "--output", str(output), "--cache", str(project.state / "debian")]
     say(f"making base image {name} from Debian packages")
+    # So that temporary folders are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        code, text = _build_script(project, *words, *(["--locked"] if project.locked else []))
-        if code:
-            raise Failure(f"{name}: {text[-2000:] or 'docker/base/build.py failed'}", 1)
-        for line in text.splitlines():
-            say(line.removeprefix("base: "))
+        build(kind, name, output, project.state / "debian", strictly=project.locked)
         engine.must("load", "--input", str(output), timeout=None)
+    except Failure as failure:
+        raise Failure(f"{name}: {failure}", 1) from None
     finally:
         output.unlink(missing_ok=True)
     return name
 
 
-def _build_script(project: Project, *words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, str(project.root / "docker/base/build.py"), *words],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout.strip()
-
-
 def lock(project: Project) -> None:
     """Write down which bases there are now: Debian's packages, and the registry's digests."""
-    code, text = _build_script(project, "lock")
-    say(text.removeprefix("base: ") or f"docker/base/build.py failed: exit code {code}")
+    from docker.base.packages import write_lock
+
+    try:
+        write_lock(project.state / "debian")
+    except Failure as failure:
+        say(str(failure))
     path = project.root / "docker/base/hub.lock"
     engine = Engine.find(project.engine)
     names = {image: _prefix(project) + image for image in HUB_IMAGES.values()}

@@ -140,3 +140,10 @@ def write_changed(path: Path, text: str) -> None:
     content = text.encode("utf-8", "surrogateescape")
     if not path.exists() or path.read_bytes() != content:
         write_atomic(path, content, 0o644)
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file."""
+    import hashlib  # not at the top: most steps need none, and it takes 3 ms
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()

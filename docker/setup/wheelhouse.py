@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
-from docker.setup.project import Failure, Project, give_to_owner, say
+from docker.setup.project import Failure, Project, give_to_owner, say, sha256
 
 # In the form of sha256sum: `sha256sum -c SHA256SUMS` in that folder says the same as OFFLINE=1.
 SUMS = "SHA256SUMS"
@@ -23,11 +22,11 @@ def record(project: Project) -> None:
     folder, files = folder_of(project), sorted((project.root / "requirements").glob("*.txt"))
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     pinned = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", text))
-    digests = {wheel: _sha256(wheel) for wheel in sorted(folder.glob("*.whl"))}
+    digests = {wheel: sha256(wheel) for wheel in sorted(folder.glob("*.whl"))}
     for wheel in [wheel for wheel, digest in digests.items() if digest not in pinned]:
         wheel.unlink()
         del digests[wheel]
-    seen = {**{file: _sha256(file) for file in files}, **digests}
+    seen = {**{file: sha256(file) for file in files}, **digests}
     lines = (f"{digest}  {os.path.relpath(path, folder)}\n" for path, digest in seen.items())
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
     for path in [*digests, folder / SUMS]:
@@ -51,9 +50,5 @@ def check(project: Project) -> None:
         shown = path.relative_to(project.root)
         if not path.is_file():
             raise Failure(f"OFFLINE=1, but {shown} is missing; run make vendor again", 8)
-        if _sha256(path) != digest:
+        if sha256(path) != digest:
             raise Failure(f"{shown} is not what make vendor saw: hash mismatch; run it again", 6)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

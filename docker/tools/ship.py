@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import tomllib
 import zlib
 from pathlib import Path
 
-from docker.setup.project import Failure, give_to_owner, say
+from docker.setup.project import Failure, give_to_owner, say, sha256
 from docker.tools.context import Context, Variant, last_line
 
 
@@ -34,7 +33,7 @@ def save(context: Context, variant: Variant) -> int:
     finally:
         part.unlink(missing_ok=True)
     checksum = _checksum_file(path)
-    checksum.write_text(f"{_sha256(path)}  {path.name}\n", encoding="utf-8")
+    checksum.write_text(f"{sha256(path)}  {path.name}\n", encoding="utf-8")
     for written in (path, checksum):
         give_to_owner(written)
     name = path.relative_to(context.root)
@@ -56,7 +55,7 @@ def load(context: Context) -> int:
     for needed in (path, checksum):
         if not needed.is_file():
             raise Failure(f"{needed}: there is no such file; make save writes both", 8)
-    if checksum.read_text(encoding="utf-8").split()[:1] != [_sha256(path)]:
+    if checksum.read_text(encoding="utf-8").split()[:1] != [sha256(path)]:
         raise Failure(f"{path}: checksum mismatch with {checksum.name}: copy the file again", 6)
     # Decompressed here: podman 4.3 cannot read a compressed docker archive.
     with tempfile.TemporaryFile(dir=context.state) as archive:
@@ -114,8 +113,3 @@ def version(context: Context) -> str:
 
 def _checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
