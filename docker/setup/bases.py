@@ -47,6 +47,12 @@ def forget(project: Project) -> None:
     (folder_of(project) / "stamp").unlink(missing_ok=True)
 
 
+def bases(project: Project) -> None:
+    """Choose the bases, one make at a time."""
+    with project.lock("bases"):
+        choose(project, Engine.of(project))
+
+
 def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
     """Choose the bases, and write the words that builds on them take: a file for each image.
 
@@ -195,7 +201,7 @@ def _debian_base(project: Project, engine: Engine, kind: str) -> str:
     return name
 
 
-def lock(project: Project) -> None:
+def lock_bases(project: Project) -> None:
     """Write down which bases there are now: Debian's packages, and the registry's digests."""
     from docker.base.packages import write_lock
 

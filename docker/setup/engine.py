@@ -7,6 +7,7 @@ import grp
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.setup.messages import explain
-from docker.setup.project import Failure
+from docker.setup.project import Failure, Project
 
 # The static client 23 and later builds through the buildx plugin only; older ones have BuildKit
 # inside from 18.09 on.
@@ -84,6 +85,12 @@ class Engine:
     compose: tuple[str, ...] = ()
 
     @classmethod
+    def of(cls, project: Project) -> Engine:
+        """Return the client that the recipes use."""
+        client = shlex.split(os.environ.get("LIGHTERAGE_DOCKER", "")) or [project.engine]
+        return cls(project.engine, client[0])
+
+    @classmethod
     def find(cls, kind: str) -> Engine | None:
         """Return the first client of that kind on the path whose engine answers, or None."""
         found = cls.look(kind)
@@ -95,7 +102,7 @@ class Engine:
         errors = []
         for client in on_path(kind):
             engine = cls(kind, client)
-            answer = engine.version()
+            answer = quiet(*engine.version_command, timeout=10)
             if answer.returncode == 0:
                 if kind == "podman":
                     return cls(kind, client, _podman_build(client), _podman_compose(client))
@@ -103,10 +110,11 @@ class Engine:
             errors.append(answer.stderr)
         return _why_not(kind, errors)
 
-    def version(self) -> subprocess.CompletedProcess[str]:
-        """Ask the engine for its version; the cheapest question that it must answer itself."""
+    @property
+    def version_command(self) -> tuple[str, ...]:
+        """The cheapest question that the engine must answer itself."""
         field = "{{.Server.Version}}" if self.kind == "docker" else "{{.Client.Version}}"
-        return quiet(self.client, "version", "--format", field, timeout=10)
+        return self.client, "version", "--format", field
 
     @property
     def root_is_caller(self) -> bool:

@@ -73,8 +73,9 @@ class Errors:
     """
 
     def __init__(
-        self, stream: IO[bytes], compose_file: Path | None, *, hold_all: bool = False
+        self, stream: IO[bytes] | None, compose_file: Path, *, hold_all: bool = False
     ) -> None:
+        assert stream is not None  # noqa: S101 - a process has it where it was asked for
         self._stream = stream
         self._compose_file = compose_file
         self._hold_all = hold_all

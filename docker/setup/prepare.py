@@ -9,12 +9,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from docker.setup import bases, envfiles, locks, sample_host, venv, wheelhouse
-from docker.setup.engine import Engine, NoEngine
+from docker.setup.engine import Engine, NoEngine, quiet
 from docker.setup.project import Failure, Project, make_folder, owner, say, write_changed
 from docker.setup.variants import Variant
 
@@ -36,7 +37,7 @@ OCI = "org.opencontainers.image."
 ANSWER_TIMEOUT_S = 10.0
 
 
-def prepare(project: Project, output: Path, goals: Sequence[str]) -> None:
+def prepare(project: Project, output: str, *goals: str) -> None:
     """Check and make what the goals need, and write `output`, which make includes.
 
     Args:
@@ -74,7 +75,7 @@ def prepare(project: Project, output: Path, goals: Sequence[str]) -> None:
         for variant in every:
             lines[f"SERVICES.{variant.name}"] = " ".join(variant.services)
         text = "".join(f"{key} := {_escaped(value)}\n" for key, value in lines.items())
-        write_changed(output, "# Written by make: what this machine has.\n" + text)
+        write_changed(Path(output), "# Written by make: what this machine has.\n" + text)
 
 
 def _verbs(variant: Variant, every: Sequence[Variant], goals: Sequence[str]) -> set[str]:
@@ -226,10 +227,9 @@ def _ask(
     project: Project, engine: Engine, variants: Sequence[Variant]
 ) -> Mapping[str, subprocess.CompletedProcess[str]]:
     """Ask everything at once: the engine's version, for bases and sample hosts; git for labels."""
-    field = "{{.Server.Version}}" if engine.kind == "docker" else "{{.Client.Version}}"
     git = ("git", "-C", str(project.root))
     commands: dict[str, Sequence[str]] = {
-        "version": (engine.client, "version", "--format", field),
+        "version": engine.version_command,
         "commit": (*git, "log", "-1", "--format=%H %cI"),
         "status": (*git, "status", "--porcelain"),
         "source": (*git, "config", "--get", "remote.origin.url"),
@@ -240,23 +240,16 @@ def _ask(
     for variant in variants:
         if sample_host.is_named(variant) and sample_host.stamp(variant).exists():
             commands[variant.name] = sample_host.greeting(engine, variant)
-    running = {}
-    for name, command in commands.items():
-        try:
-            running[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, text=True,
-            )  # fmt: skip
-        except OSError:
-            continue
-    answers = {}
-    for name, process in running.items():
-        try:
-            output, _ = process.communicate(timeout=ANSWER_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-        answers[name] = subprocess.CompletedProcess(process.args, process.returncode, output, "")
+    answers: dict[str, subprocess.CompletedProcess[str]] = {}
+
+    def ask(name: str) -> None:
+        answers[name] = quiet(*commands[name], timeout=ANSWER_TIMEOUT_S)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in commands]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return answers
 
 

@@ -61,7 +61,7 @@ def _folder(project: Project) -> Path:
     return make_folder(project.state / SAMPLE_HOST, 0o700)
 
 
-def make_key(project: Project, command: Sequence[str]) -> None:
+def host_key(project: Project, *command: str) -> None:
     """Run the command that makes the host key and prints its public half; trust it.
 
     Raises:
@@ -76,6 +76,9 @@ def make_key(project: Project, command: Sequence[str]) -> None:
         give_to_owner(private)
         write_changed(private.with_suffix(".pub"), done.stdout)
         trust(project)
+        for variant in filter(is_named, Variant.all(project)):
+            as_root = Engine.of(project).root_is_caller
+            envfiles.write_compose_env(variant, as_root=as_root)
 
 
 def trust(project: Project) -> None:
@@ -89,14 +92,15 @@ def trust(project: Project) -> None:
 # --- in a container -------------------------------------------------------------------------------
 
 
-def up(engine: Engine, variant: Variant, command: Sequence[str]) -> None:
+def sample_host(project: Project, variant_name: str, *command: str) -> None:
     """Run the command that starts the sample host, unless it answers; wait until it does.
 
     Raises:
         Failure: The engine refused, or the host does not answer.
     """
-    name, image = variant.sample_host, f"{variant.project.name}-{SAMPLE_HOST}"
-    with variant.project.lock(SAMPLE_HOST):
+    engine, variant = Engine.of(project), Variant(project, variant_name)
+    name, image = variant.sample_host, f"{project.name}-{SAMPLE_HOST}"
+    with project.lock(SAMPLE_HOST):
         facts = engine.inspect("container", name).get(name)
         wanted = engine.inspect("image", image).get(image, {}).get("Id")
         question = greeting(engine, variant)[1:]
@@ -126,7 +130,6 @@ def up(engine: Engine, variant: Variant, command: Sequence[str]) -> None:
 
 def _compose_up(command: Sequence[str], compose_file: Path) -> None:
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    assert process.stderr is not None  # noqa: S101 - it was asked for
     errors = Errors(process.stderr, compose_file, hold_all=True)
     code = process.wait()
     if code:
@@ -161,7 +164,7 @@ def _running(variant: Variant) -> dict[str, Any] | None:
     return facts if alive else None
 
 
-def up_on_loopback(variant: Variant, command: Sequence[str]) -> None:
+def loopback(project: Project, variant_name: str, *command: str) -> None:
     """Run the command that starts the sample host here, unless it runs; trust it.
 
     The option that points a task at it is written into a file, which the recipe of run reads.
@@ -169,7 +172,7 @@ def up_on_loopback(variant: Variant, command: Sequence[str]) -> None:
     Raises:
         Failure: It did not start.
     """
-    project = variant.project
+    variant = Variant(project, variant_name)
     with project.lock(SAMPLE_HOST):
         facts = _running(variant)
         if facts is None:
@@ -194,8 +197,9 @@ def up_on_loopback(variant: Variant, command: Sequence[str]) -> None:
         write_changed(_state_file(variant).with_suffix(".option"), option)
 
 
-def down_on_loopback(variant: Variant) -> None:
+def end_loopback(project: Project, variant_name: str) -> None:
     """End the variant's sample host process, if there is one."""
+    variant = Variant(project, variant_name)
     facts = _running(variant)
     if facts is None:
         return
@@ -204,6 +208,6 @@ def down_on_loopback(variant: Variant) -> None:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while _running(variant) and time.monotonic() < deadline:
             time.sleep(0.05)
-    envfiles.trust_sample_host(variant.project, f"[127.0.0.1]:{facts['port']}", "")
+    envfiles.trust_sample_host(project, f"[127.0.0.1]:{facts['port']}", "")
     _state_file(variant).unlink(missing_ok=True)
     say("ended the sample host on loopback")

@@ -7,8 +7,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from docker.setup import locks, wheelhouse
@@ -44,7 +42,7 @@ def find_python() -> str | None:
     return None
 
 
-def install(project: Project, command: Sequence[str]) -> None:
+def install(project: Project, *command: str) -> None:
     """Run `sh requirements/install.sh FOLDER FILE`, unless the folder has what the file pins.
 
     Raises:
@@ -63,28 +61,18 @@ def install(project: Project, command: Sequence[str]) -> None:
         if project.offline:
             wheelhouse.check(project)
         say(f"making {command[2]} from {command[3]}")
-        run_with_index(project, command)
+        if index(project, *command):
+            source = "docker/wheels" if project.offline else "the package index"
+            raise Failure(f"{source} did not give what it takes; see above", 1)
         stamp.write_text(pins, encoding="utf-8")
         for path in [folder, *folder.rglob("*")] if os.getuid() == 0 else []:
             give_to_owner(path)
 
 
-def run_with_index(project: Project, command: Sequence[str], *, quietly: bool = True) -> int:
-    """Run a command with this machine's Python, CA bundle and pip.conf; return its exit code.
-
-    Raises:
-        Failure: There is no Python to do it with, or a command without output failed.
-    """
-    pipe = subprocess.PIPE if quietly else None
-    done = subprocess.run(
-        command, env=_environment(project), stdin=subprocess.DEVNULL, stdout=pipe,
-        stderr=subprocess.STDOUT if quietly else None, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode and quietly:
-        sys.stderr.write(done.stdout[-4000:])
-        source = "docker/wheels" if project.offline else "the package index"
-        raise Failure(f"{source} did not give what it takes; see above", 1)
-    return done.returncode
+def index(project: Project, *command: str) -> int:
+    """Run a command with this machine's Python, CA bundle and pip.conf; return its exit code."""
+    env = _environment(project)
+    return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
 
 def _environment(project: Project) -> dict[str, str]:
@@ -147,12 +135,11 @@ def _ca_bundle(pip_conf: Path | None) -> Path | None:
     return None
 
 
-def packages(purpose: str, *, allowed: bool) -> None:
+def packages(_: Project, purpose: str) -> None:
     """Install the programs that tests or benchmarks run and that are missing, where possible.
 
     Args:
         purpose: `test` or `bench`.
-        allowed: Whether SETUP lets this install.
     """
     programs = {**PEERS, **(TESTED_WITH if purpose == "test" else {})}
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
@@ -162,7 +149,7 @@ def packages(purpose: str, *, allowed: bool) -> None:
     words = sorted(set(missing.values()))
     install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *words]
     without = "tests that run them are skipped" if purpose == "test" else "they are left out"
-    if not allowed or os.getuid() or not shutil.which("apt-get"):
+    if os.environ.get("LIGHTERAGE_SETUP") == "0" or os.getuid() or not shutil.which("apt-get"):
         say(f"not here: {', '.join(missing)}; {without}; on Debian, as root: apt-get install")
         say(f"  {' '.join(words)}")
         return

@@ -17,7 +17,7 @@ def folder_of(project: Project) -> Path:
     return project.root / "docker" / "wheels"
 
 
-def record(project: Project) -> None:
+def record_wheels(project: Project) -> None:
     """Write down of which wheels, for which requirements, it is; remove what nothing pins."""
     folder, files = folder_of(project), sorted((project.root / "requirements").glob("*.txt"))
     text = "".join(file.read_text(encoding="utf-8") for file in files)

@@ -219,7 +219,7 @@ def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
     before = lock.read_text()
     here = replace(Project.from_environment(), root=tree.folder, hub=hub)
     try:
-        bases.lock(here)
+        bases.lock_bases(here)
         locked = dict(line.split() for line in lock.read_text().splitlines()[1:])
         assert list(locked) == ["python:3.11-bookworm", "python:3.11-slim-bookworm"]
         push(engine, hub, "build", "3.11-slim-bookworm")  # the tag moves on
