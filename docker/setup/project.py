@@ -11,6 +11,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # Python 3.9 has none
+    from typing import Self
 
 # What engine and compose both accept in the names of images, containers and networks.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -49,9 +53,15 @@ class Project:
     debugger: bool = False
     offline: bool = False
     locked: bool = False
+    # Of docker/tools: the words of client, compose and a build that lacks file, tag and context.
+    docker: tuple[str, ...] = ()
+    compose: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
+    host: str = ""
+    yes: bool = False
 
     @classmethod
-    def from_environment(cls) -> Project:
+    def from_environment(cls) -> Self:
         """Read the variables.
 
         Raises:
@@ -80,6 +90,11 @@ class Project:
             debugger=value("DEBUGGER") == "1",
             offline=value("OFFLINE") == "1",
             locked=value("LOCKED") == "1",
+            docker=tuple(shlex.split(value("DOCKER"))),
+            compose=tuple(shlex.split(value("COMPOSE"))),
+            build=tuple(shlex.split(value("BUILD"))),
+            host=value("HOST"),
+            yes=value("YES") == "1",
         )
 
     @property

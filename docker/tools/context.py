@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,45 +13,8 @@ from docker.setup import variants
 from docker.setup.project import Failure, Project
 
 
-@dataclass(frozen=True)
 class Context(Project):
-    """The clone and the `LIGHTERAGE_*` variables that the Makefile exports for tools.
-
-    Args:
-        docker: words of the client whose engine answers; none without an engine.
-        compose: words of compose.
-        build: words of a build with base images and secrets; `--file`, `--tag` and the build
-            context are still to be added.
-    """
-
-    docker: tuple[str, ...] = ()
-    compose: tuple[str, ...] = ()
-    build: tuple[str, ...] = ()
-    host: str = ""
-    yes: bool = False
-    file: str = ""
-    registry: str = ""
-
-    @classmethod
-    def from_environment(cls) -> Context:
-        """Read the variables.
-
-        Raises:
-            Failure: a value is not usable.
-        """
-        value = {name: os.environ.get(f"LIGHTERAGE_{name}", "").strip() for name in (
-            "DOCKER", "COMPOSE", "BUILD", "HOST", "YES", "FILE", "REGISTRY",
-        )}  # fmt: skip
-        return cls(
-            **vars(Project.from_environment()),
-            docker=tuple(shlex.split(value["DOCKER"])),
-            compose=tuple(shlex.split(value["COMPOSE"])),
-            build=tuple(shlex.split(value["BUILD"])),
-            host=value["HOST"],
-            yes=value["YES"] == "1",
-            file=value["FILE"],
-            registry=value["REGISTRY"].rstrip("/"),
-        )
+    """The clone and the `LIGHTERAGE_*` variables, with the container engine."""
 
     def options(self, verb: str, *known: str) -> list[str]:
         """Return the options among ARGS.
@@ -135,23 +96,22 @@ class Variant(variants.Variant):
         return Variant(replace(self.project, name=name), self.name)
 
     def compose(
-        self, *words: str, files: Sequence[str] = (), stdin: bytes = b""
-    ) -> subprocess.CompletedProcess[bytes]:
+        self, *words: str, override: str = "", stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run compose on the variant's file for its answer, whatever its exit code.
 
         Args:
             words: what compose is to do.
-            files: further compose files, which override the variant's.
+            override: a further compose file.
             stdin: what the command reads.
         """
-        command = [*self.project.compose, "-p", self.prefix]
-        for file in (str(self.compose_file), *files):
-            command += ["-f", file]
+        command = [*self.project.compose, "-p", self.prefix, "-f", str(self.compose_file)]
+        command += ["-f", override] if override else []
         names = {"LIGHTERAGE_PROJECT": self.project.name, "COMPOSE_PROJECT_NAME": self.prefix}
-        env = {**os.environ, **names}
         return subprocess.run(
-            [*command, *words], env=env, input=stdin, capture_output=True, check=False
-        )
+            [*command, *words], env={**os.environ, **names}, input=stdin, capture_output=True,
+            encoding="utf-8", errors="replace", check=False,
+        )  # fmt: skip
 
 
 def read_yaml(path: Path, text: str | None = None) -> list[Any]:
@@ -173,8 +133,6 @@ def read_yaml(path: Path, text: str | None = None) -> list[Any]:
         raise Failure(f"{name}: {' '.join(str(error).split())}") from None
 
 
-def last_line(answer: subprocess.CompletedProcess[Any]) -> str:
+def last_line(answer: subprocess.CompletedProcess[str]) -> str:
     """Return the last line that a failed command wrote on standard error."""
-    error = answer.stderr
-    text: str = error.decode(errors="replace") if isinstance(error, bytes) else error
-    return (text.strip().splitlines() or ["it gave no reason"])[-1]
+    return (answer.stderr.strip().splitlines() or ["it gave no reason"])[-1]

@@ -26,18 +26,17 @@ IN_README = (
 BEGIN, END = "<!-- make diff ARGS=--readme -->\n", "<!-- end -->\n"
 
 
-def diff(context: Context, names: Sequence[str]) -> int:
+def diff(context: Context, *variants: Variant) -> int:
     """Print each property in which the named variants differ; dev and prod by default.
 
     Raises:
         Failure: an unknown option or variant, or nothing to compare.
     """
     options = context.options("diff", "--all", "--json", "--markdown", "--readme")
-    names = [*names, *(word for word in context.args if not word.startswith("-"))]
-    chosen = {name: context.variant(name) for name in names or ("dev", "prod")}
+    chosen = variants or [context.variant(name) for name in ("dev", "prod")]
     if len(chosen) < 2:
         raise Failure("diff compares two variants or more: make diff dev prod")
-    found = measure(list(chosen.values()))
+    found = measure(chosen)
     if "--readme" in options:
         _write_readme(context, markdown(found))
     elif "--markdown" in options:

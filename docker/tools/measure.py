@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from docker.setup.project import Failure
 from docker.tools.context import Variant, last_line, read_yaml
 from docker.tools.rows import ENV_FILE, VARIANT_ROWS, Facts, Sample, expanded
 
-PROBE = Path(__file__).with_name("probe.py")
+PROBE = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
 MOUNTED = "/run/secrets/env_file"
 
 
@@ -42,15 +43,18 @@ def _measured(variant: Variant) -> Measured:
     compose = resolved(variant)
     user = str(compose["services"][variant.service].get("user") or "")
     with mounted_env_file(variant.env_file) as options:
-        inside = probe(
-            variant, "run", "--rm", "--interactive", "--network", "none",
-            *(["--user", user] if user else []), "--env", f"LIGHTERAGE_VARIANT={variant.name}",
-            *options, "--entrypoint", "python", variant.prefix, "-", "image",
-        )  # fmt: skip
+        words = ["run", "--rm", "--interactive", "--network", "none", *options]
+        words += ["--user", user] if user else []
+        words += ["--env", f"LIGHTERAGE_VARIANT={variant.name}", "--entrypoint", "python"]
+        inside = probe(variant, *words, variant.prefix, "-", "image")
     image = variant.project.inspect("image", variant.prefix)
-    written = as_written(variant)
-    written["services"] = {name: written["services"][name] for name in started(compose)}
-    sample = Sample(variant, written, image, inside)
+    # With the default of each variable, the same on every machine.
+    path = variant.compose_file
+    text = re.sub(r"\$\{\w+:-([^{}]*)\}", r"\1", path.read_text(encoding="utf-8"))
+    written = read_yaml(path, text)[0]
+    services = compose["services"].items()
+    found = {name: written["services"][name] for name, keys in services if not keys.get("profiles")}
+    sample = Sample(variant, {**written, "services": found}, image, inside)
     return Measured(variant, compose, expanded(VARIANT_ROWS, sample))
 
 
@@ -61,35 +65,26 @@ def resolved(variant: Variant) -> Any:
         Failure: compose rejects it.
     """
     done = variant.compose("config")
-    path = variant.folder / "compose.yaml"
     if done.returncode:
-        reason = " ".join(done.stderr.decode(errors="replace").split())
+        reason = " ".join(done.stderr.split())
         raise Failure(f"docker/{variant.name}/compose.yaml: {reason}")
-    return read_yaml(path, done.stdout.decode())[0]
-
-
-def started(compose: Any) -> list[str]:
-    """Return the services of a resolved compose file that `up` starts."""
-    return [name for name, keys in compose["services"].items() if not keys.get("profiles")]
-
-
-def as_written(variant: Variant) -> Any:
-    """Return the compose file with the default of each variable, the same on every machine."""
-    path = variant.folder / "compose.yaml"
-    text = re.sub(r"\$\{\w+:-([^{}]*)\}", r"\1", path.read_text(encoding="utf-8"))
-    return read_yaml(path, text)[0]
+    return read_yaml(variant.compose_file, done.stdout)[0]
 
 
 def probe(variant: Variant, *command: str) -> Any:
-    """Run the probe by a command of the engine that starts Python on its standard input.
+    """Run the probe by a command of the engine that starts Python on its standard input."""
+    return reported(variant, variant.project.ask(*command, stdin=None, input=PROBE))
+
+
+def reported(variant: Variant, done: subprocess.CompletedProcess[str]) -> Any:
+    """Return what the probe printed.
 
     Raises:
         Failure: the container did not start, or the probe failed.
     """
-    answer = variant.project.ask(*command, stdin=None, input=PROBE.read_text(encoding="utf-8"))
-    if answer.returncode:
-        raise Failure(f"image {variant.prefix} cannot be measured: {last_line(answer)}", 1)
-    return json.loads(answer.stdout)
+    if done.returncode:
+        raise Failure(f"image {variant.prefix} cannot be measured: {last_line(done)}", 1)
+    return json.loads(done.stdout)
 
 
 @contextlib.contextmanager

@@ -294,3 +294,30 @@ VARIANT_ROWS: tuple[Row[Sample], ...] = (
     Row("image size", lambda sample: f"{sample.image['Size'] / 1e6:.1f} MB"),
     *map(_probed, ("files", "Python", "system", "packages")),
 )
+
+
+# --- of running containers ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a variant is measured by in running containers.
+
+    Args:
+        inside: what the probe reports of a container, by row.
+        host_config: of the service's container, as the engine has it.
+        restarted: whether the engine started the service again after a crash.
+        environment: the `NAME=value` lines of all containers.
+    """
+
+    inside: Mapping[str, Value]
+    host_config: Mapping[str, Any]
+    restarted: bool
+    environment: list[str]
+
+
+RUNNING_ROWS: tuple[Row[Running], ...] = (
+    Row("*", lambda sample: sample.inside),
+    Row("log files in force", lambda sample: flat(sample.host_config["LogConfig"])),
+    Row("restart in force", lambda sample: "yes" if sample.restarted else "no"),
+)

@@ -11,8 +11,8 @@ from typing import Any
 
 from docker.setup.project import Failure
 from docker.tools.context import Variant, last_line
-from docker.tools.measure import PROBE, mounted_env_file, probe
-from docker.tools.rows import Facts, flat
+from docker.tools.measure import PROBE, mounted_env_file, probe, reported
+from docker.tools.rows import Running
 
 # The service's main process in the crash test. It ends itself: `docker kill` is no crash, since the
 # engine takes it for a stop that the user wants (moby, daemon/kill.go).
@@ -20,29 +20,25 @@ CRASH = "import os, signal, time; time.sleep(0.5); os.kill(os.getpid(), signal.S
 RESTART_SECONDS = 60.0
 
 
-def running(variant: Variant) -> tuple[Facts, list[str]]:
+def running(variant: Variant) -> Running:
     """Measure the variant's service in containers of its own project.
-
-    Returns:
-        The rows, and the `NAME=value` lines of the containers' environments.
 
     Raises:
         Failure: a container did not start.
     """
     with _own_project(variant) as own, mounted_env_file(variant.example) as options:
-        done = own.compose(
-            "run", "--rm", "-T", *options, "--entrypoint", "python -", own.service,
-            "running", own.project.task, stdin=PROBE.read_bytes(),
-        )  # fmt: skip
-        if done.returncode:
-            raise Failure(f"{variant.name} cannot be measured: {last_line(done)}", 1)
-        facts = json.loads(done.stdout)
-        facts.update(_service(own))
+        words = ["run", "--rm", "-T", *options, "--entrypoint", "python -", own.service]
+        inside = reported(own, own.compose(*words, "running", own.project.task, stdin=PROBE))
+        facts = _state(own, _container(own))["HostConfig"]
+        restarted = False
+        if facts["RestartPolicy"]["Name"] not in ("", "no"):
+            _up(own)
+            inside |= probe(own, "exec", "--interactive", _container(own), "python", "-", "service")
+            restarted = _restarts(own)
         label = f"label=com.docker.compose.project={own.prefix}"
         names = own.project.must("ps", "--all", "--quiet", "--filter", label).split()
         environment = [line for name in names for line in _state(own, name)["Config"]["Env"]]
-        environment += facts.pop("environment")
-    return {row: value or "none" for row, value in facts.items()}, environment
+        return Running(inside, facts, restarted, environment + inside.pop("environment"))
 
 
 @contextlib.contextmanager
@@ -56,9 +52,7 @@ def _own_project(variant: Variant) -> Iterator[Variant]:
     engine.must("tag", variant.prefix, own.prefix)
     try:
         # compose creates the networks together with the containers.
-        done = own.compose("up", "--no-start", own.service)
-        if done.returncode:
-            raise Failure(f"{variant.name} did not start: {last_line(done)}", 1)
+        _up(own, "--no-start")
         networks = _state(own, _container(own))["NetworkSettings"]["Networks"]
         for network in networks:
             engine.must("network", "connect", "--alias", "sample-host", network, hosts[0])
@@ -71,38 +65,31 @@ def _own_project(variant: Variant) -> Iterator[Variant]:
         engine.ask("image", "rm", own.prefix)
 
 
-def _service(own: Variant) -> Facts:
-    """Measure the service's container: log files, open ports, and a restart after a crash."""
-    facts = _state(own, _container(own))["HostConfig"]
-    found: Facts = {"log files in force": flat(facts["LogConfig"])}
-    policy = facts["RestartPolicy"]["Name"] or "no"
-    if policy == "no":
-        return {**found, "restart in force": "no"}
-    own.compose("up", "--detach", own.service)
-    inside = ("exec", "--interactive", _container(own), "python", "-", "listening")
-    return {**found, **probe(own, *inside), "restart in force": _restarts(own)}
-
-
-def _restarts(own: Variant) -> str:
+def _restarts(own: Variant) -> bool:
     """Return whether the engine restarts a service that crashes."""
     override = {"services": {own.service: {"entrypoint": ["python", "-c", CRASH]}}}
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         json.dump(override, file)  # JSON is YAML
         file.flush()
-        done = own.compose("up", "--detach", own.service, files=[file.name])
-    if done.returncode:
-        raise Failure(f"{own.name} did not start: {last_line(done)}", 1)
+        _up(own, override=file.name)
     name, deadline = _container(own), time.monotonic() + RESTART_SECONDS
     while time.monotonic() < deadline:
         if _state(own, name)["RestartCount"]:
-            return "yes"
+            return True
         time.sleep(0.1)
-    return "no"
+    return False
+
+
+def _up(own: Variant, option: str = "--detach", override: str = "") -> None:
+    """Start the variant's service."""
+    done = own.compose("up", option, own.service, override=override)
+    if done.returncode:
+        raise Failure(f"{own.name} did not start: {last_line(done)}", 1)
 
 
 def _container(own: Variant) -> str:
     """Return the container of the variant's service."""
-    return own.compose("ps", "--all", "-q", own.service).stdout.decode().split()[0]
+    return own.compose("ps", "--all", "-q", own.service).stdout.split()[0]
 
 
 def _state(own: Variant, name: str) -> Any:
