@@ -82,8 +82,7 @@ def architecture() -> str:
 def mirrors(work: Path) -> dict[str, str]:
     """Return the addresses of Debian's packages and of its security updates.
 
-    DEBIAN_MIRROR and DEBIAN_SECURITY_MIRROR name them; otherwise the sources of this machine's apt
-    do. Only the address is used: each package has to be signed by Debian's keys.
+    DEBIAN_MIRROR names them; otherwise the sources of this machine's apt do. Only the address is used: each package has to be signed by Debian's keys.
 
     Raises:
         Failure: neither names one.
@@ -98,8 +97,6 @@ def mirrors(work: Path) -> dict[str, str]:
         found["Debian-Security" if security else "Debian"] = re.sub(r"^file:", "copy:", uri)
     if archive := os.environ.get("DEBIAN_MIRROR", "").rstrip("/"):
         found = {"Debian": archive}
-    if security_archive := os.environ.get("DEBIAN_SECURITY_MIRROR", "").rstrip("/"):
-        found["Debian-Security"] = security_archive
     if "Debian" not in found:
         raise Failure(
             "apt on this machine has no source of Debian packages: set DEBIAN_MIRROR to one, as in"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from docker.setup.engine import quiet
+from docker.setup.engine import Engine
 from docker.setup.messages import Errors
 from docker.setup.project import Project, say
 from docker.setup.variants import Variant
@@ -63,9 +62,9 @@ def attach(project: Project, *command: str) -> int:
     """Run a command in the foreground with ARGS appended; return its exit code."""
     variant = Variant(project, variant_of(command))
     if "-f" not in command:
-        return _run([*command, *project.args], os.environ)
+        return _run(project, [*command, *project.args], os.environ)
     if "run" not in command:
-        return _run([*command, *project.args], os.environ, variant.compose_file)
+        return _run(project, [*command, *project.args], os.environ, variant.compose_file)
     name = f"{variant.prefix}-run-{os.getpid()}-{os.urandom(3).hex()}"
     options = ["--name", name]
     if not _on_terminal():
@@ -75,7 +74,7 @@ def attach(project: Project, *command: str) -> int:
         options += ["-v", f"{socket}:/run/ssh-agent", "-e", "SSH_AUTH_SOCK=/run/ssh-agent"]
     at = command.index("run") + 1
     words = [*command[:at], *options, *command[at:], *project.args]
-    return _run(words, os.environ, variant.compose_file, name)
+    return _run(project, words, os.environ, variant.compose_file, name)
 
 
 def isolated(project: Project, *command: str) -> int:
@@ -87,7 +86,7 @@ def isolated(project: Project, *command: str) -> int:
         for key, value in os.environ.items()
         if key not in drop and (key in keep or not key.startswith("LIGHTERAGE_"))
     }
-    return _run([*command, *project.args], env)
+    return _run(project, [*command, *project.args], env)
 
 
 def _on_terminal() -> bool:
@@ -95,6 +94,7 @@ def _on_terminal() -> bool:
 
 
 def _run(
+    project: Project,
     words: Sequence[str],
     env: os._Environ[str] | dict[str, str],
     compose_file: Path | None = None,
@@ -107,6 +107,7 @@ def _run(
     the container gets them. With one, the client hands Ctrl-C through as a byte.
 
     Args:
+        project: The clone.
         words: The command.
         env: Its environment.
         compose_file: Of a command of compose, whose errors are explained.
@@ -141,26 +142,25 @@ def _run(
         code = process.wait()
     except _Signalled as signalled:
         code = 128 + signalled.args[0]
-        _stop(process, container, signalled.args[0])
+        _stop(Engine.of(project), process, container, signalled.args[0])
     code = 128 - code if code < 0 else code
     if errors:
         errors.finish({code, process.returncode})
     return code
 
 
-def _stop(process: subprocess.Popen[bytes], container: str, number: int) -> None:
+def _stop(engine: Engine, process: subprocess.Popen[bytes], container: str, number: int) -> None:
     """Send the signal to the container, which may not exist yet, and remove it."""
-    client = shlex.split(os.environ["LIGHTERAGE_DOCKER"])
     end = time.monotonic() + STOP_TIMEOUT_S
     kill = ("kill", "--signal", str(number), container)
-    while process.poll() is None and quiet(*client, *kill).returncode and time.monotonic() < end:
+    while process.poll() is None and engine.ask(*kill).returncode and time.monotonic() < end:
         time.sleep(0.05)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STOP_TIMEOUT_S)
     process.kill()
     process.wait()
-    quiet(*client, "rm", "--force", container)
+    engine.ask("rm", "--force", container)
     # A removal that compose or the engine began earlier can end after rm has returned.
     end = time.monotonic() + STOP_TIMEOUT_S
-    while not quiet(*client, "inspect", container).returncode and time.monotonic() < end:
+    while engine.inspect("container", container) and time.monotonic() < end:
         time.sleep(0.05)

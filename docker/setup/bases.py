@@ -60,14 +60,13 @@ def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
         A label for the bases, and the build arguments.
     """
     label, arguments = _choose(project, engine)
-    facts = engine.inspect("image", *arguments.values())
     words = [word for pair in arguments.items() for word in ("--build-arg", "{}={}".format(*pair))]
     words += ["--label", f"lighterage.base={label}"]
     files = {"arguments": words, "build": [arguments["BASE"]]}
     for dockerfile in project.root.glob("docker/*/Dockerfile"):
         two = "{RUNTIME}" in dockerfile.read_text(encoding="utf-8")
         name = arguments["RUNTIME" if two else "BASE"]
-        files[dockerfile.parent.name] = [*words, *labels(facts.get(name, {}), name)]
+        files[dockerfile.parent.name] = [*words, *labels(engine.inspect("image", name), name)]
     choice = {"wanted": _wanted(project), "images": list(arguments.values())}
     folder = folder_of(project)
     for file, content in files.items():
@@ -116,8 +115,8 @@ def _choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
             raise Failure(f"BASE=hub, but the image registry does not serve: {refused}", 1)
         say("no image registry answers; the base images are made from Debian packages instead")
     found = {name: _debian_base(project, engine, kind) for name, kind in DEBIAN_BASES.items()}
-    facts = engine.inspect("image", *found.values())
-    others = any("lighterage.unlocked" in (facts[n]["Config"].get("Labels") or {}) for n in facts)
+    configs = [engine.inspect("image", name)["Config"] for name in found.values()]
+    others = any("lighterage.unlocked" in (config.get("Labels") or {}) for config in configs)
     return "debian" + (UNLOCKED if others else ""), found
 
 
@@ -163,9 +162,8 @@ def _pull(
     engine: Engine, images: Sequence[str], *, offline: bool = False, again: bool = False
 ) -> str | None:
     """Have the images in the engine; return the reason when the registry does not serve one."""
-    have = {} if again else engine.inspect("image", *images)
     for image in images:
-        if image in have:
+        if not again and engine.inspect("image", image):
             continue
         if offline:
             return f"{image} (OFFLINE=1 asks only the engine)"
@@ -216,9 +214,11 @@ def lock_bases(project: Project) -> None:
     if engine is None or refused:
         say(f"{path.name} is unchanged: {refused}")
         return
-    facts = engine.inspect("image", *names.values())
     old = path.read_text(encoding="utf-8").splitlines(keepends=True)
     comments = [line for line in old if line.startswith("#")]
-    lines = [f"{image} {_served(facts[name], name)[1]}\n" for image, name in names.items()]
+    digests = {
+        image: _served(engine.inspect("image", name), name)[1] for image, name in names.items()
+    }
+    lines = [f"{image} {digest}\n" for image, digest in digests.items()]
     write_changed(path, "".join(comments + lines))
     say(f"renewed docker/base/{path.name}")

@@ -7,7 +7,6 @@ import grp
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -87,8 +86,7 @@ class Engine:
     @classmethod
     def of(cls, project: Project) -> Engine:
         """Return the client that the recipes use."""
-        client = shlex.split(os.environ.get("LIGHTERAGE_DOCKER", "")) or [project.engine]
-        return cls(project.engine, client[0])
+        return cls(project.engine, (project.docker or (project.engine,))[0])
 
     @classmethod
     def find(cls, kind: str) -> Engine | None:
@@ -138,25 +136,10 @@ class Engine:
             raise Failure(plain or f"{self.kind} {' '.join(arguments[:2])} failed: {words[-1]}", 1)
         return answer.stdout.strip()
 
-    def inspect(self, kind: str, *names: str) -> dict[str, dict[str, Any]]:
-        """Return what the engine knows of images, containers or networks; without missing ones."""
-        answer = self.ask(kind, "inspect", *names)
-        facts: dict[str, dict[str, Any]] = {}
-        for item in json.loads(answer.stdout or "[]"):
-            known = [item.get("Name", item.get("name", "")), *(item.get("RepoTags") or [])]
-            known += item.get("RepoDigests") or []
-            for name in names:
-                if any(same_name(name, other) for other in known):
-                    facts[name] = item
-        return facts
-
-
-def same_name(wanted: str, known: str) -> bool:
-    """Compare with an engine's name (`/box`, `image:latest`, `localhost/image:latest`)."""
-    known = known.lstrip("/")
-    if known.startswith("localhost/") and not wanted.startswith("localhost/"):
-        known = known[len("localhost/") :]
-    return known in (wanted, f"{wanted}:latest")
+    def inspect(self, kind: str, name: str) -> dict[str, Any]:
+        """Return what the engine knows of an image or a container; nothing where there is none."""
+        found = json.loads(self.ask(kind, "inspect", name).stdout or "[]")
+        return dict(found[0]) if found else {}
 
 
 def _docker_build() -> tuple[str, ...]:

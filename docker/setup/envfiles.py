@@ -11,7 +11,15 @@ import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from docker.setup.project import Failure, Project, make_folder, say, write_atomic
+from docker.setup.project import (
+    Failure,
+    Project,
+    make_folder,
+    owner,
+    say,
+    write_atomic,
+    write_changed,
+)
 from docker.setup.variants import Variant
 from tasks import env_file as reader
 from tasks.fetch.errors import ConfigError
@@ -84,15 +92,27 @@ def _delivered(variant: Variant) -> list[Path]:
 
 
 def write_compose_env(variant: Variant, *, as_root: bool) -> None:
-    """Write the `.env` beside the compose file.
+    """Write the `.env` beside the compose file, so that compose by hand works too.
 
     LIGHTERAGE_FILES is a digest of the times and sizes of what containers see of envs/, and of no
     content. A label of the services has it: after an edit, `up` creates them again, since a mounted
     file stays what it was when the container was created.
+
+    Args:
+        variant: Of the compose file.
+        as_root: The engine maps its root to the caller (podman without root does).
     """
     facts = [path.stat() for path in _delivered(variant)]
     text = " ".join(f"{fact.st_ino} {fact.st_mtime_ns} {fact.st_size}" for fact in facts)
-    variant.write_compose_env(hashlib.sha256(text.encode()).hexdigest()[:16], as_root=as_root)
+    uid, gid = (0, 0) if as_root else owner()
+    lines = f"""# Made by make: what the compose file beside it needs to know of this machine.
+COMPOSE_PROJECT_NAME={variant.prefix}
+LIGHTERAGE_PROJECT={variant.project.name}
+LIGHTERAGE_UID={uid}
+LIGHTERAGE_GID={gid}
+LIGHTERAGE_FILES={hashlib.sha256(text.encode()).hexdigest()[:16]}
+"""
+    write_changed(variant.compose_file.with_name(".env"), lines)
 
 
 def read(path: Path) -> dict[str, str]:

@@ -8,13 +8,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from docker.setup import envfiles
-from docker.setup.engine import Engine
-from docker.setup.messages import Errors
+from docker.setup.engine import Engine, quiet
+from docker.setup.messages import explain
 from docker.setup.project import Failure, Project, give_to_owner, make_folder, say, write_changed
 from docker.setup.variants import SAMPLE_HOST, Variant
 
@@ -101,45 +100,31 @@ def sample_host(project: Project, variant_name: str, *command: str) -> None:
     engine, variant = Engine.of(project), Variant(project, variant_name)
     name, image = variant.sample_host, f"{project.name}-{SAMPLE_HOST}"
     with project.lock(SAMPLE_HOST):
-        facts = engine.inspect("container", name).get(name)
-        wanted = engine.inspect("image", image).get(image, {}).get("Id")
+        facts = engine.inspect("container", name)
+        current = facts and facts["Image"] == engine.inspect("image", image).get("Id")
         question = greeting(engine, variant)[1:]
-        if facts and facts["Image"] == wanted and engine.ask(*question).returncode == 0:
+        if current and engine.ask(*question).returncode == 0:
             return
         engine.ask("rm", "--force", name)
-        _compose_up(command, variant.compose_file)
+        done = quiet(*command, timeout=None)
+        if done.returncode:
+            reason = explain(done.stderr, variant.compose_file) or done.stderr.strip()
+            raise Failure(f"the sample host was not started: {reason}", 1)
         say(f"started the sample host ({name})")
         deadline = time.monotonic() + START_TIMEOUT_S
         while (answer := engine.ask(*question)).returncode:
-            state = engine.inspect("container", name).get(name, {}).get("State") or {}
-            if not state.get("Running"):
+            running = engine.inspect("container", name).get("State", {}).get("Running")
+            if not running or time.monotonic() > deadline:
                 logs = engine.ask("logs", "--tail", "20", name)
-                last = _last_line(logs.stdout + logs.stderr) or "it logged nothing"
-                raise Failure(
-                    f"the sample host stopped with exit code {state.get('ExitCode', 'unknown')}:"
-                    f" {last}; see `{engine.kind} logs {name}`",
-                    1,
-                )
-            if time.monotonic() > deadline:
-                reason = _last_line(answer.stderr) or "no reason given"
+                reason = _last_line(answer.stderr if running else logs.stdout + logs.stderr)
                 raise Failure(
                     f"the sample host does not answer: {reason}; see `{engine.kind} logs {name}`", 5
                 )
             time.sleep(0.1)
 
 
-def _compose_up(command: Sequence[str], compose_file: Path) -> None:
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    errors = Errors(process.stderr, compose_file, hold_all=True)
-    code = process.wait()
-    if code:
-        errors.finish({code})
-        raise Failure("the sample host was not started; see above", 1)
-
-
 def _last_line(text: str) -> str:
-    """Return the last line that is not empty."""
-    return ([""] + [line.strip() for line in text.splitlines() if line.strip()])[-1]
+    return (text.strip().splitlines() or ["it gave no reason"])[-1]
 
 
 # --- on loopback ----------------------------------------------------------------------------------
@@ -186,7 +171,7 @@ def loopback(project: Project, variant_name: str, *command: str) -> None:
             deadline = time.monotonic() + START_TIMEOUT_S
             while facts is None:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    last = _last_line(log.read_text("utf-8", "replace")) or "it logged nothing"
+                    last = _last_line(log.read_text("utf-8", "replace"))
                     raise Failure(f"the sample host did not start: {last}; see {log}", 5)
                 time.sleep(0.05)
                 facts = _running(variant)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from docker.setup.project import NAME, Failure, Project, owner, write_changed
+from docker.setup.project import NAME, Failure, Project
 
 # A key that an env example mentions, commented out or not.
 EXAMPLE_LINE = re.compile(r"^#?([A-Z_][A-Z0-9_]*)=", re.MULTILINE)
@@ -76,21 +76,3 @@ class Variant:
     def binds_tree(self) -> bool:
         """Whether its services see the live working tree."""
         return "../..:/app" in self.compose_file.read_text(encoding="utf-8")
-
-    def write_compose_env(self, files: str, *, as_root: bool) -> None:
-        """Write the `.env` beside the compose file, so that compose by hand works too.
-
-        Args:
-            files: Changes when a file in envs/ that containers see does.
-            as_root: The engine maps its root to the caller (podman without root does).
-        """
-        uid, gid = (0, 0) if as_root else owner()
-        lines = [
-            "# Made by make: what the compose file beside it needs to know of this machine.",
-            f"COMPOSE_PROJECT_NAME={self.prefix}",
-            f"LIGHTERAGE_PROJECT={self.project.name}",
-            f"LIGHTERAGE_UID={uid}",
-            f"LIGHTERAGE_GID={gid}",
-            f"LIGHTERAGE_FILES={files}",
-        ]
-        write_changed(self.compose_file.with_name(".env"), "\n".join(lines) + "\n")

@@ -32,14 +32,21 @@ TESTED_WITH = {
 }  # fmt: skip
 
 
-def find_python() -> str | None:
-    """Return a Python on the path that is new enough, or None."""
+def find_python() -> str:
+    """Return a Python on the path that is new enough and can make virtual environments.
+
+    Raises:
+        Failure: There is none.
+    """
     probe = f"import sys; sys.exit(sys.version_info[:2] < {OLDEST})"
     for name in NAMES:
         program = shutil.which(name)
         if program and quiet(program, "-c", probe).returncode == 0:
-            return program
-    return None
+            if quiet(program, "-c", "import venv, ensurepip").returncode == 0:
+                return program
+            fix = "cannot make virtual environments; on Debian: apt-get install python3-venv"
+            raise Failure(f"{program} {fix}", 1)
+    raise Failure("no Python 3.11 or newer on the path; on Debian: apt-get install python3", 1)
 
 
 def install(project: Project, *command: str) -> None:
@@ -76,14 +83,7 @@ def index(project: Project, *command: str) -> int:
 
 
 def _environment(project: Project) -> dict[str, str]:
-    base = find_python()
-    if base is None:
-        raise Failure("no Python 3.11 or newer on the path; on Debian: apt-get install python3", 1)
-    if quiet(base, "-c", "import venv, ensurepip").returncode:
-        raise Failure(
-            f"{base} cannot make virtual environments; on Debian: apt-get install python3-venv", 1
-        )
-    env = {**os.environ, "LIGHTERAGE_PYTHON": base}
+    env = {**os.environ, "LIGHTERAGE_PYTHON": find_python()}
     env["OFFLINE"] = "1" if project.offline else ""
     env["LIGHTERAGE_WHEELS"] = str(wheelhouse.folder_of(project))
     secrets = build_secrets()
@@ -96,43 +96,23 @@ def _environment(project: Project) -> dict[str, str]:
 
 def build_secrets() -> dict[str, Path]:
     """Return this machine's CA bundle and pip.conf, for builds only; an image keeps neither."""
-    secrets: dict[str, Path] = {}
-    pip_conf = _pip_configuration()
-    if pip_conf:
-        secrets["pip_conf"] = pip_conf
-    bundle = _ca_bundle(pip_conf)
-    if bundle:
-        secrets["ca"] = bundle
-    return secrets
-
-
-def _pip_configuration() -> Path | None:
-    """Return the pip.conf that pip on this machine would read last, hence wins."""
     home = Path.home()
     config_home = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
-    named = os.environ.get("PIP_CONFIG_FILE")
-    if named:
-        return Path(named) if Path(named).is_file() else None
-    for path in (config_home / "pip/pip.conf", home / ".pip/pip.conf", Path("/etc/pip.conf")):
-        if path.is_file():
-            return path
-    return None
-
-
-def _ca_bundle(pip_conf: Path | None) -> Path | None:
-    """Return the CA bundle of a variable, pip.conf or the system, in that order."""
-    named = [os.environ.get(name) for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+    # The pip.conf that pip would read last, hence wins.
+    files = [config_home / "pip/pip.conf", home / ".pip/pip.conf", Path("/etc/pip.conf")]
+    if os.environ.get("PIP_CONFIG_FILE"):
+        files = [Path(os.environ["PIP_CONFIG_FILE"])]
+    pip_conf = next(filter(Path.is_file, files), None)
     parser = configparser.RawConfigParser()
-    if pip_conf:
-        try:
-            parser.read(pip_conf, encoding="utf-8")
-        except configparser.Error:
-            say(f"{pip_conf} is not readable as a pip.conf; its CA bundle is not used")
+    try:
+        parser.read(pip_conf or [], encoding="utf-8")
+    except configparser.Error:
+        say(f"{pip_conf} is not readable as a pip.conf; its CA bundle is not used")
+    named = [os.environ.get(name) for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
     named += [parser.get(part, "cert", fallback=None) for part in ("global", "install")]
-    for candidate in [*named, *SYSTEM_BUNDLES]:
-        if candidate and Path(candidate).is_file():
-            return Path(candidate)
-    return None
+    bundles = (Path(name) for name in [*named, *SYSTEM_BUNDLES] if name)
+    found = {"pip_conf": pip_conf, "ca": next(filter(Path.is_file, bundles), None)}
+    return {name: path for name, path in found.items() if path}
 
 
 def packages(_: Project, purpose: str) -> None:

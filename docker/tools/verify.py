@@ -15,9 +15,8 @@ from docker.setup.project import say
 from docker.tools import isolation
 from docker.tools.context import Context, Variant
 from docker.tools.contracts import contract_of, undeclared, violations
-from docker.tools.measure import Measured, measure
+from docker.tools.measure import Measured, measure, running
 from docker.tools.rows import RUNNING_ROWS, SECRET, expanded
-from docker.tools.running import running
 from tasks import env_file
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from docker.setup import engine as engines
 from docker.setup import envfiles, locks, prepare, venv
-from docker.setup.engine import MOMENT, Engine, same_name
+from docker.setup.engine import MOMENT, Engine
 from docker.setup.messages import Errors
 from docker.setup.project import Failure, Project
 from docker.setup.variants import EXAMPLE_LINE, Variant
@@ -191,17 +191,6 @@ def test_a_client_that_hangs_counts_as_none(
     real = engines.quiet
     monkeypatch.setattr(engines, "quiet", lambda *words, timeout: real(*words, timeout=0.2))
     assert Engine.find("docker") is None
-
-
-@pytest.mark.parametrize(
-    ("wanted", "known", "same"),
-    [
-        ("a", "/a", True), ("a", "a:latest", True), ("a", "localhost/a:latest", True),
-        ("a:b", "a:b", True), ("a", "a:b", False), ("a", "b/a:latest", False),
-    ],
-)  # fmt: skip
-def test_names_of_an_engine_are_compared(wanted: str, known: str, *, same: bool) -> None:
-    assert same_name(wanted, known) is same
 
 
 def test_only_values_that_make_reads_as_they_are_reach_its_file(
