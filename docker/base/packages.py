@@ -82,7 +82,8 @@ def architecture() -> str:
 def mirrors(work: Path) -> dict[str, str]:
     """Return the addresses of Debian's packages and of its security updates.
 
-    DEBIAN_MIRROR names them; otherwise the sources of this machine's apt do. Only the address is used: each package has to be signed by Debian's keys.
+    DEBIAN_MIRROR names them; otherwise the sources of this machine's apt do. Only the address is
+    used: each package has to be signed by Debian's keys.
 
     Raises:
         Failure: neither names one.
