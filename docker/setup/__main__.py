@@ -17,7 +17,7 @@ STEPS = {
     "attach": "attach", "isolated": "attach", "host-key": "sample_host",
     "sample-host": "sample_host", "loopback": "sample_host", "end-loopback": "sample_host",
     "bases": "bases", "lock-bases": "bases", "install": "venv", "index": "venv",
-    "packages": "venv", "record-wheels": "wheelhouse", "record-lock": "locks",
+    "packages": "venv", "record-wheels": "venv", "record-lock": "locks",
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from docker.setup import bases, envfiles, locks, sample_host, venv, wheelhouse
+from docker.setup import bases, envfiles, locks, sample_host, venv
 from docker.setup.engine import Engine, NoEngine, quiet
 from docker.setup.project import Failure, Project, make_folder, owner, say, write_changed
 from docker.setup.variants import Variant
@@ -154,7 +155,7 @@ def _with_engine(
         Failure: Nothing here can build, or there is no compose.
     """
     if verbs - NO_BUILD and project.offline:
-        wheelhouse.check(project)
+        venv.check_wheels(project)
     if verbs - NO_BUILD and not engine.build:
         raise Failure(
             "no BuildKit-capable docker client on the path: install buildx (Debian: apt-get install"
@@ -174,19 +175,19 @@ def _with_engine(
     uid = (0, 0) if engine.root_is_caller else owner()
     lines["CONTAINER_USER"] = "{}:{}".format(*uid)
     secrets = venv.build_secrets()
-    options = [f"--secret id={name},src={shlex.quote(str(secrets[name]))}" for name in secrets]
-    lines["SECRETS"] = " ".join(options)
-    volumes = [f"{secrets[name]}:/run/secrets/{name}:ro" for name in secrets]
-    lines["SECRET_VOLUMES"] = " ".join(f"--volume {shlex.quote(volume)}" for volume in volumes)
     labels = _labels(project, answers)
-    lines["LABELS"] = " ".join(shlex.quote(f"--label={k}={v}") for k, v in labels.items())
-    return lines
+    options = {
+        "SECRETS": [f"--secret=id={name},src={path}" for name, path in secrets.items()],
+        "SECRET_VOLUMES": [f"--volume={p}:/run/secrets/{name}:ro" for name, p in secrets.items()],
+        "LABELS": [f"--label={name}={text}" for name, text in labels.items()],
+    }
+    return {**lines, **{name: shlex.join(words) for name, words in options.items()}}
 
 
 def _typeable(words: Sequence[str]) -> str:
     """Return a command as one would type it: a program that is first on the path by its name."""
     names = [name if shutil.which(name := Path(w).name) == w else w for w in words]
-    return " ".join(map(shlex.quote, names))
+    return shlex.join(names)
 
 
 # --- which client --------------------------------------------------------------------------------
@@ -202,24 +203,19 @@ def _engine(
     if project.runner == "host":
         return NoEngine("RUNNER=host", "do without"), {}
     path = project.state / f"{project.engine}-clients.json"
-    surroundings = {name: os.environ.get(name, "") for name in CLIENT_VARIABLES}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        known = Engine(
-            project.engine, facts["client"], tuple(facts["build"]), tuple(facts["compose"])
-        )
-        if facts["surroundings"] == surroundings and known.build and known.compose:
-            answers = _ask(project, known, variants)
-            if answers["version"].returncode == 0:
-                return known, answers
-    except (OSError, ValueError, KeyError):
-        pass
+    surroundings = [os.environ.get(name) for name in CLIENT_VARIABLES]
+    with contextlib.suppress(OSError, ValueError):
+        found_in, *words = json.loads(path.read_text(encoding="utf-8"))
+        known = Engine(project.engine, *words)
+        answers = _ask(project, known, variants) if found_in == surroundings else {}
+        if answers and answers["version"].returncode == 0:
+            return known, answers
     engine = Engine.look(project.engine)
     if isinstance(engine, NoEngine):
         return engine, {}
-    facts = {"surroundings": surroundings, "client": engine.client, "build": engine.build,
-             "compose": engine.compose}  # fmt: skip
-    write_changed(path, json.dumps(facts))
+    if engine.build and engine.compose:
+        facts = [surroundings, engine.client, engine.build, engine.compose]
+        write_changed(path, json.dumps(facts))
     return engine, _ask(project, engine, variants)
 
 

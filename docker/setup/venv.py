@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import configparser
-import hashlib
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
-from docker.setup import locks, wheelhouse
+from docker.setup import locks
 from docker.setup.engine import quiet
-from docker.setup.project import Failure, Project, give_to_owner, say
+from docker.setup.project import Failure, Project, give_to_owner, say, sha256
 
 # The oldest Python that the tasks run on, and the names to look for.
 OLDEST = (3, 11)
@@ -21,6 +21,8 @@ SYSTEM_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
     "/etc/ssl/cert.pem",  # Alpine, macOS
 )
+# The wheels of docker/wheels, and the requirements that pin them, in the form of sha256sum.
+SUMS = "SHA256SUMS"
 # Programs that tests and benchmarks run, each with its Debian package.
 PEERS = {
     "sshd": "openssh-server", "scp": "openssh-client", "rsync": "rsync", "lftp": "lftp",
@@ -56,7 +58,7 @@ def install(project: Project, *command: str) -> None:
         Failure: There is no Python to do it with, or a package was not to be had.
     """
     folder, file = (project.root / word for word in command[2:4])
-    stamp, pins = folder / ".lighterage", hashlib.sha256(file.read_bytes()).hexdigest()
+    stamp, pins = folder / ".lighterage", sha256(file)
     locks.report(project)
     with project.lock("venv"):
         # Git gives a file that it writes again a new time.
@@ -66,7 +68,7 @@ def install(project: Project, *command: str) -> None:
         if folder.is_symlink():
             raise Failure(f"{command[2]} is a link to what {command[3]} does not pin: remove it", 1)
         if project.offline:
-            wheelhouse.check(project)
+            check_wheels(project)
         say(f"making {command[2]} from {command[3]}")
         if index(project, *command):
             source = "docker/wheels" if project.offline else "the package index"
@@ -85,7 +87,7 @@ def index(project: Project, *command: str) -> int:
 def _environment(project: Project) -> dict[str, str]:
     env = {**os.environ, "LIGHTERAGE_PYTHON": find_python()}
     env["OFFLINE"] = "1" if project.offline else ""
-    env["LIGHTERAGE_WHEELS"] = str(wheelhouse.folder_of(project))
+    env["LIGHTERAGE_WHEELS"] = str(_wheels(project))
     secrets = build_secrets()
     if "pip_conf" in secrets:
         env["LIGHTERAGE_PIP_CONF"] = str(secrets["pip_conf"])
@@ -113,6 +115,47 @@ def build_secrets() -> dict[str, Path]:
     bundles = (Path(name) for name in [*named, *SYSTEM_BUNDLES] if name)
     found = {"pip_conf": pip_conf, "ca": next(filter(Path.is_file, bundles), None)}
     return {name: path for name, path in found.items() if path}
+
+
+def _wheels(project: Project) -> Path:
+    return project.root / "docker" / "wheels"
+
+
+def record_wheels(project: Project) -> None:
+    """Write down of which wheels, for which requirements, it is; remove what nothing pins."""
+    folder, files = _wheels(project), sorted((project.root / "requirements").glob("*.txt"))
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    pinned = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", text))
+    digests = {wheel: sha256(wheel) for wheel in sorted(folder.glob("*.whl"))}
+    for wheel in [wheel for wheel, digest in digests.items() if digest not in pinned]:
+        wheel.unlink()
+        del digests[wheel]
+    seen = {**{file: sha256(file) for file in files}, **digests}
+    lines = (f"{digest}  {os.path.relpath(path, folder)}\n" for path, digest in seen.items())
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    for path in [*digests, folder / SUMS]:
+        give_to_owner(path)
+    size = sum(wheel.stat().st_size for wheel in digests) / 1e6
+    say(f"{len(digests)} wheels, {size:.0f} MB, in docker/wheels; use: OFFLINE=1")
+
+
+def check_wheels(project: Project) -> None:
+    """Check that every wheel is there and what `make vendor` downloaded.
+
+    Raises:
+        Failure: A file is missing or differs.
+    """
+    folder = _wheels(project)
+    if not (folder / SUMS).is_file():
+        raise Failure("OFFLINE=1 needs docker/wheels: run make vendor where there is a network")
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        path = Path(os.path.normpath(folder / name))
+        shown = path.relative_to(project.root)
+        if not path.is_file():
+            raise Failure(f"OFFLINE=1, but {shown} is missing; run make vendor again", 8)
+        if sha256(path) != digest:
+            raise Failure(f"{shown} is not what make vendor saw: hash mismatch; run it again", 6)
 
 
 def packages(_: Project, purpose: str) -> None:
