@@ -8,7 +8,6 @@ Python runs on; one built on another deflate, such as zlib-ng, packs the same CS
 differently. The sidecars are always right for their archives.)
 """
 
-import argparse
 import csv
 import gzip
 import hashlib
@@ -202,19 +201,5 @@ def _fix_times(top: Path) -> None:
             os.utime(path, (STAMP, STAMP))
 
 
-def main() -> int:
-    """Make the datasets that the command line names; return the exit code."""
-    parser = argparse.ArgumentParser(description="Make the sample host's datasets.")
-    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the accounts' folders")
-    parser.add_argument("accounts", nargs="*", metavar="ACCOUNT", choices=[[], *ACCOUNTS])
-    arguments = parser.parse_args()
-    try:
-        generate(arguments.root, arguments.accounts or ACCOUNTS)
-    except OSError as error:
-        print(f"datasets: cannot write {arguments.root}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    generate(Path(sys.argv[1]), sys.argv[2:] or ACCOUNTS)
