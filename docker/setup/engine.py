@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import grp
 import json
 import os
 import re
@@ -38,12 +37,14 @@ def on_path(name: str) -> list[str]:
     return list(found.values())
 
 
-def quiet(*command: str, timeout: float | None = 30) -> subprocess.CompletedProcess[str]:
+def quiet(
+    *command: str, timeout: float | None = 30, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Run a command for its answer; one that hangs or is missing counts as failed."""
     try:
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
-            check=False,
+            command, input=stdin, capture_output=True, encoding="utf-8", errors="replace",
+            timeout=timeout, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 125, "", str(error))
@@ -119,9 +120,11 @@ class Engine:
         """Whether it maps its root to the caller, as podman without root does."""
         return self.kind == "podman" and os.getuid() != 0
 
-    def ask(self, *arguments: str, timeout: float | None = 60) -> subprocess.CompletedProcess[str]:
+    def ask(
+        self, *arguments: str, timeout: float | None = 60, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run the client for its answer, whatever its exit code."""
-        return quiet(self.client, *arguments, timeout=timeout)
+        return quiet(self.client, *arguments, timeout=timeout, stdin=stdin)
 
     def must(self, *arguments: str, timeout: float | None = 60) -> str:
         """Run the client for its answer.
@@ -192,10 +195,17 @@ def _why_not(kind: str, errors: Sequence[str]) -> NoEngine:
             f"{kind} is not installed", f"install it (Debian: apt-get install {package})"
         )
     lines = [line for error in errors for line in error.splitlines() if line.strip()]
-    for line in lines:
-        if DENIED.search(line):
-            found = re.search(r"unix://(/[^\s:\"]+)", line)
-            return _refused(kind, found[1] if found else "")
+    denied = next(filter(DENIED.search, lines), "")
+    if denied:
+        found = re.search(r"unix://(/[^\s:\"]+)", denied)
+        where = f"the socket {found[1]} of the {kind} engine" if found else f"the {kind} engine"
+        fix = "run make as a user that may, or give this user access"
+        with contextlib.suppress(OSError, KeyError):
+            socket = Path(found[1] if found else "")
+            if socket.stat().st_mode & 0o060 == 0o060 and socket.stat().st_gid:
+                group = f"add this user to its group (sudo usermod -aG {socket.group()} $USER)"
+                fix = f"{group}, then log in again"
+        return NoEngine(f"no permission to use {where}", fix, refused=True)
     address = os.environ.get("DOCKER_HOST" if kind == "docker" else "CONTAINER_HOST", "")
     if address:
         fix = f"start it, or correct the exported address {address}"
@@ -205,18 +215,3 @@ def _why_not(kind: str, errors: Sequence[str]) -> NoEngine:
         fix = f"see what `{kind} info` reports"
     reason = f"; its client says: {lines[-1].strip()}" if lines else ""
     return NoEngine(f"no {kind} engine answers", fix + reason)
-
-
-def _refused(kind: str, socket: str) -> NoEngine:
-    """Return why the engine's socket is closed to this user, and the group that may open it."""
-    group = ""
-    with contextlib.suppress(OSError, KeyError):
-        facts = Path(socket).stat()
-        if facts.st_mode & 0o060 == 0o060 and facts.st_gid:
-            group = grp.getgrgid(facts.st_gid).gr_name
-    if group:
-        fix = f"add this user to its group (sudo usermod -aG {group} $USER), then log in again"
-    else:
-        fix = "run make as a user that may, or give this user access"
-    where = f"the socket {socket} of the {kind} engine" if socket else f"the {kind} engine"
-    return NoEngine(f"no permission to use {where}", fix, refused=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from docker.setup import variants
+from docker.setup.engine import Engine, quiet
 from docker.setup.project import Failure, Project
 
 
@@ -28,22 +28,17 @@ class Context(Project):
                 raise Failure(f"{verb} knows no {option}; known: {' '.join(known)}")
         return options
 
-    def ask(self, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    def ask(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run the engine's client for its answer, whatever its exit code."""
-        how = {"stdin": subprocess.DEVNULL, **how}
-        command = [*self.docker, *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, **how)
+        return Engine.of(self).ask(*words, timeout=None, stdin=stdin)
 
-    def must(self, *words: str, **how: Any) -> str:
+    def must(self, *words: str) -> str:
         """Run the engine's client for its answer.
 
         Raises:
-            Failure: it failed; the last line of its error.
+            Failure: it failed.
         """
-        answer = self.ask(*words, **how)
-        if answer.returncode:
-            raise Failure(f"{self.engine} {' '.join(words[:2])} failed: {last_line(answer)}", 1)
-        return answer.stdout.strip()
+        return Engine.of(self).must(*words, timeout=None)
 
     def inspect(self, kind: str, name: str) -> Any:
         """Return what the engine knows of an image or a container.
@@ -107,11 +102,8 @@ class Variant(variants.Variant):
         """
         command = [*self.project.compose, "-p", self.prefix, "-f", str(self.compose_file)]
         command += ["-f", override] if override else []
-        names = {"LIGHTERAGE_PROJECT": self.project.name, "COMPOSE_PROJECT_NAME": self.prefix}
-        return subprocess.run(
-            [*command, *words], env={**os.environ, **names}, input=stdin, capture_output=True,
-            encoding="utf-8", errors="replace", check=False,
-        )  # fmt: skip
+        names = [f"LIGHTERAGE_PROJECT={self.project.name}", f"COMPOSE_PROJECT_NAME={self.prefix}"]
+        return quiet("env", *names, *command, *words, timeout=None, stdin=stdin)
 
 
 def read_yaml(path: Path, text: str | None = None) -> list[Any]:

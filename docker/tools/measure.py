@@ -79,7 +79,7 @@ def resolved(variant: Variant) -> Any:
 
 def probe(variant: Variant, *command: str) -> Any:
     """Run the probe by a command of the engine that starts Python on its standard input."""
-    return reported(variant, variant.project.ask(*command, stdin=None, input=PROBE))
+    return reported(variant, variant.project.ask(*command, stdin=PROBE))
 
 
 def reported(variant: Variant, done: subprocess.CompletedProcess[str]) -> Any:
