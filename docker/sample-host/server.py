@@ -128,8 +128,8 @@ async def serve(arguments: argparse.Namespace) -> None:
         arguments.ready_file.unlink(missing_ok=True)
 
 
-def main() -> int:
-    """Do what the command line says; return the exit code: 0, or 1 with a line of why."""
+def main() -> None:
+    """Do what the command line says; exit with 1 and a line of why where that fails."""
     parser = argparse.ArgumentParser(description="Serve the sample datasets over SSH.")
     parser.add_argument("action", nargs="?", choices=("serve", "public-key"), default="serve")
     parser.add_argument("--host-key", type=Path, required=True, help="made at the first use")
@@ -145,16 +145,10 @@ def main() -> int:
         else:
             asyncio.run(serve(arguments))
     except asyncssh.KeyImportError as error:
-        print(
-            f"sample-host: {arguments.host_key} is no host key ({error}); delete it for a new one",
-            file=sys.stderr,
-        )
-        return 1
+        sys.exit(f"sample-host: {arguments.host_key} is no host key ({error}); delete it")
     except OSError as error:
-        print(f"sample-host: {error}", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"sample-host: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

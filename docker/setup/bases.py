@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.setup.engine import Engine
-from docker.setup.project import Failure, Project, give_to_owner, make_folder, say, write_changed
+from docker.setup.project import Failure, Project, make_folder, say, write_atomic, write_changed
 
 # The names that the Dockerfiles have as defaults: the full Python to build, the slim one to run.
 HUB_IMAGES = {"BASE": "python:3.11-bookworm", "RUNTIME": "python:3.11-slim-bookworm"}
@@ -31,11 +32,10 @@ def folder_of(project: Project) -> Path:
 
 def references(project: Project) -> list[str]:
     """Return the bases chosen last, if the same was asked for then."""
-    try:
-        facts = json.loads((folder_of(project) / "choice").read_text(encoding="utf-8"))
-        return list(facts["images"]) if facts["wanted"] == _wanted(project) else []
-    except (OSError, ValueError, KeyError):
-        return []
+    with contextlib.suppress(OSError, ValueError):
+        wanted, images = json.loads((folder_of(project) / "stamp").read_text(encoding="utf-8"))
+        return list(images) if wanted == _wanted(project) else []
+    return []
 
 
 def _wanted(project: Project) -> list[Any]:
@@ -60,20 +60,18 @@ def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
         A label for the bases, and the build arguments.
     """
     label, arguments = _choose(project, engine)
-    words = [word for pair in arguments.items() for word in ("--build-arg", "{}={}".format(*pair))]
-    words += ["--label", f"lighterage.base={label}"]
+    words = [f"--build-arg={name}={image}" for name, image in arguments.items()]
+    words.append(f"--label=lighterage.base={label}")
     files = {"arguments": words, "build": [arguments["BASE"]]}
     for dockerfile in project.root.glob("docker/*/Dockerfile"):
         two = "{RUNTIME}" in dockerfile.read_text(encoding="utf-8")
         name = arguments["RUNTIME" if two else "BASE"]
         files[dockerfile.parent.name] = [*words, *labels(engine.inspect("image", name), name)]
-    choice = {"wanted": _wanted(project), "images": list(arguments.values())}
     folder = folder_of(project)
     for file, content in files.items():
-        write_changed(folder / file, " ".join(map(shlex.quote, content)))
-    write_changed(folder / "choice", json.dumps(choice))
-    (folder / "stamp").touch()
-    give_to_owner(folder / "stamp")
+        write_changed(folder / file, shlex.join(content))
+    stamp = json.dumps([_wanted(project), list(arguments.values())])
+    write_atomic(folder / "stamp", stamp.encode(), 0o644)
     say(f"base images: {label}")
     return label, arguments
 
@@ -81,9 +79,8 @@ def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
 def labels(facts: Mapping[str, Any], reference: str) -> list[str]:
     """Return the OCI's labels for an image's base: a registry's digest, else an image id."""
     name, digest = _served(facts, reference)
-    if not digest:
-        return ["--label", f"{OCI}digest={facts['Id']}"] if facts else []
-    return ["--label", f"{OCI}name={name}", "--label", f"{OCI}digest={digest}"]
+    found = {"name": name, "digest": digest or facts.get("Id", "")}
+    return [f"--label={OCI}{key}={value}" for key, value in found.items() if value]
 
 
 def _served(facts: Mapping[str, Any], reference: str) -> tuple[str, str]:
@@ -126,8 +123,7 @@ def _choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
 def _hub_references(project: Project) -> tuple[dict[str, str], bool]:
     """Return the names to pull, with the digests that are locked; and whether all are."""
     lines = (project.root / "docker/base/hub.lock").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split() for line in lines if line.strip() and not line.startswith("#")]
-    digests = {words[0]: words[1] for words in pairs if len(words) == 2}
+    digests = dict(line.split() for line in lines if line and not line.startswith("#"))
     found = {}
     for name, image in HUB_IMAGES.items():
         # A registry looks for the digest alone; with a tag as well podman refuses it.
