@@ -135,7 +135,7 @@ def _hub_references(project: Project) -> tuple[dict[str, str], bool]:
 def _prefix(project: Project) -> str:
     """Return the start of the hub's names; podman has no default registry."""
     if project.hub:
-        return f"{project.hub}/"
+        return f"{project.hub.rstrip('/')}/"
     return "docker.io/library/" if project.engine == "podman" else ""
 
 

@@ -70,8 +70,7 @@ def make_files(variant: Variant) -> None:
     """Create missing files in envs/, and close those that are open to other users."""
     envs = variant.env_file.parent
     if not variant.env_file.exists():
-        example = envs / f"{variant.name}.env.example"
-        write_atomic(variant.env_file, example.read_bytes(), 0o600)
+        write_atomic(variant.env_file, variant.example.read_bytes(), 0o600)
         say(f"made envs/{variant.env_file.name} from its example; edit it to use your own host")
     # The secrets are readable inside a closed folder: a container's fixed uid gets the files alone.
     make_folder(envs / "secrets", 0o700)

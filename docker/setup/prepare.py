@@ -20,9 +20,7 @@ from docker.setup.engine import Engine, NoEngine, quiet
 from docker.setup.project import Failure, Project, make_folder, owner, say, write_changed
 from docker.setup.variants import Variant
 
-# Goals by what they need: without an engine the first run in .venv, the second fail, the third end
-# what runs here.
-FALL_BACK = {"build", "run", "config", "shell", "trust", "vendor"}
+# Goals that fail without an engine, and that end what runs here. Others run in .venv then.
 NEED_ENGINE = {
     "up", "logs", "save", "push", "load", "reproduce", "size", "sbom", "diff", "verify",
     "bench-build",
@@ -134,7 +132,7 @@ def _without_engine(project: Project, engine: NoEngine, chosen: Mapping[Variant,
     say(f"{engine.why}; running in .venv on this machine")
     say(f"for containers: {engine.fix}")
     for variant, goals in chosen.items():
-        if goals & FALL_BACK and not variant.binds_tree:
+        if goals - STOP and not variant.binds_tree:
             say(
                 f"WARNING: {variant.name} runs without isolation: no container, no limits, a"
                 " writable file system, this user's rights, the packages of requirements/dev.txt"

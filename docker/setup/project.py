@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # Python 3.9 has none
     from typing import Self
-
-# What engine and compose both accept in the names of images, containers and networks.
-NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 class Failure(Exception):  # noqa: N818 - it is what the user reads, not a program's error
@@ -67,35 +64,19 @@ class Project:
         Raises:
             Failure: A value is not usable.
         """
-
-        def value(name: str, default: str = "") -> str:
-            return os.environ.get(f"LIGHTERAGE_{name}", "").strip() or default
-
-        name = value("PROJECT", "lighterage")
-        if not NAME.fullmatch(name):
-            raise Failure(f"PROJECT={name}: use lowercase letters, digits and dashes")
-        try:
-            args = tuple(shlex.split(value("ARGS")))
-        except ValueError as error:
-            raise Failure(f"ARGS={value('ARGS')}: {error}; quote it as for a shell") from None
-        return cls(
-            root=Path(__file__).resolve().parents[2],
-            name=name,
-            task=value("TASK", "1"),
-            args=args,
-            engine=value("ENGINE", "docker"),
-            runner=value("RUNNER"),
-            base=value("BASE"),
-            hub=value("HUB").rstrip("/"),
-            debugger=value("DEBUGGER") == "1",
-            offline=value("OFFLINE") == "1",
-            locked=value("LOCKED") == "1",
-            docker=tuple(shlex.split(value("DOCKER"))),
-            compose=tuple(shlex.split(value("COMPOSE"))),
-            build=tuple(shlex.split(value("BUILD"))),
-            host=value("HOST"),
-            yes=value("YES") == "1",
-        )
+        found: dict[str, Any] = {"root": Path(__file__).resolve().parents[2]}
+        for field in dataclasses.fields(cls)[1:]:
+            name = "PROJECT" if field.name == "name" else field.name.upper()
+            text = os.environ.get(f"LIGHTERAGE_{name}", "").strip()
+            try:
+                if field.type == "bool":
+                    found[field.name] = text == "1"
+                elif text:
+                    is_text = field.type == "str"
+                    found[field.name] = text if is_text else tuple(shlex.split(text))
+            except ValueError as error:
+                raise Failure(f"{name}={text}: {error}; quote it as for a shell") from None
+        return cls(**found)
 
     @property
     def state(self) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -134,19 +135,15 @@ def _state_file(variant: Variant) -> Path:
     return variant.project.state / f"{variant.sample_host}.json"
 
 
-def _running(variant: Variant) -> dict[str, Any] | None:
-    """Return what the sample host's process wrote when it was ready, if that process lives."""
-    try:
+def _running(variant: Variant) -> dict[str, Any]:
+    """Return what the sample host's process wrote when it was ready; nothing if none answers."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
         facts: dict[str, Any] = json.loads(_state_file(variant).read_text(encoding="utf-8"))
-        command = Path(f"/proc/{facts['pid']}/cmdline")
-        if command.parent.parent.is_dir():
-            alive = b"server.py" in command.read_bytes()  # a pid may be another's by now
-        else:  # no /proc on this system
-            os.kill(int(facts["pid"]), 0)
-            alive = True
-    except (OSError, ValueError, KeyError):
-        return None
-    return facts if alive else None
+        os.kill(int(facts["pid"]), 0)
+        with socket.create_connection(("127.0.0.1", facts["port"]), 2) as connection:
+            if connection.recv(4) == b"SSH-":
+                return facts
+    return {}
 
 
 def loopback(project: Project, variant_name: str, *command: str) -> None:
@@ -160,7 +157,7 @@ def loopback(project: Project, variant_name: str, *command: str) -> None:
     variant = Variant(project, variant_name)
     with project.lock(SAMPLE_HOST):
         facts = _running(variant)
-        if facts is None:
+        if not facts:
             _state_file(variant).unlink(missing_ok=True)
             log = _folder(project) / f"{variant.name}.log"
             with log.open("wb") as output:
@@ -169,7 +166,7 @@ def loopback(project: Project, variant_name: str, *command: str) -> None:
                     start_new_session=True, close_fds=True,
                 )  # fmt: skip
             deadline = time.monotonic() + START_TIMEOUT_S
-            while facts is None:
+            while not facts:
                 if process.poll() is not None or time.monotonic() > deadline:
                     last = _last_line(log.read_text("utf-8", "replace"))
                     raise Failure(f"the sample host did not start: {last}; see {log}", 5)
@@ -186,7 +183,7 @@ def end_loopback(project: Project, variant_name: str) -> None:
     """End the variant's sample host process, if there is one."""
     variant = Variant(project, variant_name)
     facts = _running(variant)
-    if facts is None:
+    if not facts:
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(facts["pid"]), signal.SIGTERM)

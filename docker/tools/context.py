@@ -48,17 +48,13 @@ class Context(Project):
         """
         return json.loads(self.must(kind, "inspect", name))[0]
 
-    def variants(self) -> list[Variant]:
-        """Return every variant."""
-        return [Variant(self, variant.name) for variant in variants.Variant.all(self)]
-
     def variant(self, name: str) -> Variant:
         """Return the variant of a name.
 
         Raises:
             Failure: there is none.
         """
-        known = {variant.name: variant for variant in self.variants()}
+        known = {variant.name: variant for variant in Variant.all(self)}
         if name not in known:
             raise Failure(f"{name!r} is not a variant; known: {' '.join(known)}")
         return known[name]
@@ -74,11 +70,6 @@ class Variant(variants.Variant):
     def folder(self) -> Path:
         """Where Dockerfile, compose file and contract are."""
         return self.compose_file.parent
-
-    @property
-    def example(self) -> Path:
-        """The tracked example of its env file."""
-        return self.env_file.with_name(f"{self.name}.env.example")
 
     @property
     def service(self) -> str:

@@ -11,7 +11,7 @@ from docker.setup import envfiles, venv
 from docker.setup.bases import HUB_IMAGES
 from docker.setup.engine import Engine, NoEngine, quiet
 from docker.setup.project import Failure
-from docker.tools.context import Context
+from docker.tools.context import Context, Variant
 
 # Measured: both images, the bases and the build cache take less.
 DISK_GB = 3
@@ -74,7 +74,7 @@ def _machine_rows(context: Context, engine: Engine | NoEngine) -> list[Row]:
 
 def _env_rows(context: Context) -> list[Row]:
     rows: list[Row] = []
-    for variant in context.variants():
+    for variant in Variant.all(context):
         name, text, fault = f"envs/{variant.name}.env", "made from its example at the first use", ""
         if variant.env_file.exists():
             try:

@@ -28,7 +28,7 @@ def verify(context: Context, *chosen: Variant) -> int:
         chosen: the variants whose images and containers are looked at; all without any. They are
             compared with every other variant in any case.
     """
-    variants = context.variants()
+    variants = Variant.all(context)
     contracts = {variant.name: contract_of(variant) for variant in variants}
     found = measure(variants)
     problems = []
