@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from docker.setup.engine import Engine
-from docker.setup.project import Failure, Project, make_folder, say, write_atomic, write_changed
+from docker.setup.project import (
+    Failure,
+    Project,
+    last_line,
+    make_folder,
+    say,
+    write_atomic,
+    write_changed,
+)
 
 # The names that the Dockerfiles have as defaults: the full Python to build, the slim one to run.
 HUB_IMAGES = {"BASE": "python:3.11-bookworm", "RUNTIME": "python:3.11-slim-bookworm"}
@@ -169,7 +177,7 @@ def _pull(
         options = ["--tls-verify=false"] if here else []
         answer = engine.ask("pull", *options, image, timeout=PULL_TIMEOUT_S)
         if answer.returncode:
-            return (answer.stderr.strip().splitlines() or [image])[-1]
+            return last_line(answer.stderr)
     return None
 
 

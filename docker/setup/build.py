@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from docker.setup.engine import Engine
+from docker.setup.messages import write
 from docker.setup.project import Failure, Project, give_to_owner, say
 
 # A build without changes is quicker; its steps are not worth reading at each run.
@@ -68,16 +67,10 @@ def _run(command: Sequence[str], tag: str) -> int:
         held += block
     else:
         say(f"building image {tag}")
-        _write(held)
+        write(held)
         held = b""
         while block := os.read(output, 65536):
-            _write(block)
+            write(block)
     if code := process.wait():
-        _write(held)
+        write(held)
     return code
-
-
-def _write(content: bytes) -> None:
-    with contextlib.suppress(OSError):
-        sys.stderr.buffer.write(content)
-        sys.stderr.buffer.flush()

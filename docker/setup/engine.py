@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.setup.messages import explain
-from docker.setup.project import Failure, Project
+from docker.setup.project import Failure, Project, last_line
 
 # The static client 23 and later builds through the buildx plugin only; older ones have BuildKit
 # inside from 18.09 on.
@@ -134,9 +134,8 @@ class Engine:
         """
         answer = self.ask(*arguments, timeout=timeout)
         if answer.returncode:
-            words = answer.stderr.strip().splitlines() or ["no reason given"]
-            plain = explain(answer.stderr)
-            raise Failure(plain or f"{self.kind} {' '.join(arguments[:2])} failed: {words[-1]}", 1)
+            raw = f"{self.kind} {' '.join(arguments[:2])} failed: {last_line(answer.stderr)}"
+            raise Failure(explain(answer.stderr) or raw, 1)
         return answer.stdout.strip()
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:

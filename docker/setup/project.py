@@ -35,6 +35,11 @@ def say(line: str) -> None:
     print(f"lighterage: {line}", file=sys.stderr, flush=True)
 
 
+def last_line(text: str) -> str:
+    """Return the last line of what a failed command wrote."""
+    return (text.strip().splitlines() or ["it gave no reason"])[-1]
+
+
 @dataclass(frozen=True)
 class Project:
     """The clone, and the `LIGHTERAGE_*` variables that the Makefile exports."""

@@ -15,7 +15,15 @@ from typing import Any
 from docker.setup import envfiles
 from docker.setup.engine import Engine, quiet
 from docker.setup.messages import explain
-from docker.setup.project import Failure, Project, give_to_owner, make_folder, say, write_changed
+from docker.setup.project import (
+    Failure,
+    Project,
+    give_to_owner,
+    last_line,
+    make_folder,
+    say,
+    write_changed,
+)
 from docker.setup.variants import SAMPLE_HOST, Variant
 
 PORT = 2222
@@ -117,15 +125,11 @@ def sample_host(project: Project, variant_name: str, *command: str) -> None:
             running = engine.inspect("container", name).get("State", {}).get("Running")
             if not running or time.monotonic() > deadline:
                 logs = engine.ask("logs", "--tail", "20", name)
-                reason = _last_line(answer.stderr if running else logs.stdout + logs.stderr)
+                reason = last_line(answer.stderr if running else logs.stdout + logs.stderr)
                 raise Failure(
                     f"the sample host does not answer: {reason}; see `{engine.kind} logs {name}`", 5
                 )
             time.sleep(0.1)
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it gave no reason"])[-1]
 
 
 # --- on loopback ----------------------------------------------------------------------------------
@@ -168,7 +172,7 @@ def loopback(project: Project, variant_name: str, *command: str) -> None:
             deadline = time.monotonic() + START_TIMEOUT_S
             while not facts:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    last = _last_line(log.read_text("utf-8", "replace"))
+                    last = last_line(log.read_text("utf-8", "replace"))
                     raise Failure(f"the sample host did not start: {last}; see {log}", 5)
                 time.sleep(0.05)
                 facts = _running(variant)

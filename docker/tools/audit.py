@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 
-from docker.setup.project import Failure, say
-from docker.tools.context import Context, last_line
+from docker.setup.project import Failure, last_line, say
+from docker.tools.context import Context
 
 
 def audit(context: Context) -> int:
@@ -31,7 +31,7 @@ def audit(context: Context) -> int:
         [*command, *context.args], env=env,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    reason = last_line(done)
+    reason = last_line(done.stderr)
     if done.returncode == 2:
         raise Failure(reason)
     if done.returncode and not done.stdout:

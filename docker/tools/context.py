@@ -114,8 +114,3 @@ def read_yaml(path: Path, text: str | None = None) -> list[Any]:
     except yaml.YAMLError as error:
         name = f"docker/{path.parent.name}/{path.name}"
         raise Failure(f"{name}: {' '.join(str(error).split())}") from None
-
-
-def last_line(answer: subprocess.CompletedProcess[str]) -> str:
-    """Return the last line that a failed command wrote on standard error."""
-    return (answer.stderr.strip().splitlines() or ["it gave no reason"])[-1]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.setup.project import Failure
+from docker.setup.project import Failure, last_line
 from docker.setup.variants import SAMPLE_HOST
-from docker.tools.context import Variant, last_line, read_yaml
+from docker.tools.context import Variant, read_yaml
 from docker.tools.rows import ENV_FILE, VARIANT_ROWS, Facts, Running, Sample, expanded
 
 PROBE = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def reported(variant: Variant, done: subprocess.CompletedProcess[str]) -> Any:
         Failure: the container did not start, or the probe failed.
     """
     if done.returncode:
-        raise Failure(f"image {variant.prefix} cannot be measured: {last_line(done)}", 1)
+        raise Failure(f"image {variant.prefix} cannot be measured: {last_line(done.stderr)}", 1)
     return json.loads(done.stdout)
 
 
@@ -164,7 +164,7 @@ def _restarts(own: Variant) -> bool:
 def _up(own: Variant, *words: str, override: str = "") -> None:
     done = own.compose("up", *words, override=override)
     if done.returncode:
-        raise Failure(f"{own.name} did not start: {last_line(done)}", 1)
+        raise Failure(f"{own.name} did not start: {last_line(done.stderr)}", 1)
 
 
 def _container(own: Variant) -> str:

@@ -23,8 +23,6 @@ def reproduce(context: Context, variant: Variant) -> int:
     Raises:
         Failure: a layer differs; the line names the first file that does.
     """
-    if not context.build:
-        raise Failure("reproduce needs a client that can build; see make doctor", 1)
     tags = [f"{variant.prefix}:reproduce-{number}" for number in (1, 2)]
     try:
         for number, tag in enumerate(tags):
