@@ -162,7 +162,7 @@ def _with_engine(
         )
     if not engine.compose and verbs - {"build", "save", "push", "load", "size", "sbom", "vendor"}:
         raise Failure(f"no compose for {engine.kind}: install it, then see `make doctor`", 1)
-    if "bases" not in answers or answers["bases"].returncode:
+    if not bases.references(project) or answers["engine"].returncode:
         bases.forget(project)
     for variant in variants:
         if variant.name not in answers or answers[variant.name].returncode:
@@ -202,11 +202,11 @@ def _engine(
         return NoEngine("RUNNER=host", "do without"), {}
     path = project.state / f"{project.engine}-clients.json"
     surroundings = [os.environ.get(name) for name in CLIENT_VARIABLES]
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError):
         found_in, *words = json.loads(path.read_text(encoding="utf-8"))
         known = Engine(project.engine, *words)
         answers = _ask(project, known, variants) if found_in == surroundings else {}
-        if answers and answers["version"].returncode == 0:
+        if answers and answers["engine"].returncode == 0:
             return known, answers
     engine = Engine.look(project.engine)
     if isinstance(engine, NoEngine):
@@ -220,17 +220,17 @@ def _engine(
 def _ask(
     project: Project, engine: Engine, variants: Sequence[Variant]
 ) -> Mapping[str, subprocess.CompletedProcess[str]]:
-    """Ask everything at once: the engine's version, for bases and sample hosts; git for labels."""
+    """Ask everything at once: for the bases, or else whether there is an engine; git for labels."""
     git = ("git", "-C", str(project.root))
     commands: dict[str, Sequence[str]] = {
-        "version": engine.version_command,
+        "engine": engine.version_command,
         "commit": (*git, "log", "-1", "--format=%H %cI"),
         "status": (*git, "status", "--porcelain"),
         "source": (*git, "config", "--get", "remote.origin.url"),
     }
     images = bases.references(project)
     if images:
-        commands["bases"] = (engine.client, "image", "inspect", "--format", "{{.Id}}", *images)
+        commands["engine"] = (engine.client, "image", "inspect", "--format", "{{.Id}}", *images)
     for variant in variants:
         if sample_host.is_named(variant) and sample_host.stamp(variant).exists():
             commands[variant.name] = sample_host.greeting(engine, variant)
