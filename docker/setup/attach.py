@@ -62,9 +62,9 @@ def attach(project: Project, *command: str) -> int:
     """Run a command in the foreground with ARGS appended; return its exit code."""
     variant = Variant(project, variant_of(command))
     if "-f" not in command:
-        return _run(project, [*command, *project.args], os.environ)
+        return _run(project, [*command, *project.args])
     if "run" not in command:
-        return _run(project, [*command, *project.args], os.environ, variant.compose_file)
+        return _run(project, [*command, *project.args], variant.compose_file)
     name = f"{variant.prefix}-run-{os.getpid()}-{os.urandom(3).hex()}"
     options = ["--name", name]
     if not _on_terminal():
@@ -74,19 +74,16 @@ def attach(project: Project, *command: str) -> int:
         options += ["-v", f"{socket}:/run/ssh-agent", "-e", "SSH_AUTH_SOCK=/run/ssh-agent"]
     at = command.index("run") + 1
     words = [*command[:at], *options, *command[at:], *project.args]
-    return _run(project, words, os.environ, variant.compose_file, name)
+    return _run(project, words, variant.compose_file, name)
 
 
 def isolated(project: Project, *command: str) -> int:
     """Run a command with ARGS appended, in an environment that says nothing of this make."""
-    drop = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
     keep = ("LIGHTERAGE_FAULTS", "LIGHTERAGE_TEST_ENGINE")
-    env = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in drop and (key in keep or not key.startswith("LIGHTERAGE_"))
-    }
-    return _run(project, [*command, *project.args], env)
+    for name in list(os.environ):
+        if name.startswith(("LIGHTERAGE_", "MAKE", "MFLAGS")) and name not in keep:
+            del os.environ[name]
+    return _run(project, [*command, *project.args])
 
 
 def _on_terminal() -> bool:
@@ -96,7 +93,6 @@ def _on_terminal() -> bool:
 def _run(
     project: Project,
     words: Sequence[str],
-    env: os._Environ[str] | dict[str, str],
     compose_file: Path | None = None,
     container: str = "",
 ) -> int:
@@ -109,7 +105,6 @@ def _run(
     Args:
         project: The clone.
         words: The command.
-        env: Its environment.
         compose_file: Of a command of compose, whose errors are explained.
         container: The one that the command runs.
     """
@@ -119,7 +114,7 @@ def _run(
         # Inherited: compose that still loads shows a traceback for an early Ctrl-C otherwise.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = subprocess.Popen(
-        words, env=env, stdin=stdin, stderr=subprocess.PIPE if compose_file else None,
+        words, stdin=stdin, stderr=subprocess.PIPE if compose_file else None,
         start_new_session=own_session,
     )  # fmt: skip
     errors = None
