@@ -21,12 +21,7 @@ from docker.setup.variants import Variant
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The tasks promise to end within two seconds of a signal; compose and the engine need some more.
 STOP_TIMEOUT_S = 8.0
-EXIT_MEANINGS = {
-    1: "a bug, or the engine refused; see above", 2: "usage or configuration", 3: "remote path",
-    4: "authentication or host key", 5: "network", 6: "integrity", 7: "unsafe or broken archive",
-    8: "local disk", 9: "busy: another run of it is going on", 129: "hung up", 130: "interrupted",
-    143: "terminated",
-}  # fmt: skip
+SIGNALLED = {129: "hung up", 130: "interrupted", 143: "terminated"}
 
 
 class _Signalled(Exception):  # noqa: N818 - a message from the signal handler, not an error
@@ -38,7 +33,10 @@ def task(project: Project, *command: str) -> int:
     code = attach(project, *command)
     variant = variant_of(command)
     if code:
-        meaning = EXIT_MEANINGS.get(code, "see above")
+        from tasks.fetch.errors import LighterageError  # not at the top: most runs need none
+
+        kinds = {error.exit_code: error.kind for error in LighterageError.__subclasses__()}
+        meaning = {**kinds, **SIGNALLED}.get(code, "a bug, or the engine refused; see above")
         say(f"task {project.task} ({variant}) ended with exit code {code}: {meaning}")
     elif (
         "run" in command
