@@ -186,6 +186,7 @@ SERVICE_ROWS: tuple[Row[Service], ...] = (
     _keys("limits", "cpus", "mem_limit", "memswap_limit", "pids_limit", "ulimits"),
     _keys("log files", "logging"),
     _keys("health check", "healthcheck"),
+    _keys("time to stop", "stop_grace_period", default="10s"),
     _keys("secrets", "secrets"),
     Row("env file", lambda service: _environment(service).get(ENV_FILE, ""), ("environment",)),
     Row("variables", _variables),
