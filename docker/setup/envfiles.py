@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -132,16 +132,8 @@ def setting_names(root: Path) -> tuple[set[str], set[str]]:
     They are declared in tasks/settings.py, which make's Python may be too old to import.
     """
     source = (root / "tasks" / "settings.py").read_text(encoding="utf-8")
-    variables, names = set(), set()
-    for node in ast.walk(ast.parse(source)):
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)):
-            continue
-        if ast.unparse(node.value.func) == "_setting":
-            name = ast.unparse(node.target)
-            names.add(name)
-            if any(word.arg == "env" for word in node.value.keywords):
-                variables.add(name.upper())
-    return variables, names
+    declared = dict(re.findall(r"(?ms)^    (\w+): [^\n]+? = _setting\((.*?)\)$", source))
+    return {name.upper() for name, text in declared.items() if "env=True" in text}, set(declared)
 
 
 def host_of(variant: Variant) -> str:
