@@ -1,4 +1,8 @@
-"""The container engine: which client answers, which one can build, which compose there is."""
+"""The container engine: which client answers, which one can build, which compose there is.
+
+podman differs in its build and compose words and in its version (here), in names and TLS of
+registries (bases.py, PUSH_podman in the Makefile) and in the names of hosts (sample_host.py).
+"""
 
 from __future__ import annotations
 
