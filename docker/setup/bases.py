@@ -50,11 +50,6 @@ def _wanted(project: Project) -> list[Any]:
     return [project.engine, project.base, project.hub, project.locked]
 
 
-def forget(project: Project) -> None:
-    """Have make choose again."""
-    (folder_of(project) / "stamp").unlink(missing_ok=True)
-
-
 def bases(project: Project) -> None:
     """Choose the bases, one make at a time."""
     with project.lock("bases"):

@@ -163,10 +163,10 @@ def _with_engine(
     if not engine.compose and verbs - {"build", "save", "push", "load", "size", "sbom", "vendor"}:
         raise Failure(f"no compose for {engine.kind}: install it, then see `make doctor`", 1)
     if not bases.references(project) or answers["engine"].returncode:
-        bases.forget(project)
+        (bases.folder_of(project) / "stamp").unlink(missing_ok=True)
     for variant in variants:
         if variant.name not in answers or answers[variant.name].returncode:
-            sample_host.forget(variant)
+            sample_host.stamp(variant).unlink(missing_ok=True)
     sample_host.trust(project)
     words = {"DOCKER": (engine.client,), "BUILD": engine.build, "COMPOSE": engine.compose}
     lines = {"FOUND": "container", **{key: _typeable(value) for key, value in words.items()}}

@@ -42,11 +42,6 @@ def stamp(variant: Variant) -> Path:
     return variant.project.state / f"{variant.sample_host}.up"
 
 
-def forget(variant: Variant) -> None:
-    """Have make start the sample host."""
-    stamp(variant).unlink(missing_ok=True)
-
-
 def greeting(engine: Engine, variant: Variant) -> list[str]:
     """Return a command that succeeds if the host answers in each network of the variant.
 
