@@ -50,7 +50,11 @@ def prepare(project: Project, output: str, *goals: str) -> None:
     every = Variant.all(project)
     chosen = {variant: _verbs(variant, every, goals) for variant in every}
     verbs = set().union(*chosen.values())
-    _refuse(project, chosen)
+    if project.offline and "vendor" in verbs:
+        raise Failure("vendor downloads what OFFLINE=1 builds take: run it without, on a network")
+    for variant in every:
+        if project.debugger and "run" in chosen[variant] and not variant.binds_tree:
+            raise Failure(f"DEBUGGER=1: the {variant.name} variant has no debugger; use ENV=dev")
     locks.report(project)
     with project.lock("prepare"):
         for variant in filter(chosen.get, every):
@@ -87,21 +91,6 @@ def _verbs(variant: Variant, every: Sequence[Variant], goals: Sequence[str]) -> 
         elif name not in {other.name for other in every}:
             found.add(goal)
     return found
-
-
-def _refuse(project: Project, chosen: Mapping[Variant, set[str]]) -> None:
-    """Refuse what can be reached nowhere.
-
-    Raises:
-        Failure: There is such a goal.
-    """
-    for variant, verbs in chosen.items():
-        if project.debugger and "run" in verbs and not variant.binds_tree:
-            raise Failure(f"DEBUGGER=1: the {variant.name} variant has no debugger; use ENV=dev")
-        if project.offline and "vendor" in verbs:
-            raise Failure(
-                "vendor downloads what OFFLINE=1 builds take: run it without, on a network"
-            )
 
 
 def _escaped(value: str) -> str:
