@@ -11,54 +11,18 @@ import os
 import re
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from docker.setup import bases, prepare, venv
+from docker.setup import bases, venv
 from docker.setup.project import Project
 from docker.tools.context import Context
-from images import context_or_skip, tree_in
+from images import context_or_skip, edited, tree_in, wait_for
 from tree import Tree
 
 PROJECT = f"lighterage-ship-{os.getpid()}"
-
-
-# --- labels --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("remote", "source"),
-    [
-        ("https://git.example/team/it.git", "https://git.example/team/it.git"),
-        ("https://me:secret@git.example:8443/it", "https://git.example:8443/it"),
-        ("git@git.example:team/it.git", "ssh://git.example/team/it.git"),
-        ("ssh://git@git.example/it", "ssh://git.example/it"),
-        ("/home/me/it", None),
-        ("file:///home/me/it", None),
-        ("../it", None),
-    ],
-)
-def test_the_source_of_an_image_is_no_path_and_has_no_account(
-    remote: str, source: str | None
-) -> None:
-    assert prepare.public_address(remote) == (source or "")
-
-
-@pytest.mark.container
-def test_labels_name_version_commit_and_source(tree: Tree, engine: Context) -> None:
-    found = {key.rpartition(".")[2]: value for key, value in labels_of(engine).items()}
-    assert found["version"] == "0.1.0"
-    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found["revision"])
-    assert found["created"][:2] == "20"
-    assert found["source"] == "https://git.example/it"
-    assert "secret" not in str(found)
-    assert str(tree.folder) not in str(found)
-
-
-# --- a registry -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +34,8 @@ def engine() -> Context:
 @pytest.fixture(scope="module")
 def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
     """Give a tree with history, and the prod image built."""
-    with tree_in(tmp_path_factory.mktemp("ship") / "clone", engine) as tree:
+    env = {"BASE": "debian"}  # so that there are bases to push
+    with tree_in(tmp_path_factory.mktemp("ship") / "clone", engine, env=env) as tree:
         me = ["-c", "user.name=x", "-c", "user.email=x@x.example"]
         for words in (
             ["init", "-q"],
@@ -82,46 +47,21 @@ def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield tree
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give `localhost:PORT` of a registry of our own."""
-    folder = tmp_path_factory.mktemp("registry")
-    done = subprocess.run(
-        ["sh", "-c", "apt-get download -qq docker-registry && dpkg-deb -x docker-registry*.deb ."],
-        cwd=folder, capture_output=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        pytest.skip("docker-registry CANNOT BE DOWNLOADED: registries are not tested")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    config = {
-        "version": 0.1,
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    (folder / "config.yml").write_text(json.dumps(config))
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(folder / "usr/bin/docker-registry"), "serve", str(folder / "config.yml")],
-            stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        for _ in range(100):
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"localhost:{port}"
-    finally:
-        server.terminate()
-        server.wait()
-
-
 def labels_of(engine: Context) -> dict[str, str]:
     """Give the labels of the prod image."""
     labels: dict[str, str] = engine.inspect("image", f"{PROJECT}-prod")["Config"]["Labels"]
     return labels
+
+
+@pytest.mark.container
+def test_labels_name_version_commit_and_source(tree: Tree, engine: Context) -> None:
+    found = {key.rpartition(".")[2]: value for key, value in labels_of(engine).items()}
+    assert found["version"] == "0.1.0"
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", found["revision"])
+    assert found["created"][:2] == "20"
+    assert found["source"] == "https://git.example/it"
+    assert "secret" not in str(found)
+    assert str(tree.folder) not in str(found)
 
 
 @pytest.mark.container
@@ -149,6 +89,107 @@ def test_a_saved_image_loads_again_and_a_changed_file_does_not(tree: Tree, engin
     assert "is up to date" in tree.make("prod-build").stderr, "it is the image that was built"
 
 
+# --- the same tree, the same image ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("base", "digest"),
+    [
+        ("b.example:5000/library/python:3.11-bookworm", "sha256:b.example:5000"),
+        ("a.example/library/python@sha256:a.example", "sha256:a.example"),
+        ("python:3.11-bookworm", "x"),
+    ],
+)
+def test_the_digest_of_a_base_is_the_one_of_its_own_registry(base: str, digest: str) -> None:
+    served = [f"{name}/library/python@sha256:{name}" for name in ("a.example", "b.example:5000")]
+    labels = bases.labels({"Id": "x", "RepoDigests": served}, base)
+    assert labels[-1] == f"org.opencontainers.image.base.digest={digest}"
+
+
+@pytest.mark.container
+def test_prod_reproduces_and_a_difference_is_named(tree: Tree) -> None:
+    """Two builds without cache, from copies with other times and other modes."""
+    done = tree.make("prod-reproduce", timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "identical layers in two builds" in done.stderr
+    file = tree.folder / "docker/prod/Dockerfile"
+    small = "ARG BASE\nARG RUNTIME\nFROM ${RUNTIME}\nRUN date +%N >/moment\n"
+    with edited(file, (file.read_text(), small)):
+        error = tree.refused("prod-reproduce", timeout=600)
+    assert "prod does not reproduce: layer" in error
+    assert "/moment: " in error
+
+
+@pytest.mark.container
+def test_an_added_package_is_the_only_one_to_be_downloaded(tree: Tree, engine: Context) -> None:
+    """Uv's "Prepared" counts what it had to download."""
+    script, lock = (tree.folder / f"requirements/{name}" for name in ("install.sh", "prod.txt"))
+    texts = {path: path.read_text() for path in (script, lock)}
+    more = re.search(r"(?ms)^iniconfig==.*?# via", lock.with_name("dev.txt").read_text())
+    assert more is not None
+    command = [*engine.build, "--progress", "plain", "--target", "builder"]
+    command += ["--label", f"of={PROJECT}", "--build-arg", f"BASE={PROJECT}-base:build"]
+    command += ["--file", str(tree.folder / "docker/prod/Dockerfile")]
+    command += [f"--secret=id={key},src={path}" for key, path in venv.build_secrets().items()]
+    outputs = []
+    try:
+        script.write_text(texts[script].replace(" --quiet", "") + f"# {PROJECT}\n")
+        for text in (texts[lock], f"{texts[lock]}{more[0]} the test\n"):
+            lock.write_text(text)
+            done = subprocess.run(
+                [*command, str(tree.folder)], capture_output=True, text=True, check=True
+            )
+            outputs.append(done.stdout + done.stderr)
+    finally:
+        engine.ask("image", "prune", "--force", "--filter", f"label=of={PROJECT}")
+        for path, text in texts.items():
+            path.write_text(text)
+    assert re.search(r"Installed \d\d packages", outputs[1])
+    assert "iniconfig" in outputs[1]
+    downloads = re.findall(r"Prepared (\d+) package", outputs[1])
+    assert sum(map(int, downloads)) <= 1
+
+
+# --- a registry: last, since other bases are chosen --------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give `localhost:PORT` of a registry of our own."""
+    folder = tmp_path_factory.mktemp("registry")
+    done = subprocess.run(
+        ["sh", "-c", "apt-get download -qq docker-registry && dpkg-deb -x docker-registry*.deb ."],
+        cwd=folder, capture_output=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip("docker-registry CANNOT BE DOWNLOADED: registries are not tested")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    config = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    (folder / "config.yml").write_text(json.dumps(config))
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(folder / "usr/bin/docker-registry"), "serve", str(folder / "config.yml")],
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+
+        def answers() -> bool:
+            with socket.socket() as sock:
+                return sock.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_for(answers)
+        yield f"localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
 @pytest.mark.container
 def test_a_push_prints_a_digest_that_can_be_pulled(
     tree: Tree, engine: Context, registry: str
@@ -170,11 +211,10 @@ def plain(engine: Context) -> list[str]:
     return ["--tls-verify=false"] if engine.engine == "podman" else []
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hub(tree: Tree, engine: Context, registry: str) -> Iterator[str]:
     """Give a registry with base images under the hub's names, of which none is in the engine."""
     hub = f"{registry}/library"
-    tree.ok("prod-build", "BASE=debian")  # so that there are bases to push
     push(engine, hub, "build", "3.11-bookworm")
     push(engine, hub, "runtime", "3.11-slim-bookworm")
     yield hub
@@ -215,10 +255,8 @@ def test_bases_come_from_a_registry_that_serves_them(tree: Tree, engine: Context
 def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
     tree: Tree, engine: Context, hub: str
 ) -> None:
-    lock = tree.folder / "docker/base/hub.lock"
-    before = lock.read_text()
     here = replace(Project.from_environment(), root=tree.folder, hub=hub)
-    try:
+    with edited(tree.folder / "docker/base/hub.lock") as lock:
         bases.lock(here)
         locked = dict(line.split() for line in lock.read_text().splitlines()[1:])
         assert list(locked) == ["python:3.11-bookworm", "python:3.11-slim-bookworm"]
@@ -232,89 +270,3 @@ def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
         assert labels["org.opencontainers.image.base.name"] == f"{hub}/python"
         lock.write_text(lock.read_text().replace(digest, f"sha256:{'0' * 64}"))
         assert "does not serve" in tree.refused("prod-build", *hubs)
-    finally:
-        lock.write_text(before)
-
-
-# --- the same tree, the same image ------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("base", "digest"),
-    [
-        ("b.example:5000/library/python:3.11-bookworm", "sha256:b.example:5000"),
-        ("a.example/library/python@sha256:a.example", "sha256:a.example"),
-        ("python:3.11-bookworm", "x"),
-    ],
-)
-def test_the_digest_of_a_base_is_the_one_of_its_own_registry(base: str, digest: str) -> None:
-    served = [f"{name}/library/python@sha256:{name}" for name in ("a.example", "b.example:5000")]
-    labels = bases.labels({"Id": "x", "RepoDigests": served}, base)
-    assert labels[-1] == f"org.opencontainers.image.base.digest={digest}"
-
-
-@pytest.mark.container
-def test_prod_reproduces_and_a_difference_is_named(tree: Tree) -> None:
-    """Two builds without cache, from copies with other times and other modes."""
-    done = tree.make("prod-reproduce", timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert "identical layers in two builds" in done.stderr
-    file = tree.folder / "docker/prod/Dockerfile"
-    text = file.read_text()
-    try:
-        copy = "COPY config.yaml"
-        moment = f"RUN mkdir -p /out/app && date +%N > /out/app/moment\n{copy}"
-        file.write_text(text.replace(copy, moment))
-        error = tree.refused("prod-reproduce", timeout=600)
-        assert "prod does not reproduce: layer" in error
-        assert "/app/moment: " in error
-    finally:
-        file.write_text(text)
-
-
-@pytest.mark.container
-def test_an_edited_task_changes_one_small_layer(tree: Tree, engine: Context) -> None:
-    def layers() -> list[str]:
-        tree.ok("prod-build")
-        found: list[str] = engine.inspect("image", f"{PROJECT}-prod")["RootFS"]["Layers"]
-        return found
-
-    before = layers()
-    with (tree.folder / "tasks/task_2.py").open("a") as task:
-        task.write("# edited\n")
-    after = layers()
-    assert after[:-1] == before[:-1]
-    assert after[-1] != before[-1]
-    rows = json.loads(tree.ok("prod-size", "ARGS=--json"))["layers"]
-    assert rows[-1]["bytes"] < 2_000_000
-    assert max(row["bytes"] for row in rows[1:-1]) > 10_000_000, "the packages are in another one"
-
-
-@pytest.mark.container
-def test_an_added_package_is_the_only_one_to_be_downloaded(tree: Tree, engine: Context) -> None:
-    """Uv's "Prepared" counts what it had to download."""
-    script, lock = (tree.folder / f"requirements/{name}" for name in ("install.sh", "prod.txt"))
-    texts = {path: path.read_text() for path in (script, lock)}
-    more = re.search(r"(?ms)^iniconfig==.*?# via", lock.with_name("dev.txt").read_text())
-    assert more is not None
-    command = [*engine.build, "--progress", "plain", "--target", "builder"]
-    command += ["--label", f"of={PROJECT}", "--build-arg", f"BASE={PROJECT}-base:build"]
-    command += ["--file", str(tree.folder / "docker/prod/Dockerfile")]
-    command += [f"--secret=id={key},src={path}" for key, path in venv.build_secrets().items()]
-    outputs = []
-    try:
-        script.write_text(texts[script].replace(" --quiet", "") + f"# {PROJECT}\n")
-        for text in (texts[lock], f"{texts[lock]}{more[0]} the test\n"):
-            lock.write_text(text)
-            done = subprocess.run(
-                [*command, str(tree.folder)], capture_output=True, text=True, check=True
-            )
-            outputs.append(done.stdout + done.stderr)
-    finally:
-        engine.ask("image", "prune", "--force", "--filter", f"label=of={PROJECT}")
-        for path, text in texts.items():
-            path.write_text(text)
-    assert re.search(r"Installed \d\d packages", outputs[1])
-    assert "iniconfig" in outputs[1]
-    downloads = re.findall(r"Prepared (\d+) package", outputs[1])
-    assert sum(map(int, downloads)) <= 1

@@ -228,7 +228,8 @@ def test_only_values_that_make_reads_as_they_are_reach_its_file(
     [
         ("git@host.example:team/x.git", "ssh://host.example/team/x.git"),
         ("https://me:secret@host.example:8443/x.git", "https://host.example:8443/x.git"),
-        ("/srv/x.git", ""), ("file:///srv/x.git", ""), ("", ""),
+        ("ssh://git@git.example/it", "ssh://git.example/it"),
+        ("/srv/x.git", ""), ("file:///srv/x.git", ""), ("../it", ""), ("", ""),
     ],
 )  # fmt: skip
 def test_the_address_of_the_source_shows_no_account_and_no_path(url: str, shown: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import shutil
 import socket
 import time
@@ -164,14 +165,22 @@ def give_free_ports(tree: Tree) -> list[int]:
 
 
 @contextlib.contextmanager
-def edited(path: Path, *changes: tuple[str, str]) -> Iterator[None]:
-    """Have other words in a file for a while; each of the old ones must be there."""
+def edited(path: Path, *changes: tuple[str, str]) -> Iterator[Path]:
+    """Have other words in a file for a while; each of the old ones must be there.
+
+    A Dockerfile keeps its time: make chooses base images again after an edit, which takes long.
+    """
     before = text = path.read_text()
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     for old, new in changes:
         assert old in text, old
         text = text.replace(old, new)
     path.write_text(text)
+    if path.name == "Dockerfile":
+        os.utime(path, ns=times)
     try:
-        yield
+        yield path
     finally:
         path.write_text(before)
+        if path.name == "Dockerfile":
+            os.utime(path, ns=times)
