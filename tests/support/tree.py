@@ -103,3 +103,13 @@ class Tree:
         assert done.returncode != 0, f"make {' '.join(words)}:\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return str(done.stderr)
+
+
+def fake_docker(tree: Tree, folder: Path, script: str) -> None:
+    """Put a fake docker on the tree's path, before the others, for which no engine answers."""
+    tools = folder / "bin"
+    tools.mkdir()
+    for name in ("docker", "podman", "docker-compose"):
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    tree.env["PATH"] = f"{tools}:{os.environ['PATH']}"
