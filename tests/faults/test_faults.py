@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from relay import Fault
 from world import PATHS, Hit, Schedule, World, flags
 
-SCHEDULES = int(os.environ.get("LIGHTERAGE_FAULTS", "45"))
+SCHEDULES = int(os.environ.get("LIGHTERAGE_FAULTS", "30"))
 pytestmark = pytest.mark.sshd
 
 
@@ -34,8 +34,9 @@ def steps(world: World, schedule: Schedule) -> list[range]:
 
 
 def test_run_lands_despite_one_cut_at_any_step(world: World) -> None:
-    for turn in steps(world, Schedule()):
-        for after in sorted({turn[0], turn[0] + 1, turn[len(turn) // 2], turn[-1]}):
+    for number, turn in enumerate(steps(world, Schedule())):
+        middle = turn[len(turn) // 2]
+        for after in {turn[0], middle} if number % 2 else {turn[0] + 1, turn[-1]}:
             assert world.carry_out(Schedule(fault="cut", after=after)).code == 0
 
 
