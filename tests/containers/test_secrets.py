@@ -132,7 +132,8 @@ def engine() -> Context:
 def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
     """Give a tree full of marks, on a machine with marks, with both images built."""
     folder = tmp_path_factory.mktemp("secrets")
-    with tree_in(folder / "clone", engine, env=machine(folder)) as tree:
+    marked = machine(folder)
+    with tree_in(folder / "clone", engine, env=marked, bases_of_its_own=True) as tree:
         # A step that is in the engine's cache would see none of the secrets.
         with (tree.folder / "requirements/install.sh").open("a") as script:
             script.write(f"# {folder}\n")
