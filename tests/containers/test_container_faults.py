@@ -6,13 +6,11 @@ would have to reach its limits.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,34 +19,15 @@ from docker.tools.context import Context
 from images import (
     PASSWORDS,
     VARIANTS,
-    context_or_skip,
     edited,
-    give_free_ports,
     names_of,
     running,
-    tree_in,
 )
-from tree import Tree
+from tree import Tree, on_terminal
 
 PROJECT = f"lighterage-faults-{os.getpid()}"
 SLOW = "--force --max-rate 20kB --timeout 60"
 pytestmark = pytest.mark.container
-
-
-@pytest.fixture(scope="module")
-def engine() -> Context:
-    """Give the engine, or skip loudly."""
-    return context_or_skip(
-        "what containers show of secrets, and messages on engine faults", PROJECT
-    )
-
-
-@pytest.fixture(scope="module")
-def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """Give a tree with both images."""
-    with tree_in(tmp_path_factory.mktemp("faults") / "clone", engine, *VARIANTS) as tree:
-        give_free_ports(tree)
-        yield tree
 
 
 # --- secrets --------------------------------------------------------------------------------
@@ -191,23 +170,9 @@ def test_a_failures_exit_code_is_makes_failure_and_no_line_of_its_own(
 
 
 def test_ctrl_c_on_a_terminal_shows_no_error_of_compose(tree: Tree, engine: Context) -> None:
-    import pty
-
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(tree.folder)
-        words = ["make", "run", "TASK=1", "ENV=prod", f"ARGS={SLOW}"]
-        os.execvpe("make", words, tree.environ({"TERM": "dumb"}))  # noqa: S606
-    said = b""
-    try:
-        running(engine, "prod-run-")  # the task has begun, or not yet: both end well
-        os.write(terminal, b"\x03")
-        with contextlib.suppress(OSError):  # the end of a terminal
-            while block := os.read(terminal, 4096):
-                said += block
-    finally:
-        os.waitpid(pid, 0)
-        os.close(terminal)
+    words = ["run", "TASK=1", "ENV=prod", f"ARGS={SLOW}"]
+    # The task has begun, or not yet: both end well.
+    said, _ = on_terminal(tree, words, lambda _: bool(running(engine, "prod-run-")), b"\x03")
     text = said.decode(errors="replace")
     assert "ended with exit code 130" in text
     assert "ERROR" not in text

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from docker.tools.context import Context
-from images import VARIANTS, context_or_skip, edited, in_shell, tree_in
-from tree import REPOSITORY, Tree
+from images import VARIANTS, edited, in_shell
+from tree import REPOSITORY, Tree, on_terminal
 
 PROJECT = f"lighterage-test-{os.getpid()}"
 pytestmark = pytest.mark.container
-
-
-@pytest.fixture(scope="module")
-def engine() -> Context:
-    """Give the engine, or skip loudly."""
-    return context_or_skip("both images and what holds in them", PROJECT)
-
-
-@pytest.fixture(scope="module")
-def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """Give a tree with both images built, in a folder with a space in its name."""
-    folder = tmp_path_factory.mktemp("containers") / "a clone"
-    with tree_in(folder, engine, *VARIANTS) as tree:
-        yield tree
 
 
 def files_in(tree: Tree, variant: str, folder: str) -> list[str]:
@@ -146,13 +129,6 @@ def test_a_task_of_ones_own_runs_in_both_variants(tree: Tree) -> None:
         config.write_text(before)
 
 
-def test_a_failed_tasks_exit_code_is_explained(tree: Tree) -> None:
-    done = tree.make("run", "TASK=1", "ENV=prod", "ARGS=--remote-file-path 'no such.zip'")
-    assert done.returncode == 2
-    assert "lighterage: remote path: no such.zip: no such file" in done.stderr
-    assert "task 1 (prod) ended with exit code 3: remote path" in done.stderr
-
-
 def test_the_commands_of_a_dry_run_work_when_typed(tree: Tree) -> None:
     for variant in VARIANTS:
         tree.ok("run", "TASK=2", f"ENV={variant}")
@@ -195,27 +171,11 @@ def test_dev_is_the_developers_own_and_has_debugger_tests_and_linters(tree: Tree
 
 def test_a_shell_on_a_terminal_is_interactive(tree: Tree) -> None:
     """A terminal of its own, as a user has: a prompt, a command, an answer."""
-    import pty
-
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(tree.folder)
-        os.execvpe(  # noqa: S606 (after a fork, and with no shell)
-            "make", ["make", "shell", "ENV=prod"], tree.environ({"TERM": "dumb"})
-        )
-    said = b""
-    try:
-        deadline = time.monotonic() + 60
-        while b"$ " not in said and time.monotonic() < deadline:
-            said += os.read(terminal, 4096)
-        os.write(terminal, b"echo $((40 + 2)) $-; echo ~lighterage; exit 0\n")
-        with contextlib.suppress(OSError):  # the end of a terminal
-            while block := os.read(terminal, 4096):
-                said += block
-    finally:
-        _, status = os.waitpid(pid, 0)
-        os.close(terminal)
+    said, code = on_terminal(
+        tree, ["shell", "ENV=prod"], lambda said: b"$ " in said,
+        b"echo $((40 + 2)) $-; echo ~lighterage; exit 0\n",
+    )  # fmt: skip
     assert b"42 hi" in said, said
     assert b"lighterage@" in said, "a prompt with a name"
     assert b"/tmp" in said.rpartition(b"42 hi")[2], said
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert code == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from client import wait_for
-from tree import NO_ENGINE, REPOSITORY, Tree, fake_docker
+from tree import NO_ENGINE, Tree, fake_docker
 
 TARGETS = (
     "build run shell up down logs config clean save push reproduce size sbom trust vendor diff "
@@ -338,19 +338,6 @@ def test_help_of_a_task_starts_nothing(copy: Tree) -> None:
     assert not list((copy.folder / ".lighterage").glob("*-sample-host.json"))
 
 
-def test_the_task_of_readme_needs_no_other_edit(copy: Tree) -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## Your own task")[2]
-    code = section.partition("```python\n")[2].partition("```")[0]
-    lines = section.partition("```yaml\n")[2].partition("```")[0]
-    (copy.folder / "tasks/task_4.py").write_text(code)
-    config = copy.folder / "config.yaml"
-    config.write_text(config.read_text() + lines)
-    for variant in ("dev", "prod"):
-        assert f"task 4 ({variant}): landed" in copy.ok("run", "TASK=4", f"ENV={variant}")
-        copy.ok("down", f"ENV={variant}")
-
-
 def test_down_ends_the_sample_host(copy: Tree) -> None:
     copy.ok("run", "ENV=prod")
     state = copy.folder / ".lighterage/lighterage-prod-sample-host.json"
@@ -367,15 +354,6 @@ def _lives(process: Path) -> bool:
         return ") Z" not in (process / "stat").read_text()
     except OSError:
         return False
-
-
-def test_two_runs_at_once_both_end_well(tree: Tree) -> None:
-    """Different tasks side by side; one task twice: the second has nothing to do, or is refused."""
-    runs = [tree.start("run", "TASK=1"), tree.start("run", "TASK=3"), tree.start("run", "TASK=1")]
-    ends = [run.communicate(timeout=120) for run in runs]
-    assert [run.returncode for run in runs[:2]] == [0, 0] or "busy" in ends[0][1]
-    for run, (_, err) in zip(runs, ends, strict=True):
-        assert run.returncode == 0 or "ended with exit code 9: busy" in err
 
 
 def test_ctrl_c_ends_a_run_clean(copy: Tree) -> None:

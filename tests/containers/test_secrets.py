@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from docker.tools.context import Context
-from images import context_or_skip, tree_in
+from images import tree_in
 from tree import Tree
 
 PROJECT = f"lighterage-secrets-{os.getpid()}"
@@ -120,12 +120,6 @@ def in_records(engine: Context) -> list[str]:
     ]
     assert any(answer.returncode == 0 for answer in answers)
     return [line for a in answers for line in marks("system df", (a.stdout + a.stderr).encode())]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Context:
-    """Give the engine, or skip loudly."""
-    return context_or_skip("that images keep no secret", PROJECT)
 
 
 @pytest.fixture(scope="module")

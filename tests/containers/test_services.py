@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from images import (
     VARIANTS,
     context_or_skip,
     edited,
-    give_free_ports,
     in_shell,
     names_of,
     running,
@@ -33,20 +31,6 @@ from tree import Tree
 
 PROJECT = f"lighterage-services-{os.getpid()}"
 pytestmark = pytest.mark.container
-
-
-@pytest.fixture(scope="module")
-def engine() -> Context:
-    """Give the engine, or skip loudly."""
-    return context_or_skip("services, their limits, signals, and the sample host", PROJECT)
-
-
-@pytest.fixture(scope="module")
-def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """Give a tree with both images."""
-    with tree_in(tmp_path_factory.mktemp("services") / "clone", engine, *VARIANTS) as tree:
-        give_free_ports(tree)
-        yield tree
 
 
 def crash(container: Any) -> None:

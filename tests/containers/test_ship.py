@@ -19,16 +19,10 @@ import pytest
 from docker.setup import bases, venv
 from docker.setup.project import Project
 from docker.tools.context import Context
-from images import context_or_skip, edited, tree_in, wait_for
+from images import edited, tree_in, wait_for
 from tree import Tree
 
 PROJECT = f"lighterage-ship-{os.getpid()}"
-
-
-@pytest.fixture(scope="module")
-def engine() -> Context:
-    """Give the engine, or skip loudly."""
-    return context_or_skip("saving, loading and pushing", PROJECT)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from docker.setup.engine import on_path
-from images import context_or_skip, edited, tree_in
+from docker.tools.context import Context
+from images import VARIANTS, edited, tree_in
 from tree import ENGINE, REPOSITORY, Tree
 
 PROJECT = f"lighterage-test-variants-{os.getpid()}"
@@ -21,10 +22,9 @@ pytestmark = pytest.mark.container
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """Give a tree with both images built."""
-    context = context_or_skip("that variants differ as declared", PROJECT)
-    with tree_in(tmp_path_factory.mktemp("variants") / "clone", context, "dev", "prod") as tree:
+def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """Give a tree with both images built, and with the ports that contracts declare."""
+    with tree_in(tmp_path_factory.mktemp("variants") / "clone", engine, *VARIANTS) as tree:
         yield tree
 
 
@@ -65,7 +65,7 @@ def test_readme_has_the_table_as_it_is_measured(tree: Tree) -> None:
     assert table.group(1).strip() == tree.ok("diff", "ARGS=--markdown").strip()
 
 
-def test_size_accounts_for_each_megabyte(tree: Tree) -> None:
+def test_size_accounts_for_each_megabyte(tree: Tree, engine: Context) -> None:
     planted = tree.folder / "tasks/task_7.py"
     planted.write_text("#" * 7_000_000)
     try:
@@ -77,7 +77,6 @@ def test_size_accounts_for_each_megabyte(tree: Tree) -> None:
     assert sum(row["bytes"] for row in rows["layers"]) == rows["bytes"]
     assert 7_000_000 < rows["layers"][-1]["bytes"] < 9_000_000, "an edit makes one small layer"
     assert max(row["bytes"] for row in rows["layers"][1:-1]) > 10_000_000, "the packages"
-    engine = context_or_skip("the size in the engine")
     size = engine.inspect("image", f"{PROJECT}-prod")["Size"]
     # podman counts the blocks of what it stores, and not the bytes of the files.
     near = 0.001 if engine.engine == "docker" else 0.05
