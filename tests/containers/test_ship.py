@@ -238,7 +238,8 @@ def test_bases_come_from_a_registry_that_serves_them(tree: Tree, engine: Context
     assert f"base images: hub {hub}, not as locked" in done.stderr
     assert "hub.lock has no digests for the base images; make lock" in done.stderr
     assert labels_of(engine)["lighterage.base"].startswith(f"hub {hub}")
-    assert "Task 2" in tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--help", f"HUB={hub}")
+    words = ["run", "TASK=2", "ENV=prod", "ARGS=--help", f"HUB={hub}", "BASE=hub"]
+    assert "Task 2" in tree.ok(*words)
     error = tree.refused("prod-build", f"HUB={hub}", "BASE=hub", "LOCKED=1")
     assert "LOCKED=1, but docker/base/hub.lock has no digests" in error
     error = tree.refused("prod-build", "HUB=127.0.0.1:1/library", "BASE=hub")
