@@ -68,7 +68,7 @@ def test_a_sample_host_that_stopped_is_reported_with_its_last_line(tree: Tree) -
     tree.ok("run", "ENV=prod")
 
 
-def test_a_clone_made_under_a_closed_umask_runs(tree: Tree, tmp_path: Path) -> None:
+def test_a_clone_made_under_a_closed_umask_runs(tmp_path: Path) -> None:
     """Files of 0600 and folders of 0700, and all that make creates likewise.
 
     Less what only root reads, in the step of a build that installs packages and takes long.
@@ -107,7 +107,7 @@ def test_dev_up_starts_three_services_apart_from_each_other(tree: Tree, engine: 
             assert PASSWORDS["dev"] not in json.dumps(container)
         for task in "123":
             wait_for((tree.folder / f"data/task_{task}/events/manifest.json").exists)
-        wait_for(lambda: "task 2 (dev): landed" in (logs := tree.ok("logs")) and logs)
+        wait_for(lambda: "task 2 (dev): landed" in tree.ok("logs"))
         assert "\x1b" not in tree.ok("logs"), "no colours in a pipe"
     finally:
         tree.ok("down")
