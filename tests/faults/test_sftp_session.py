@@ -97,7 +97,7 @@ def short(tmp_path: Path, folder: Path) -> Iterator[Client]:
 
 Cap = Callable[[int], int]
 CAPS: dict[str, tuple[Cap, int, Callable[[float, int], float]]] = {
-    "1": (lambda _: 1, 30_000, lambda size, files: size + 3 * files),
+    "1": (lambda _: 1, 12_000, lambda size, files: size + 3 * files),
     "100": (lambda size: min(size, 100), 300_000, lambda size, files: size / 50 + 3 * files),
     "1000": (lambda size: min(size, 1000), 3_000_000, lambda size, files: size / 500 + 3 * files),
     "30000": (lambda size: min(size, 30_000), 6_000_000, lambda size, files: size / 15_000 + 20),
