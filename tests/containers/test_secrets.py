@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from docker.tools.context import Context
-from images import context_or_skip, tree_in
+from images import tree_in
 from tree import Tree
 
 PROJECT = f"lighterage-secrets-{os.getpid()}"
@@ -123,16 +123,11 @@ def in_records(engine: Context) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Context:
-    """Give the engine, or skip loudly."""
-    return context_or_skip("that images keep no secret", PROJECT)
-
-
-@pytest.fixture(scope="module")
 def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
     """Give a tree full of marks, on a machine with marks, with both images built."""
     folder = tmp_path_factory.mktemp("secrets")
-    with tree_in(folder / "clone", engine, env=machine(folder)) as tree:
+    marked = machine(folder)
+    with tree_in(folder / "clone", engine, env=marked, bases_of_its_own=True) as tree:
         # A step that is in the engine's cache would see none of the secrets.
         with (tree.folder / "requirements/install.sh").open("a") as script:
             script.write(f"# {folder}\n")
