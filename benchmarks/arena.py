@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from benchmarks import sides
 from benchmarks.data import tree_digest
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
     from benchmarks.sides import Cipher, Side
     from benchmarks.works import Account
 
+
+class Link(NamedTuple):
+    """What is between client and server: a relay, except where both are 0.
+
+    Attributes:
+        rtt: Seconds that it adds to a round trip.
+        bytes_per_s: Its rate in each direction, 0 for no limit.
+    """
+
+    rtt: float = 0.0
+    bytes_per_s: float = 0.0
+
+
+NEAR = Link()
+Prior = Literal["", "same", "one changed"]
 HERE = Path(__file__).parent
 TIMEOUT = 300.0
 """Seconds for one run; a side that takes longer has failed."""
@@ -41,6 +57,7 @@ class Sample:
             watched, of their sum if that was larger.
         load: The machine's load average (1 minute) when it began.
         fault: Why it does not count: exit code, timeout, other bytes. Empty when all was right.
+        cipher: Of the data, as the server agreed on it.
     """
 
     seconds: float
@@ -48,6 +65,7 @@ class Sample:
     peak_bytes: int
     load: float
     fault: str = ""
+    cipher: str = ""
 
 
 @dataclass
@@ -60,12 +78,16 @@ class Arena:
 
     folder: Path
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _ports: dict[float, int] = field(default_factory=dict)
+    _ports: dict[Link, int] = field(default_factory=dict)
+    _log_read: int = 0
 
     def __enter__(self) -> Arena:
-        self.server = Sshd(self.folder / "server")
+        # It says which ciphers it agrees on, and internal-sftp does not log each request.
+        self.server = Sshd(
+            self.folder / "server", ["LogLevel DEBUG1"], sftp="internal-sftp -l ERROR"
+        )
         self._stack.enter_context(self.server.running())
-        self._ports[0.0] = self.server.port
+        self._ports[NEAR] = self.server.port
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,7 +98,8 @@ class Arena:
         side: Side,
         data: Dataset,
         *,
-        rtt: float = 0.0,
+        link: Link = NEAR,
+        prior: Prior = "",
         account: Account = "full",
         watched: bool = False,
     ) -> Sample:
@@ -85,30 +108,47 @@ class Arena:
         Args:
             side: Who.
             data: What.
-            rtt: Seconds that the relay adds to a round trip.
+            link: Between them.
+            prior: What there is before: nothing, the same data, or all of it but one file.
             account: Of the server.
             watched: Whether its processes' memory is added up while it runs.
         """
         place = self.folder / "run"
         shutil.rmtree(place, ignore_errors=True)
         (place / "out").mkdir(parents=True)
-        env = {**self._environ(side.cipher, rtt, account), "SOURCE": str(data.source)}
+        env = {**self._environ(side.cipher, link, account), "SOURCE": str(data.source)}
+        log = self.folder / "log"
+        if prior:
+            _launch(side, place, env, log, watched=False)
+        self._new_cipher()
         load = os.getloadavg()[0]
-        figures, fault = _launch(side, place, env, self.folder / "log", watched=watched)
+        with _changed(data.source) if prior == "one changed" else contextlib.nullcontext():
+            figures, fault = _launch(side, place, env, log, watched=watched)
+            tree = tree_digest(data.source) if prior else data.tree
         if not fault and figures["exit"]:
-            said = (self.folder / "log").read_text(errors="replace").strip()
+            said = log.read_text(errors="replace").strip()
             fault = f"exit code {figures['exit']:.0f}: {said[-300:]}"
-        if not fault and tree_digest(place / "out") != data.tree:
+        if not fault and tree_digest(place / "out") != tree:
             fault = "other bytes than the source's"
         shutil.rmtree(place)
         peak = int(figures.get("peak_bytes", 0))
         return Sample(
-            figures.get("seconds", 0.0), figures.get("cpu_seconds", 0.0), peak, load, fault
-        )
+            figures.get("seconds", 0.0), figures.get("cpu_seconds", 0.0), peak, load, fault,
+            self._new_cipher(),
+        )  # fmt: skip
 
-    def _environ(self, cipher: Cipher, rtt: float, account: Account) -> dict[str, str]:
+    def _new_cipher(self) -> str:
+        """Return the cipher of the connections since the last call, as the server logged it."""
+        with (self.server.folder / "log").open(errors="replace") as log:
+            log.seek(self._log_read)
+            text = log.read()
+            self._log_read = log.tell()
+        found = re.findall(r"kex: server->client cipher: (\S+)", text)
+        return found[-1] if found else ""
+
+    def _environ(self, cipher: Cipher, link: Link, account: Account) -> dict[str, str]:
         """Return the environment of a side's command, with nothing of this process's own."""
-        port = self._port(rtt)
+        port = self._port(link)
         login = account if ROOT else self.server.user
         known_hosts = self.folder / f"known_hosts-{port}"
         known_hosts.write_text(self.server.known_hosts(port))
@@ -143,17 +183,30 @@ class Arena:
             "SSH_CONFIG": str(config),
         }
 
-    def _port(self, rtt: float) -> int:
-        """Give the port of the link with this round trip; its relay starts at the first use."""
-        if rtt not in self._ports:
-            self._ports[rtt] = self._stack.enter_context(_relay(self.server.port, rtt))
-        return self._ports[rtt]
+    def _port(self, link: Link) -> int:
+        """Give the port of a link; its relay starts at the first use."""
+        if link not in self._ports:
+            self._ports[link] = self._stack.enter_context(_relay(self.server.port, link))
+        return self._ports[link]
 
 
 @contextlib.contextmanager
-def _relay(port: int, rtt: float) -> Iterator[int]:
+def _changed(folder: Path) -> Iterator[None]:
+    """Give one file of a folder other content for a block, and another size and time."""
+    path = min(path for path in folder.rglob("*") if path.is_file())
+    content, before = path.read_bytes(), path.stat()
+    path.write_bytes(content + b"one more row\n")
+    try:
+        yield
+    finally:
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@contextlib.contextmanager
+def _relay(port: int, link: Link) -> Iterator[int]:
     """Run the relay in a process of its own, for a block."""
-    command = [sys.executable, "-I", "-S", str(HERE / "delay.py"), str(port), str(rtt)]
+    command = [sys.executable, "-I", "-S", str(HERE / "delay.py"), *map(str, (port, *link))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
         assert relay.stdin is not None
         assert relay.stdout is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import random
 import shutil
 import struct
@@ -97,13 +98,31 @@ class Store:
         """Give one file, `big.csv` in a folder of its own, of `size` random bytes."""
         return self._made(f"random-{size}", "tree/big.csv", lambda top: _write_random(top, size))
 
-    def small(self, files: int, size: int = 8192) -> Dataset:
-        """Give nested folders with `files` CSVs of `size` bytes each."""
-        return self._made(f"small-{files}-{size}", "tree", lambda top: _small(top, files, size))
+    def small(self, files: int, size: int = 8192, together: int = 25) -> Dataset:
+        """Give nested folders with `files` CSVs of `size` bytes each, `together` in a folder."""
+        return self._made(
+            f"small-{files}-{size}-{together}", "tree",
+            lambda top: _small(top, files, size, together),
+        )  # fmt: skip
 
-    def repeated_tar(self, size: int) -> Dataset:
+    def tiny_members(self, files: int) -> Dataset:
+        """Give a zip of `files` CSVs of 200 bytes each."""
+        return self._made(f"tiny-{files}", "events.zip", lambda top: _tiny_members(top, files))
+
+    def zips(self, count: int) -> Dataset:
+        """Give a folder of `count` zips of about 100 KB with a CSV each."""
+        return self._made(f"zips-{count}", "tree", lambda top: _zips(top, count))
+
+    def tar_xz(self, size: int) -> Dataset:
+        """Give a tar.xz of the CSVs of `tar`."""
+        return self._made(f"xz-{size}", "events.tar.xz", lambda top: _pack(top, size, _write_xz))
+
+    def repeated_tar(self, size: int, members: int = MEMBERS) -> Dataset:
         """Give a tar.gz of about `size` bytes, of any size in no time."""
-        return self._made(f"repeated-tar-{size}", "events.tar.gz", lambda top: _long_tar(top, size))
+        return self._made(
+            f"repeated-tar-{size}-{members}", "events.tar.gz",
+            lambda top: _long_tar(top, size, members),
+        )  # fmt: skip
 
     def repeated_zip(self, size: int) -> Dataset:
         """Give a zip of the same CSVs."""
@@ -180,12 +199,13 @@ def _write_random(top: Path, size: int) -> Facts:
     return _facts(top / "tree")
 
 
-def _small(top: Path, files: int, size: int) -> Facts:
-    """Write the files, 25 to a folder and 20 folders to a folder."""
+def _small(top: Path, files: int, size: int, together: int) -> Facts:
+    """Write the files, `together` in a folder and 20 folders in a folder."""
     stock = csv("small", size * 64)
     for number in range(files):
         start = number * 997 % (len(stock) - size)
-        folder = top / "tree" / f"region-{number // 500:03}" / f"day-{number // 25 % 20:02}"
+        day = number // together
+        folder = top / "tree" / f"region-{day // 20:03}" / f"day-{day % 20:02}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"events-{number:06}.csv").write_bytes(stock[start : start + size])
     return _facts(top / "tree")
@@ -212,13 +232,50 @@ def _member(month: int) -> str:
 
 
 def _write_tar(top: Path, members: list[Path]) -> None:
-    with (
-        gzip.GzipFile(top / "events.tar.gz", "wb", LEVEL, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w|", format=tarfile.USTAR_FORMAT) as archive,
-    ):
+    with gzip.GzipFile(top / "events.tar.gz", "wb", LEVEL, mtime=0) as packed:
+        _add_members(packed, top, members)
+
+
+def _write_xz(top: Path, members: list[Path]) -> None:
+    with lzma.open(top / "events.tar.xz", "wb", preset=1) as packed:
+        _add_members(packed, top, members)
+
+
+def _add_members(packed: gzip.GzipFile | lzma.LZMAFile, top: Path, members: list[Path]) -> None:
+    with tarfile.open(fileobj=packed, mode="w|", format=tarfile.USTAR_FORMAT) as archive:
         for path in members:
             with path.open("rb") as file:
                 archive.addfile(_info(str(path.relative_to(top / "as")), path), file)
+
+
+def _tiny_members(top: Path, files: int) -> Facts:
+    stock = csv("tiny", 2**16)
+    contents = {
+        f"2026/{number % 12 + 1:02}/{number:06}.csv": stock[number % 60_000 :][:200]
+        for number in range(files)
+    }
+    with zipfile.ZipFile(top / "events.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return _facts_of(contents)
+
+
+def _zips(top: Path, count: int) -> Facts:
+    (top / "tree").mkdir()
+    contents = {}
+    for number in range(count):
+        name = f"events-{number:04}.csv"
+        contents[name] = csv(f"zip {number % 16}", 400_000)
+        with zipfile.ZipFile(
+            top / f"tree/events-{number:04}.zip", "w", zipfile.ZIP_DEFLATED
+        ) as archive:
+            archive.writestr(name, contents[name])
+    return _facts_of(contents)
+
+
+def _facts_of(contents: Mapping[str, bytes]) -> Facts:
+    tree = _digest({name: hashlib.sha256(c).hexdigest() for name, c in contents.items()})
+    return tree, sum(map(len, contents.values())), len(contents)
 
 
 def _info(name: str, size: Path | int) -> tarfile.TarInfo:
@@ -270,11 +327,11 @@ class _Repeated:
             value = zlib.crc32(self.block, value)
         return value
 
-    def facts(self) -> Facts:
-        """Say what MEMBERS of it become."""
+    def facts(self, members: int = MEMBERS) -> Facts:
+        """Say what so many of it become."""
         sha256 = self.sha256()
-        tree = _digest({_member(month): sha256 for month in range(1, MEMBERS + 1)})
-        return tree, MEMBERS * self.size, MEMBERS
+        tree = _digest({_member(month): sha256 for month in range(1, members + 1)})
+        return tree, members * self.size, members
 
 
 def _deflated(content: bytes) -> bytes:
@@ -286,12 +343,12 @@ _DEFLATE_END = b"\x03\x00"
 """A last block, empty (RFC 1951, 3.2.6)."""
 
 
-def _long_tar(top: Path, size: int) -> Facts:
-    csv = _Repeated.of(size // MEMBERS)
+def _long_tar(top: Path, size: int, members: int) -> Facts:
+    csv = _Repeated.of(size // members)
     packed, crc, count = _deflated(csv.block), 0, 0
     with (top / "events.tar.gz").open("wb") as file:
         file.write(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff")  # RFC 1952, 2.3
-        for month in range(1, MEMBERS + 1):
+        for month in range(1, members + 1):
             header = _info(_member(month), csv.size).tobuf(tarfile.USTAR_FORMAT)
             file.write(_deflated(header))
             file.writelines([packed] * csv.times)
@@ -299,7 +356,7 @@ def _long_tar(top: Path, size: int) -> Facts:
         end = bytes(2 * tarfile.BLOCKSIZE)
         file.write(_deflated(end) + _DEFLATE_END)
         file.write(struct.pack("<II", zlib.crc32(end, crc), (count + len(end)) % 2**32))
-    return csv.facts()
+    return csv.facts(members)
 
 
 def _long_zip(top: Path, size: int) -> Facts:

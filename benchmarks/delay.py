@@ -1,11 +1,12 @@
 """A relay on loopback that makes a round trip take longer, and nothing else.
 
-    python -I -S delay.py PORT RTT
+    python -I -S delay.py PORT RTT [BYTES_PER_S]
 
 Listens on a port of its own (the first line it prints), hands each connection on to 127.0.0.1
 PORT, and holds every byte back for half of RTT seconds, both ways. Bandwidth is what the machine
-can do. A new connection is held back for the one and a half round trips that TCP's own handshake
-takes before the server sees it. Ends when its standard input does.
+can do, or BYTES_PER_S in each direction of all connections together. A new connection is held
+back for the one and a half round trips that TCP's own handshake takes before the server sees it.
+Ends when its standard input does.
 
 What it cannot do: the two kernels' TCP each see loopback, so there is no slow start and no loss,
 and TCP_INFO tells of microseconds. Clients whose limit is the window of SSH or SFTP, which is
@@ -26,15 +27,29 @@ MOST_HELD = 256 * 2**20
 """Bytes under way in one direction; then the sender waits. At 100 ms that is 5 GB/s."""
 
 
+class Line:
+    """One direction of the link: what is sent on it takes its turn, at the link's rate."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._seconds_per_byte = 1 / bytes_per_s if bytes_per_s else 0.0
+        self._free = 0.0
+
+    def sent(self, start: float, size: int) -> float:
+        """Return when the last of `size` bytes is on its way that are there at `start`."""
+        self._free = max(self._free, start) + size * self._seconds_per_byte
+        return self._free
+
+
 class Pipe:
     """One direction of a connection."""
 
-    def __init__(self, source: socket.socket, delay: float, opens: float) -> None:
+    def __init__(self, source: socket.socket, line: Line, delay: float, opens: float) -> None:
         self.source = source
         self.sink: socket.socket | None = None
         self.held: collections.deque[tuple[float, memoryview]] = collections.deque()
         self.bytes = 0
         self.ended = False
+        self._line = line
         self._delay = delay
         self._opens = opens
 
@@ -57,7 +72,8 @@ class Pipe:
             block = b""
         self.ended = not block
         self.bytes += len(block)
-        self.held.append((max(time.monotonic(), self._opens) + self._delay, memoryview(block)))
+        sent = self._line.sent(max(time.monotonic(), self._opens), len(block))
+        self.held.append((sent + self._delay, memoryview(block)))
 
     def give(self, now: float) -> bool:
         """Send what is due; False when the sink is closed."""
@@ -83,8 +99,9 @@ class Pipe:
 class Relay:
     """All connections, in one thread; `select` wakes to the microsecond, where epoll rounds."""
 
-    def __init__(self, port: int, rtt: float) -> None:
+    def __init__(self, port: int, rtt: float, bytes_per_s: float = 0) -> None:
         self._port, self._rtt = port, rtt
+        self._up, self._down = Line(bytes_per_s), Line(bytes_per_s)
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._pipes: list[Pipe] = []
         self._waiting: list[tuple[float, Pipe]] = []
@@ -125,7 +142,7 @@ class Relay:
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # SYN, SYN-ACK: the client's first byte leaves a round trip after it began to connect.
-        upwards = Pipe(client, self._rtt / 2, time.monotonic() + self._rtt)
+        upwards = Pipe(client, self._up, self._rtt / 2, time.monotonic() + self._rtt)
         self._pipes.append(upwards)
         self._waiting.append((time.monotonic() + 1.5 * self._rtt, upwards))
 
@@ -142,7 +159,7 @@ class Relay:
             server.setblocking(False)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             upwards.sink = server
-            downwards = Pipe(server, self._rtt / 2, 0)
+            downwards = Pipe(server, self._down, self._rtt / 2, 0)
             downwards.sink = upwards.source
             self._pipes.append(downwards)
 
@@ -156,4 +173,4 @@ class Relay:
 
 
 if __name__ == "__main__":
-    Relay(int(sys.argv[1]), float(sys.argv[2])).run()
+    Relay(int(sys.argv[1]), *map(float, sys.argv[2:])).run()

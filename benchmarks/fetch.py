@@ -5,10 +5,10 @@
 
 Each side is a whole process, from its start to its exit, and fetches from the same server on
 loopback into the same file system. A round lets the sides of every work run once, each time
-another one first: in the first round all of them, in the others those that a goal is about, and
-with --full all again. What a side downloaded is compared with the source after the clock stops:
-a run with other bytes, or that failed, does not count and is shown. The exit code is 0 when
-all runs were right, whatever the figures; 1 when one was not; 2 for a wrong command line.
+another one first: those that a goal is about, and with --full all of them. What a side downloaded
+is compared with the source after the clock stops: a run with other bytes, or that failed, does not
+count and is shown. The exit code is 0 when all runs were right, whatever the figures; 1 when one
+was not; 2 for a wrong command line.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCHEMA = "lighterage-bench/1"
-BUDGET, GROWTH_BUDGET = 600.0, 840.0
+BUDGET, GROWTH_BUDGET = 1500.0, 840.0
 """Seconds: no round and no point is begun that would end later, by what went before."""
 MEMORY_SHARE = 0.2
 """Part of the budget that is kept for the memory's runs."""
@@ -57,7 +57,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     names = [work.name for work in works.all_works()]
     lines = [series.name for series in growth.all_series()]
     parser = argparse.ArgumentParser(description="Compare the project with its peers.")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each side (default: 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each side (default: 5)")
     parser.add_argument(
         "--size", type=float, default=works.SIZE, metavar="MB",
         help=f"of the CSVs; all else in proportion (default: {works.SIZE})",
@@ -66,7 +66,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "--only", nargs="+", metavar="NAME", default=[],
         help=f"some of {', '.join(names)}, memory; with --growth some of {', '.join(lines)}",
     )  # fmt: skip
-    parser.add_argument("--full", action="store_true", help="every side in every round")
+    parser.add_argument("--full", action="store_true", help="also the sides that no goal is about")
     parser.add_argument("--sides", nargs="+", metavar="NAME", default=[], help="only these peers")
     parser.add_argument("--growth", action="store_true", help="time against size, and files")
     parser.add_argument(
@@ -101,7 +101,7 @@ def _fetch(options: argparse.Namespace) -> int:
         report.say("left out: SFTP-only accounts, which only root can give a test server")
         chosen = [work for work in chosen if work.account != "sftp"]
     started = time.monotonic()
-    with _arena(options, int(_FULL_NEED * share)) as (arena, store):
+    with arena_and_store(int(_FULL_NEED * share), options.cache) as (arena, store):
         report.note("making the data")
         prepared = works.prepare(chosen, store)
         missing: dict[str, list[str]] = {}
@@ -111,7 +111,7 @@ def _fetch(options: argparse.Namespace) -> int:
             for side in work.sides:
                 if side.missing:
                     missing[side.name] = side.missing
-                elif side.name == OURS or not options.sides or side.name in options.sides:
+                elif side.name.startswith(OURS) or not options.sides or side.name in options.sides:
                     standings.append(Standing(side))
             results.append(Result(work, prepared[work.name], standings))
         for program in sorted({program for programs in missing.values() for program in programs}):
@@ -158,15 +158,20 @@ def _rounds(arena: Arena, results: list[Result], options: argparse.Namespace, en
             for standing in turn:
                 report.note(f"round {number + 1}: {work.name}: {standing.side.name}")
                 standing.samples.append(
-                    arena.run(standing.side, result.data, rtt=work.rtt, account=work.account)
+                    arena.run(
+                        standing.side,
+                        result.data,
+                        link=work.link,
+                        prior=work.prior,
+                        account=work.account,
+                    )
                 )
     return int(options.rounds)
 
 
 def _turn(result: Result, number: int, *, full: bool) -> list[Standing]:
     """Give who runs in a round, in which order."""
-    kept = {OURS, *result.work.rivals}
-    sides = [s for s in result.standings if full or number == 0 or s.side.name in kept]
+    sides = [s for s in result.standings if full or s.side.name in result.work.measured]
     first = number % len(sides)
     return sides[first:] + sides[:first]
 
@@ -210,7 +215,7 @@ def _growth(options: argparse.Namespace) -> int:
     started = time.monotonic()
     share = options.size / works.SIZE
     lines = [s for s in growth.all_series(share) if s.name in options.only or not options.only]
-    with _arena(options, int(12e9 * share)) as (arena, store):
+    with arena_and_store(int(12e9 * share), options.cache) as (arena, store):
         for number, series in enumerate(lines):
             left = started + options.budget - time.monotonic()
             ends = time.monotonic() + left / (len(lines) - number)
@@ -233,13 +238,13 @@ def _growth(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _arena(options: argparse.Namespace, need: int) -> Iterator[tuple[Arena, Store]]:
-    """Give a place to run in, and the data's, all gone afterwards but a cache that was named."""
+def arena_and_store(need: int, cache: Path | None = None) -> Iterator[tuple[Arena, Store]]:
+    """Give a folder to run in, and the data's; both are removed, but not a cache that was named."""
     compileall.compile_dir(
         REPOSITORY / "tasks", quiet=1
     )  # as in an image: not part of the measurement
     with machine.workplace(need) as folder:
-        cache = options.cache or Path(folder, "cache")
+        cache = cache or Path(folder, "cache")
         cache.mkdir(parents=True, exist_ok=True)
         with Arena(Path(folder)) as arena:
             yield arena, Store(cache.resolve())

@@ -18,6 +18,8 @@ from benchmarks.sides import REPOSITORY
 _ASK = {
     "ssh": ["ssh", "-V"],
     "rsync": ["rsync", "--version"],
+    "rclone": ["rclone", "version"],
+    "xz": ["xz", "--version"],
     "lftp": ["lftp", "--version"],
     "igzip": ["igzip", "--version"],
     "tar": ["tar", "--version"],

@@ -69,15 +69,16 @@ def table(result: Result) -> Iterator[str]:
     extra = ", ".join(filter(None, [shape, packed]))
     yield ""
     yield f"{result.work.name}: {result.work.title}" + (f" ({extra})" if extra else "")
-    yield f"  {'side':<32} {'median':>8}  {'min..max':>13} {'ratio':>7}  {'peak':>7}  goal"
+    head = f"  {'side':<32} {'median':>8}  {'min..max':>13} {'ratio':>7}  {'peak':>7}"
+    yield f"{head}  {'cipher':<17}  goal"
     verdicts = {verdict.rival.side.name: verdict for verdict in result.verdicts()}
     for standing in result.standings:
         name = standing.side.name
         goal = ""
         if name in verdicts:
-            verdict = verdicts[name]
-            goal = f"{verdict.goal.ratio:g} {'met' if verdict.met else 'NOT met'}"
-        yield f"  {name:<32} {_figures(result, standing)}  {goal}".rstrip()
+            goal = f"{verdicts[name].goal.ratio:g} {verdicts[name].verdict}"
+        if standing.samples:
+            yield f"  {name:<32} {_figures(result, standing)}  {goal}".rstrip()
         yield from (f"    FAILED: {fault}" for fault in standing.faults)
 
 
@@ -86,22 +87,20 @@ def _figures(result: Result, standing: Standing) -> str:
         return ""
     ratio = f"{result.ratio(standing):.2f}x" if result.ours.good else ""
     peak = f"{standing.peak / MB:.0f} MB"
-    return f"{standing.median:>6.2f} s  {standing.spread:>13} {ratio:>7}  {peak:>7}"
+    cipher = standing.cipher.partition("@")[0]
+    return f"{standing.median:>6.2f} s  {standing.spread:>13} {ratio:>7}  {peak:>7}  {cipher:<17}"
 
 
 def goals(results: Iterable[Result]) -> Iterator[str]:
     """Give the lines of the issue's table: goals and what was reached."""
     yield ""
-    yield f"{'work':<10} {'against':<42} {'goal':>5} {'ratio':>6}  {'round by round':<14}"
+    yield f"{'work':<10} {'against the best of its peers':<42} {'goal':>5} {'ratio':>6}  by round"
     for result in results:
         for verdict in result.verdicts():
-            against = verdict.goal.against
-            if len(verdict.goal.peers) > 1:
-                against = f"best of {len(verdict.goal.peers)}: {verdict.rival.side.name}"
+            against = verdict.rival.side.name + verdict.goal.by.removeprefix(OURS)
             yield (
                 f"{result.work.name:<10} {against:<42} {verdict.goal.ratio:>4g}x "
-                f"{verdict.ratio:>5.2f}x  {verdict.spread:<14} "
-                f"{'met' if verdict.met else 'NOT met'}"
+                f"{verdict.ratio:>5.2f}x  {verdict.spread:<14} {verdict.verdict}"
             )
 
 

@@ -44,6 +44,11 @@ class Standing:
         return list(dict.fromkeys(sample.fault for sample in self.samples if sample.fault))
 
     @property
+    def cipher(self) -> str:
+        """What encrypted the data."""
+        return next((sample.cipher for sample in self.samples if sample.cipher), "")
+
+    @property
     def peak(self) -> int:
         """The most memory of a run, in bytes."""
         return max((sample.peak_bytes for sample in self.samples), default=0)
@@ -52,7 +57,7 @@ class Standing:
         """Give it for programs."""
         return {
             "name": self.side.name,
-            "cipher": self.side.cipher,
+            "cipher": self.cipher,
             "median_seconds": _number(self.median),
             "min_seconds": min(self.good, default=None),
             "max_seconds": max(self.good, default=None),
@@ -78,23 +83,15 @@ class Result:
         """How many times as long as the project a side takes, by medians."""
         return standing.median / self.ours.median
 
-    def ratios(self, standing: Standing) -> list[float]:
-        """Give the same round by round."""
-        pairs = zip(self.ours.samples, standing.samples, strict=False)
-        return [peer.seconds / our.seconds for our, peer in pairs if not our.fault + peer.fault]
-
-    def rival(self, goal: Goal) -> Standing | None:
-        """Give the best of a goal's peers; None where none of them is here."""
-        there = [s for s in self.standings if s.side.name in goal.peers and s.good]
-        return min(there, key=lambda standing: standing.median, default=None)
-
     def verdicts(self) -> list[Verdict]:
-        """Hold the medians against the goals."""
+        """Hold the medians against the goals, each against the best of its peers."""
         found = []
+        named = {standing.side.name: standing for standing in self.standings if standing.good}
         for goal in self.work.goals:
-            rival = self.rival(goal)
-            if rival is not None and self.ours.good:
-                found.append(Verdict(self, goal, rival))
+            peers = [named[name] for name in goal.peers if name in named]
+            if peers and goal.by in named:
+                best = min(peers, key=lambda standing: standing.median)
+                found.append(Verdict(self, goal, named[goal.by], best))
         return found
 
     def as_data(self) -> dict[str, Any]:
@@ -102,7 +99,9 @@ class Result:
         return {
             "name": self.work.name,
             "title": self.work.title,
-            "rtt_seconds": self.work.rtt,
+            "rtt_seconds": self.work.link.rtt,
+            "bytes_per_second": self.work.link.bytes_per_s,
+            "prior": self.work.prior,
             "account": self.work.account,
             "packed_bytes": self.data.packed,
             "bytes": self.data.size,
@@ -121,31 +120,45 @@ class Verdict:
 
     result: Result
     goal: Goal
+    ours: Standing
     rival: Standing
 
     @property
     def ratio(self) -> float:
         """The rival's median over ours."""
-        return self.result.ratio(self.rival)
+        return self.rival.median / self.ours.median
+
+    @property
+    def ratios(self) -> list[float]:
+        """The same round by round."""
+        pairs = zip(self.ours.samples, self.rival.samples, strict=False)
+        return [peer.seconds / our.seconds for our, peer in pairs if not our.fault + peer.fault]
 
     @property
     def spread(self) -> str:
         """The least and the largest ratio of a round."""
-        ratios = self.result.ratios(self.rival)
-        return f"{min(ratios):.2f}..{max(ratios):.2f}" if ratios else ""
+        return f"{min(self.ratios):.2f}..{max(self.ratios):.2f}" if self.ratios else ""
 
     @property
     def met(self) -> bool:
         """Whether the medians' ratio reaches the goal."""
         return self.ratio >= self.goal.ratio
 
+    @property
+    def verdict(self) -> str:
+        """Whether the goal is met by the medians, and in the worst round."""
+        if not self.met:
+            return "NOT met"
+        return "met" if min(self.ratios) >= self.goal.ratio else "met, NOT in the worst round"
+
     def as_data(self) -> dict[str, Any]:
         """Give it for programs."""
         return {
-            "against": self.goal.against,
+            "by": self.ours.side.name,
             "rival": self.rival.side.name,
             "goal": self.goal.ratio,
             "ratio": _number(self.ratio),
+            "worst_ratio": _number(min(self.ratios, default=float("nan"))),
             "met": self.met,
         }
 

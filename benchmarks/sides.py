@@ -43,19 +43,20 @@ class Side:
         return [program for program in self.needs if shutil.which(program) is None]
 
 
-def ours(kind: Kind) -> Side:
+def ours(kind: Kind, *options: str) -> Side:
     """Give the project's own way: the task as the prod image runs it, logging warnings only.
 
     A single file is fetched as a folder that holds one: that is what task 3 is for.
     """
-    words = [sys.executable, "-m", "tasks", _TASKS[kind], "--log-level=WARNING"]
+    words = [sys.executable, "-m", "tasks", _TASKS[kind], "--log-level=WARNING", *options]
+    name = " ".join([OURS, *options])
     # The address and the rest come by a shell too, as at a peer: its start is 2 ms.
-    options = (
+    rest = (
         '--remote-host-address="$HOST:$PORT" --username="$LOGIN" --ssh-key-file="$KEY" '
         '--known-hosts-file="$KNOWN_HOSTS" --remote-file-path="${SOURCE%/big.csv}" '
         "--file-save-path=out"
     )
-    return Side(OURS, ("bash", "-c", f'exec "$0" "$@" {options}', *words))
+    return Side(name, ("bash", "-c", f'exec "$0" "$@" {rest}', *words))
 
 
 def _shell(name: str, script: str, *needs: str) -> Side:
@@ -82,6 +83,12 @@ LFTP = (
     'lftp -c "set cmd:fail-exit true; set net:max-retries 2; '
     "set sftp:connect-program 'ssh -a -x -F $SSH_CONFIG'; open -u $LOGIN, sftp://bench:$PORT; "
 )
+RCLONE = (
+    'rclone {command} --config "" --sftp-host "$HOST" --sftp-port "$PORT" --sftp-user "$LOGIN" '
+    '--sftp-key-file "$KEY" --sftp-known-hosts-file "$KNOWN_HOSTS" {arguments}'
+)
+COPY = RCLONE.format(command="copy --transfers 16", arguments=':sftp:"$SOURCE" out')
+EXTRACT = RCLONE.format(command="archive extract", arguments=':sftp:"$SOURCE" out')
 _UNPACK: dict[Kind, tuple[str, str]] = {
     "tar": ("tar xzf", "tar xzf archive -C out"),
     "zip": ("unzip", "unzip -q archive -d out"),
@@ -97,6 +104,7 @@ def of_archive(kind: Literal["tar", "zip"]) -> list[Side]:
         *_both(f"sftp + {tool}", f"{SFTP} archive; {unpack}", "sftp", program),
         *_both(f"rsync + {tool}", f'{RSYNC} bench:"$SOURCE" archive; {unpack}', "rsync", program),
         _lftp(f"lftp pget + {tool}", "pget -n 4 $SOURCE -o archive", program, then=unpack),
+        _shell("rclone archive extract", EXTRACT, "rclone"),
     ]
     if kind == "tar":
         sides += _both("ssh cat | tar xz", f"{CAT} | tar xz -C out", "tar")
@@ -117,6 +125,7 @@ def of_file() -> list[Side]:
         *_both("rsync", f'{RSYNC} bench:"$SOURCE" out/', "rsync"),
         _lftp("lftp pget", "pget -n 4 $SOURCE -o out/"),
         *_both("ssh cat", f'{CAT} > "out/${{SOURCE##*/}}"'),
+        _shell("rclone copy", COPY, "rclone"),
         _python("Connection.get", "connection_get.py", "file"),
         _python("three scripts (paramiko)", "three_scripts.py", "file"),
     ]
@@ -130,10 +139,38 @@ def of_tree() -> list[Side]:
         *_both("scp -r", 'rmdir out; scp -q -r -F "$SSH_CONFIG" bench:"$SOURCE" out', "scp"),
         *_both("sftp -r", 'rmdir out; sftp -q -r -F "$SSH_CONFIG" bench:"$SOURCE" out', "sftp"),
         *_both("ssh tar | tar x", stream, "tar"),
+        _shell("rclone copy", COPY, "rclone"),
         _lftp("lftp mirror", "mirror $SOURCE out"),
         _lftp("lftp mirror -P 4", "mirror --parallel=4 $SOURCE out"),
         _python("Connection.get", "connection_get.py", "tree"),
         _python("three scripts (paramiko)", "three_scripts.py", "tree"),
+    ]
+
+
+def of_mirror() -> list[Side]:
+    """Give the peers that bring a folder up to date, with the times of its files."""
+    return [
+        *_both("rsync -a", f'{RSYNC} -a bench:"$SOURCE/" out/', "rsync"),
+        _shell("rclone copy", COPY, "rclone"),
+    ]
+
+
+def of_zips() -> list[Side]:
+    """Give the peers that fetch a folder of zips and unpack each."""
+    unpack = 'for zip in zips/*.zip; do unzip -q "$zip" -d out; done'
+    return [
+        *_both("scp -r, unzip each", f'scp -q -r -F "$SSH_CONFIG" bench:"$SOURCE" zips; {unpack}',
+               "scp", "unzip"),
+        *_both("rsync -r, unzip each", f'{RSYNC} -r bench:"$SOURCE/" zips; {unpack}',
+               "rsync", "unzip"),
+    ]  # fmt: skip
+
+
+def of_xz() -> list[Side]:
+    """Give the peers that fetch a tar.xz and unpack it."""
+    return [
+        *_both("scp + tar xJf", f"{SCP} archive; tar xJf archive -C out", "scp", "tar", "xz"),
+        *_both("ssh cat | tar xJ", f"{CAT} | tar xJ -C out", "tar", "xz"),
     ]
 
 

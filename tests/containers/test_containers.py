@@ -145,7 +145,7 @@ def test_an_image_is_replaced_by_the_next_and_the_old_one_removed(
     """An edited task makes the last layer of prod again, and no other."""
 
     def layers() -> tuple[str, list[str]]:
-        facts = engine.inspect("image", f"{PROJECT}-prod")[f"{PROJECT}-prod"]
+        facts = engine.inspect("image", f"{PROJECT}-prod")
         return facts["Id"], facts["RootFS"]["Layers"]
 
     tree.ok("build", "ENV=prod")

@@ -219,7 +219,7 @@ def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
     before = lock.read_text()
     here = replace(Project.from_environment(), root=tree.folder, hub=hub)
     try:
-        bases.lock(here)
+        bases.lock_bases(here)
         locked = dict(line.split() for line in lock.read_text().splitlines()[1:])
         assert list(locked) == ["python:3.11-bookworm", "python:3.11-slim-bookworm"]
         push(engine, hub, "build", "3.11-slim-bookworm")  # the tag moves on
@@ -250,7 +250,7 @@ def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
 def test_the_digest_of_a_base_is_the_one_of_its_own_registry(base: str, digest: str) -> None:
     served = [f"{name}/library/python@sha256:{name}" for name in ("a.example", "b.example:5000")]
     labels = bases.labels({"Id": "x", "RepoDigests": served}, base)
-    assert labels[-1] == f"org.opencontainers.image.base.digest={digest}"
+    assert labels[-1] == f"--label=org.opencontainers.image.base.digest={digest}"
 
 
 @pytest.mark.container

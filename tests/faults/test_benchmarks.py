@@ -35,8 +35,11 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.sshd
 def test_every_side_brings_the_same_bytes(tmp_path: Path) -> None:
     sshd.need_sshd()
-    names = ["tar", "zip", "big", "small", "rtt50", *(["sftp-small"] if sshd.ROOT else [])]
-    done = bench("--size", "2", "--output", str(tmp_path), "--rounds", "1", "--only", *names)
+    names = ["tar", "zip", "big", "small", "same", "changed", "tiny", "zips", "one", "xz",
+             "rtt50", "gigabit", *(["sftp-small"] if sshd.ROOT else [])]  # fmt: skip
+    done = bench(
+        "--size", "2", "--output", str(tmp_path), "--rounds", "1", "--full", "--only", *names
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     written = json.loads((tmp_path / "fetch.json").read_text())
     assert {"schema", "mode", "machine", "versions", "rounds", "missing", "memory"} <= set(written)
@@ -48,6 +51,7 @@ def test_every_side_brings_the_same_bytes(tmp_path: Path) -> None:
         for side in work["sides"]:
             assert [sample["fault"] for sample in side["samples"]] == [""], side["name"]
             assert {"median_seconds", "min_seconds", "max_seconds", "ratio"} <= set(side)
+            assert side["cipher"].endswith(("@openssh.com", "-ctr")), side["name"]
             assert side["name"] in done.stdout
     assert ET.parse(tmp_path / "fetch.svg").getroot().tag.endswith("svg")
 
@@ -86,6 +90,19 @@ def test_an_archive_holds_what_its_digest_says(tmp_path: Path, kind: str) -> Non
     assert 3 < made.size / made.packed < 5, "packs like a CSV that people have"
 
 
+def test_what_lies_in_other_datasets_is_what_their_digest_says(tmp_path: Path) -> None:
+    store = data.Store(tmp_path / "store")
+    for made in (store.tar_xz(400_000), store.repeated_tar(400_000, 1)):
+        with tarfile.open(made.source) as tar:
+            tar.extractall(tmp_path / made.top.name, filter="data")
+        assert data.tree_digest(tmp_path / made.top.name) == made.tree
+    for made in (store.tiny_members(50), store.zips(3)):
+        for path in sorted(made.top.rglob("*.zip")):
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(tmp_path / made.top.name)
+        assert data.tree_digest(tmp_path / made.top.name) == made.tree
+
+
 def test_data_is_made_once_and_always_the_same(tmp_path: Path) -> None:
     store = data.Store(tmp_path / "one")
     first = store.small(30)
@@ -108,7 +125,7 @@ def test_the_relay_hands_on_every_byte_and_the_end_of_each_direction() -> None:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         port = str(listener.getsockname()[1])
-        command = [sys.executable, str(HERE / "delay.py"), port, "0.02"]
+        command = [sys.executable, str(HERE / "delay.py"), port, "0.02", "2e6"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
             assert relay.stdin
             assert relay.stdout
@@ -135,6 +152,10 @@ def test_goals_are_held_against_the_best_of_their_peers(tmp_path: Path) -> None:
     result = results.Result(work, made, standings)
     verdict = result.verdicts()[0]
     assert (verdict.rival.side.name, verdict.ratio, verdict.met) == ("sftp", 2.0, False)
+    result.ours.samples = [Sample(seconds, 0, 0, 0) for seconds in (0.4, 0.4, 0.6)]
+    standings[1].samples = standings[2].samples = [Sample(2.1, 0, 0, 0)] * 3
+    assert result.verdicts()[0].verdict == "met, NOT in the worst round"
+    result.ours.samples = [Sample(1.0, 0, 0, 0)]
     table = "\n".join(report.table(result))
     assert "NOT met" in table
     assert "FAILED: other bytes" in table

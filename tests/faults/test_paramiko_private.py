@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import socket
 import subprocess
 import sys
@@ -28,10 +29,24 @@ PRIVATE = REPOSITORY / "tasks/fetch/ssh/paramiko_private.py"
 ALL = "|".join([*Item, *Text])
 
 
-def run_without(client: Client, names: str, task: str, path: str) -> tuple[int, str]:
+REKEYING = """
+import paramiko
+paramiko_private.REKEY_BYTES = 2**20
+exchange = paramiko.Transport._send_kex_init
+def counted(transport):
+    print("exchange", file=sys.stderr)
+    exchange(transport)
+paramiko.Transport._send_kex_init = counted
+"""
+
+
+def run_without(
+    client: Client, names: str, task: str, path: str, also: str = ""
+) -> tuple[int, str]:
     """Run a task as if paramiko lacked some names; return its exit code and error output."""
+    script = RUN.replace("from tasks.__main__", f"{also}from tasks.__main__")
     done = subprocess.run(
-        [sys.executable, "-c", RUN, names, *client.arguments(task, path)],
+        [sys.executable, "-c", script, names, *client.arguments(task, path)],
         cwd=client.folder, env=client.env(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.returncode, done.stderr
@@ -47,6 +62,15 @@ def test_files_and_an_archive_are_downloaded_without(dataset_client: Client, nam
     client.options["file-save-path"] = "out/archive"
     assert run_without(client, names, "2", "csv.tar.gz") == (0, "")
     assert tree(client.folder / "out/archive") == CSVS
+
+
+@pytest.mark.parametrize("names", ["", Item.PACKET_QUEUE, Item.TRIGGER_REKEY])
+def test_new_keys_are_asked_for_in_a_long_download(client: Client, names: str) -> None:
+    content = os.urandom(6_000_000)
+    client.put({"long/a.csv": content})
+    code, err = run_without(client, names, "3", "long", REKEYING)
+    assert (code, tree(client.target)) == (0, {"a.csv": content})
+    assert err.count("exchange") > 2, "the first one, and others"
 
 
 @pytest.mark.parametrize("option", ["ForceCommand exit 1", "Ciphers chacha20-poly1305@openssh.com"])

@@ -55,7 +55,7 @@ def test_what_arrived_before_a_cut_is_read(client: Client) -> None:
             wait_for(lambda: not transport.is_active())
             for _ in range(REQUESTS_PER_PACKET):
                 session.send(packets.FSTAT, handle)
-            with pytest.raises((EOFError, OSError)):
+            with contextlib.suppress(EOFError):
                 while True:
                     received += len(session.receive()[2])
     assert received > 600_000

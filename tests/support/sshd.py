@@ -70,12 +70,14 @@ class Sshd:
     Attributes:
         folder: Its files: keys, logs, the accounts' home.
         options: More lines of sshd_config.
+        sftp: The SFTP server, with its options.
         pam: Lines of its own /etc/pam.d/sshd: with some, it asks through keyboard-interactive.
     """
 
     folder: Path
     options: list[str] = field(default_factory=list)
     pam: list[str] = field(default_factory=list)
+    sftp: str = "internal-sftp"
     port: int = field(default_factory=free_port)
     host_key: Path = Path()
     process: subprocess.Popen[bytes] | None = None
@@ -139,10 +141,10 @@ class Sshd:
             f"KbdInteractiveAuthentication {'yes' if self.pam else 'no'}",
             "PasswordAuthentication yes",
             "MaxStartups 50",
-            "Subsystem sftp internal-sftp",
+            f"Subsystem sftp {self.sftp}",
             *self.options,
             "Match User sftp",
-            "  ForceCommand internal-sftp",
+            f"  ForceCommand {self.sftp}",
         ]
         config = self.folder / "sshd_config"
         config.write_text("\n".join(lines) + "\n")

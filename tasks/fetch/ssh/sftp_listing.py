@@ -138,7 +138,7 @@ class Lister:
     def _request_names(self, folder: _Folder) -> None:
         self._request(packets.READDIR, packets.string(folder.handle), folder)
 
-    def _receive(self) -> tuple[int, int, memoryview]:
+    def _receive(self) -> tuple[int, int, bytes]:
         session, limits = self._session, self._limits
         session.deadline = limits.deadline
         try:
@@ -152,7 +152,7 @@ class Lister:
             raise limits.late(next(iter(self._requests.values())).path)
         return answer
 
-    def _take_names(self, folder: _Folder, body: memoryview) -> Iterator[tuple[str, RemoteFile]]:
+    def _take_names(self, folder: _Folder, body: bytes) -> Iterator[tuple[str, RemoteFile]]:
         found = list(packets.read_names(folder.path, body))
         folder.nameless = 0 if found else folder.nameless + 1
         self._limits.count(folder.path, found)

@@ -10,7 +10,7 @@ import contextlib
 import stat
 import struct
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import paramiko
 
@@ -26,12 +26,16 @@ READ_ONLY: Final = struct.pack(">II", 1, 0)  # SSH_FXF_READ, no attributes
 RANGE: Final = struct.Struct(">QI")  # offset, length
 WHOLE_FILE: Final = struct.pack(">QQI", 0, 0, 0)  # from where, how much, in blocks of
 HEADER: Final = struct.Struct(">IBI")  # length of what follows, kind, number
+LIMITS: Final = struct.Struct(">QQQQ")  # of a packet, a READ, a WRITE, and of open handles
 SHA256_BYTES: Final = 32
 
 _SIZE, _OWNER, _MODE, _TIMES = 1, 2, 4, 8  # SSH_FILEXFER_ATTR_*
 _ALL: Final = struct.Struct(
     ">IQIIIII"
 )  # flags, size, user, group, mode, times of access and change
+
+
+T = TypeVar("T", bytes, memoryview)
 
 
 class ProtocolError(paramiko.SSHException):
@@ -56,7 +60,10 @@ def path_string(path: str) -> bytes:
     return string(encoded(path))
 
 
-def read_string(body: memoryview) -> memoryview:
+LIMITS_NAME: Final = string(b"limits@openssh.com")
+
+
+def read_string(body: T) -> T:
     """Read a string at the start of `body`."""
     size = int.from_bytes(body[:4], "big")
     if len(body) < 4 + size:
@@ -64,7 +71,7 @@ def read_string(body: memoryview) -> memoryview:
     return body[4 : 4 + size]
 
 
-def read_handle(body: memoryview) -> bytes:
+def read_handle(body: bytes) -> bytes:
     """Read a handle, which is not empty."""
     handle = bytes(read_string(body))
     if not handle:
@@ -72,7 +79,7 @@ def read_handle(body: memoryview) -> bytes:
     return handle
 
 
-def read_sha256(body: memoryview) -> bytes:
+def read_sha256(body: bytes) -> bytes:
     """Read the answer to check-file: its name, which some hosts leave out, sha256, the digest.
 
     Returns:
@@ -87,7 +94,7 @@ def read_sha256(body: memoryview) -> bytes:
     raise ProtocolError(f"a checksum of kind {texts}")
 
 
-def read_status(body: memoryview) -> tuple[int, str]:
+def read_status(body: bytes) -> tuple[int, str]:
     """Read a status: its code and text."""
     code, text = int.from_bytes(body[:4], "big"), ""
     with contextlib.suppress(ProtocolError):
@@ -95,12 +102,12 @@ def read_status(body: memoryview) -> tuple[int, str]:
     return code, text
 
 
-def is_end(kind: int, body: memoryview) -> bool:
+def is_end(kind: int, body: bytes) -> bool:
     """Return whether an answer is the end of a file or of a folder's names."""
     return kind == STATUS and read_status(body)[0] == END_OF_FILE
 
 
-def read_attributes(path: str, body: memoryview) -> tuple[int, RemoteFile]:
+def read_attributes(path: str, body: T) -> tuple[int, RemoteFile]:
     """Read attributes: the bytes that they take, and what they say of `path`."""
     if len(body) >= _ALL.size:  # mostly: in one step
         flags, size, _, _, mode, _, mtime = _ALL.unpack_from(body)
@@ -131,26 +138,26 @@ def _file(path: str, size: int, mode: int, mtime: int) -> RemoteFile:
     return RemoteFile(path, size, mtime, folder=kind == stat.S_IFDIR, special=special)
 
 
-def read_names(folder: str, body: memoryview) -> Iterator[tuple[str, RemoteFile]]:
+def read_names(folder: str, body: bytes) -> Iterator[tuple[str, RemoteFile]]:
     """Read the names of an answer to READDIR, and their attributes; `.` and `..` aside."""
     start = folder.rstrip("/") + "/"
-    body = memoryview(body)
-    at, end = 4, len(body)
-    for _ in range(int.from_bytes(body[:4], "big")):
+    view = memoryview(body)
+    at, end = 4, len(view)
+    for _ in range(int.from_bytes(view[:4], "big")):
         name_at = at + 4
-        line_at = name_at + int.from_bytes(body[at:name_at], "big") + 4
+        line_at = name_at + int.from_bytes(view[at:name_at], "big") + 4
         # The line of `ls` is not to be parsed.
-        at = line_at + int.from_bytes(body[line_at - 4 : line_at], "big")
+        at = line_at + int.from_bytes(view[line_at - 4 : line_at], "big")
         if line_at > end or at > end:
             raise ProtocolError("it ends early")
-        name = str(body[name_at : line_at - 4], "utf-8", "surrogateescape")
-        used, file = read_attributes(start + name, body[at:])
+        name = str(view[name_at : line_at - 4], "utf-8", "surrogateescape")
+        used, file = read_attributes(start + name, view[at:])
         at += used
         if name not in {".", ".."}:
             yield name, file
 
 
-def error_of(path: str, kind: int, body: memoryview) -> Exception:
+def error_of(path: str, kind: int, body: bytes) -> Exception:
     """Return the error that an answer stands for which is not of the wanted kind."""
     if kind != STATUS:
         return ProtocolError(f"of kind {kind}")

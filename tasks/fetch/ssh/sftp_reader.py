@@ -16,8 +16,6 @@ from tasks.fetch.ssh import sftp_packets as packets
 from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.sftp_session import Session
 
-READ_BYTES: Final = 2**16
-"""Bytes of one READ."""
 SMALL_READ_BYTES: Final = 2**15
 """The same for a server that answers with less: each server can answer this (draft-02, 3)."""
 SHORT_ANSWERS: Final = 8
@@ -27,7 +25,7 @@ FAR_FILES_AHEAD: Final = 200
 """The same where a round trip takes longer than `FAR_S`. Servers built with libssh open 256 files
 (its SFTP_HANDLES), OpenSSH about as many as its limit of open files, mostly 1024."""
 FAR_S: Final = 0.005
-BLOCK_BYTES: Final = 2**18
+BLOCK_BYTES: Final = 2**17
 """Bytes of a block of a file that has as many."""
 
 
@@ -40,7 +38,7 @@ class _OpenFile:
     requested: int  # offset of the next byte to ask for
     handle: bytes = b""  # the server's, once it has answered
     # Ranges that arrived in full and are not returned yet, by offset.
-    ranges: dict[int, memoryview | bytearray] = field(default_factory=dict)
+    ranges: dict[int, bytes | bytearray] = field(default_factory=dict)
     unanswered: int = 0  # READs without an answer
     closing: bool = False  # all of it was asked for
     early: bool = False  # its attributes arrived while READs were unanswered
@@ -74,7 +72,7 @@ class Reader:
         self._requests: dict[int, tuple[_OpenFile, _Range | None]] = {}
         self._ahead = 0
         self._files_ahead = FAR_FILES_AHEAD if session.round_trip > FAR_S else FILES_AHEAD
-        self._read_bytes = READ_BYTES
+        self._most = 2**32 - 2  # bytes of a READ
         self._short_answers = 0
 
     def blocks(self) -> Iterator[tuple[bytes, bool]]:
@@ -142,7 +140,7 @@ class Reader:
             del opened.ranges[opened.returned]
             opened.returned += len(part)
         self._ahead -= sum(map(len, parts))
-        return b"".join(parts)
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
     # --- requests -------------------------------------------------------------------------
 
@@ -178,7 +176,7 @@ class Reader:
         while opened.requested < size and (
             self._ahead < budget or (first and opened.requested - opened.returned < BLOCK_BYTES)
         ):
-            length = min(self._read_bytes, size - opened.requested)
+            length = min(self.session.read_bytes, self._most, size - opened.requested)
             self._request_range(opened, _Range(opened.requested, length))
             opened.requested += length
             self._ahead += length
@@ -203,7 +201,7 @@ class Reader:
 
     # --- answers --------------------------------------------------------------------------
 
-    def _take_answer(self, number: int, kind: int, body: memoryview) -> None:
+    def _take_answer(self, number: int, kind: int, body: bytes) -> None:
         opened, span = self._requests.pop(number, (None, None))
         if opened is None or opened.error:  # of a CLOSE, or of no use any more
             return
@@ -215,7 +213,7 @@ class Reader:
         except (OSError, LighterageError) as error:
             opened.error = error
 
-    def _take_handle_or_facts(self, opened: _OpenFile, kind: int, body: memoryview) -> None:
+    def _take_handle_or_facts(self, opened: _OpenFile, kind: int, body: bytes) -> None:
         if kind == packets.HANDLE:
             opened.handle = packets.read_handle(body)
             self._unfinished.append(opened)
@@ -230,13 +228,13 @@ class Reader:
         else:
             raise packets.error_of(opened.file.path, kind, body)
 
-    def _take_data(self, opened: _OpenFile, span: _Range, kind: int, body: memoryview) -> None:
+    def _take_data(self, opened: _OpenFile, span: _Range, kind: int, body: bytes) -> None:
         """Take the answer to a READ; one that is short is normal (draft-02, 6.4)."""
         file = opened.file
         opened.unanswered -= 1
         offset, length = span.start + len(span.part), span.length - len(span.part)
         if kind == packets.DATA:
-            data = packets.read_string(body)
+            data = body
             if not data:
                 raise packets.ProtocolError("data of no bytes")
             if offset + len(data) > file.size:
@@ -264,12 +262,12 @@ class Reader:
             opened.early = False
             self._request_facts(opened)
 
-    def _take_part(self, opened: _OpenFile, span: _Range, data: memoryview) -> None:
+    def _take_part(self, opened: _OpenFile, span: _Range, data: bytes) -> None:
         span.part += data
         if len(span.part) == span.length:
             opened.ranges[span.start] = span.part
             return
         self._short_answers += 1
         if self._short_answers == SHORT_ANSWERS:
-            self._read_bytes = SMALL_READ_BYTES
+            self._most = SMALL_READ_BYTES
         self._request_range(opened, span)

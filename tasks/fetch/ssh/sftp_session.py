@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Final, TypeVar
 
 import paramiko
 
+from tasks.fetch import memory
 from tasks.fetch.ssh import sftp_packets as packets
 from tasks.fetch.ssh.errors import NoSftpError, SessionRefusedError
 from tasks.fetch.ssh.paramiko_private import (
@@ -29,8 +31,14 @@ from tasks.fetch.ssh.remote_files import RemoteFile
 AHEAD_BYTES: Final = 2 * 2**20
 """Bytes asked for ahead where the host is near."""
 MAX_AHEAD_BYTES: Final = 32 * 2**20
-"""The same at most, where it is far: this much may wait in memory."""
+"""The same at most, where the host is far: this much may wait in memory, or a quarter of what is
+free up to `MOST_AHEAD_BYTES`."""
+MOST_AHEAD_BYTES: Final = 256 * 2**20
 MIN_AHEAD_BYTES: Final = 2**16
+READ_BYTES: Final = 2**16
+"""Bytes of one READ where the server announces no limit."""
+MAX_READ_BYTES: Final = 255 * 2**10
+"""The same at most: what OpenSSH announces."""
 LINK_BYTES_PER_S: Final = 400e6
 """The fastest link expected: the bytes ahead are this times the round trip."""
 STATS_AHEAD: Final = 256
@@ -38,7 +46,7 @@ REQUESTS_PER_PACKET: Final = 32
 """Requests sent in one packet while answers keep arriving; else each when none is left to take."""
 CHECKS_TRIED: Final = 16
 """Files of which a host that computes checksums has one; ProFTPD has none of an empty file."""
-CHANNEL_WINDOW: Final = 2 * MAX_AHEAD_BYTES
+CHANNEL_WINDOW: Final = 2 * MOST_AHEAD_BYTES
 CHANNEL_PACKET: Final = 2**18
 MAX_PACKET: Final = 2**20
 TEXT_BYTES: Final = 2**14
@@ -53,6 +61,11 @@ log = logging.getLogger(__name__)
 
 class Session:
     """An SFTP session of a transport.
+
+    Attributes:
+        round_trip: Seconds, the least that was measured.
+        read_bytes: How many bytes to ask for in one READ.
+        deadline: Time, as `time.monotonic` has it, at which an answer must be complete.
 
     Args:
         transport: Authenticated.
@@ -79,13 +92,21 @@ class Session:
         self._requests = [init]
         self._number = 0
         self._unanswered = 0
-        self._max_ahead = max(MIN_AHEAD_BYTES, max_rate) if max_rate else MAX_AHEAD_BYTES
+        self._limits_number = 0
+        self._max_ahead = 0  # measured once it matters
+        self.read_bytes = READ_BYTES
+        self._max_rate = max_rate
 
     @property
     def ahead(self) -> int:
         """How many bytes to ask for ahead: what the link holds in a round trip."""
         trip = self.round_trip if self.round_trip < 10 else 0
-        return int(min(max(AHEAD_BYTES, trip * LINK_BYTES_PER_S), MAX_AHEAD_BYTES, self._max_ahead))
+        wanted = int(max(AHEAD_BYTES, trip * LINK_BYTES_PER_S))
+        if self._max_rate:
+            wanted = min(wanted, max(MIN_AHEAD_BYTES, self._max_rate))
+        if wanted > MAX_AHEAD_BYTES and not self._max_ahead:
+            self._max_ahead = min(max(memory.available() // 4, MAX_AHEAD_BYTES), MOST_AHEAD_BYTES)
+        return min(wanted, self._max_ahead or MAX_AHEAD_BYTES)
 
     def close(self) -> None:
         """End it, whatever is still under way."""
@@ -142,7 +163,7 @@ class Session:
 
     def _answers(
         self, kind: int, requests: Mapping[str, bytes]
-    ) -> Iterator[tuple[str, int, memoryview]]:
+    ) -> Iterator[tuple[str, int, bytes]]:
         """Send a request for each path, many ahead; yield path, kind and body of each answer."""
         unanswered = {}
         waiting = iter(requests.items())
@@ -170,8 +191,10 @@ class Session:
         self._requests.append(packets.HEADER.pack(len(fields) + 5, kind, self._number) + fields)
         return self._number
 
-    def receive(self) -> tuple[int, int, memoryview]:
+    def receive(self) -> tuple[int, int, bytes]:
         """Wait for the next answer: its number, its kind, and what follows those.
+
+        Of DATA, that is the data alone.
 
         Raises:
             TimeoutError: None arrived in time.
@@ -181,32 +204,53 @@ class Session:
             self._agree()
         if len(self._requests) >= REQUESTS_PER_PACKET:
             self._flush()
-        size = int.from_bytes(self._exactly(4), "big")
-        if not 5 <= size <= MAX_PACKET:
-            raise packets.ProtocolError(f"a packet of {size} bytes")
-        packet = self._exactly(size)
+        size, kind, number = packets.HEADER.unpack(self._exactly(packets.HEADER.size))
+        size -= 5
+        if not 0 <= size <= MAX_PACKET:
+            raise packets.ProtocolError(f"a packet of {size + 5} bytes")
         self._unanswered -= 1
         if self._unanswered < 0:
             raise packets.ProtocolError("more answers than requests")
-        return int.from_bytes(packet[1:5], "big"), packet[0], packet[5:]
+        if kind != packets.DATA:
+            body = self._exactly(size)
+            if number == self._limits_number and kind == packets.EXTENDED_REPLY:
+                self._take_limits(body)
+            return number, kind, body
+        length = int.from_bytes(self._exactly(4), "big") if size >= 4 else size
+        if length > size - 4:
+            raise packets.ProtocolError("data ends early")
+        body = self._exactly(length)
+        self._exactly(size - 4 - length)  # fields of later versions
+        return number, kind, body
+
+    def _take_limits(self, body: bytes) -> None:
+        """Use READs as large as the server answers (OpenSSH's PROTOCOL, 4.8)."""
+        with contextlib.suppress(struct.error):
+            _, length, _, _ = packets.LIMITS.unpack(body)
+            most = max(self._max_rate // 8, READ_BYTES) if self._max_rate else MAX_READ_BYTES
+            self.read_bytes = max(READ_BYTES, min(length, most, MAX_READ_BYTES))
 
     def _agree(self) -> None:
         """Take the server's answer to our version, which comes first (draft-02, 4)."""
         end = time.monotonic() + (self._channel.gettimeout() or 0)
-        head = memoryview(b"")
+        head = b""
         try:
             head = self._exactly(4)
             size = int.from_bytes(head, "big")
-            if 5 <= size < 2**16 and self._exactly(size, end)[0] == packets.VERSION:
-                self._agreed = True
-                return
+            if 5 <= size < 2**16:
+                body = self._exactly(size, end)
+                if body[0] == packets.VERSION:
+                    self._agreed = True
+                    if packets.LIMITS_NAME in body:
+                        self._limits_number = self.send(packets.EXTENDED, packets.LIMITS_NAME)
+                    return
         except TimeoutError:
             if not head and not self._rest and not self._channel.recv_stderr_ready():
                 raise
         except (EOFError, OSError):
             if not self._transport.is_active():
                 raise  # the connection is lost, and not only the session
-        raise NoSftpError(_text_instead(self._channel, bytes(head) + bytes(self._rest)))
+        raise NoSftpError(_text_instead(self._channel, head + bytes(self._rest)))
 
     def _flush(self) -> None:
         require_same_host_key(self._transport)
@@ -218,33 +262,32 @@ class Session:
             log.debug("requests cannot be sent: %s", error or "the connection is closed")
         self._requests.clear()
 
-    def _exactly(self, size: int, end: float = float("inf")) -> memoryview:
+    def _exactly(self, size: int, end: float = float("inf")) -> bytes:
         rest = self._rest
         if len(rest) >= size:
             self._rest = rest[size:]
-            return rest[:size]
+            return bytes(rest[:size])
         parts, missing = [rest], size - len(rest)
         end = min(end, self.deadline)
         try:
             while missing > 0:
                 if self._requests and not self._channel.recv_ready():
                     self._flush()
-                block = self._channel.recv(CHANNEL_PACKET)
+                block = memoryview(self._channel.recv(CHANNEL_PACKET))
                 if not block:
                     raise EOFError  # noqa: TRY301 (as paramiko's own reading has it)
-                parts.append(memoryview(block))
+                parts.append(block)
                 missing -= len(block)
                 if missing > 0 and time.monotonic() > end:
                     raise TimeoutError
         except (OSError, EOFError):
             self._rest = memoryview(b"".join(parts))
             raise
+        self._rest = memoryview(b"")
         if missing < 0:
             last = parts[-1]
             parts[-1], self._rest = last[:missing], last[missing:]
-        else:
-            self._rest = memoryview(b"")
-        return memoryview(b"".join(parts))
+        return b"".join(parts)
 
 
 def open_session(opener: Callable[[], T], *, retry: bool) -> T:

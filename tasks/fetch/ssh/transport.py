@@ -8,14 +8,7 @@ from typing import Any
 
 import paramiko
 
-from tasks.fetch.ssh.paramiko_private import HookedTransport
-
-SOCKET_BUFFER = 2**18
-"""Bytes taken from the socket at once: paramiko asks for each packet twice."""
-
-# A host that waits with a small packet for our acknowledgement costs 40 ms at each step of a login
-# where we hold that back; Linux has a way not to.
-_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+from tasks.fetch.ssh.paramiko_private import BufferedSocket, HookedTransport
 
 # OpenSSH 9.2's own defaults, less what paramiko lacks; AES-GCM first, which is its fastest by far.
 CIPHERS = (
@@ -56,7 +49,7 @@ class Transport(HookedTransport):
     def __init__(self, sock: Any, known_key_types: Collection[str] = (), **options: Any) -> None:
         if isinstance(sock, socket.socket):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock = _BufferedSocket(sock)
+            sock = BufferedSocket(sock)
         super().__init__(sock, **options)
         security = self.get_security_options()
         security.ciphers = supported(CIPHERS, security.ciphers)
@@ -92,28 +85,3 @@ def _key_type(algorithm: str) -> str:
 def supported(wanted: tuple[str, ...], available: Any) -> list[str]:
     """Return those of `wanted` that are available, in their order."""
     return [name for name in wanted if name in available]
-
-
-class _BufferedSocket:
-    """A socket that is read in large pieces, whatever size is asked for."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._buffer = bytearray(SOCKET_BUFFER)
-        self._view = memoryview(self._buffer)
-        self._start = self._end = 0
-
-    def recv(self, size: int) -> bytes:
-        """Return up to `size` bytes; from the socket only when the buffer is empty."""
-        if self._start == self._end:
-            if _QUICKACK is not None:  # the system takes it back by itself, so each time
-                self._sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-            self._end = self._sock.recv_into(self._buffer)
-            self._start = 0
-        end = min(self._start + size, self._end)
-        block = bytes(self._view[self._start : end])
-        self._start = end
-        return block
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
