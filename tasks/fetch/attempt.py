@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_BY_PATH = attrgetter("path")
 CHECKSUM_TIMEOUT_S = 86400.0
 """How long the host may compute checksums while nothing is downloaded."""
 
@@ -155,9 +157,9 @@ class Attempt:
             return manifest
         return structs.replace(
             manifest,
-            sources=sorted(downloads.sources.values(), key=lambda source: source.path),
-            files=sorted(self.staging.finish(), key=lambda file: file.path),
-            archives=sorted(self.staging.archives, key=lambda file: file.path),
+            sources=sorted(downloads.sources.values(), key=_BY_PATH),
+            files=sorted(self.staging.finish(), key=_BY_PATH),
+            archives=sorted(self.staging.archives, key=_BY_PATH),
             skipped=downloads.unpacker.skipped,
         )
 

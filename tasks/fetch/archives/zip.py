@@ -158,16 +158,19 @@ def _read(stream: Stream, size: int) -> Iterator[bytes]:
 def _blocks(compressed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
     """Yield the content of a member, counted, and verify its size and CRC."""
     count = crc = 0
-    with extraction.library_errors(entry.name):
+    try:
         for block in _decompressed(compressed, entry, extraction):
             extraction.add_bytes(len(block))
             count += len(block)
             crc = isal_zlib.crc32(block, crc)
             yield block
-        if count != entry.size:
-            raise zipfile.BadZipFile(f"{count} of {entry.size} bytes")
-        if crc != entry.crc:
-            raise zipfile.BadZipFile("bad CRC")
+    except Exception:  # entered only now: it takes longer than to extract a small member
+        with extraction.library_errors(entry.name):
+            raise
+    if count != entry.size:
+        raise extraction.broken(f"{count} of {entry.size} bytes", entry.name)
+    if crc != entry.crc:
+        raise extraction.broken("bad CRC", entry.name)
 
 
 def _decompressed(

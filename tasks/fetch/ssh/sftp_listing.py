@@ -15,7 +15,8 @@ from tasks.fetch.ssh.errors import folder_fault
 from tasks.fetch.ssh.remote_files import Fault, RemoteFile
 from tasks.fetch.ssh.sftp_session import Session
 
-FOLDERS_AHEAD: Final = 16
+REQUESTS_AHEAD: Final = 64
+"""Requests under way, of which a folder has up to two."""
 MAX_NAMELESS: Final = 100
 """Answers to READDIR in a row without a name, after which a listing is taken to have no end."""
 
@@ -112,7 +113,7 @@ class Lister:
         """
         self._limits.progress()
         while self._waiting or self._requests:
-            while self._waiting and len(self._requests) < FOLDERS_AHEAD:
+            while self._waiting and len(self._requests) < REQUESTS_AHEAD:
                 folder = self._waiting.popleft()
                 self._request(packets.OPENDIR, packets.path_string(folder.path), folder)
             number, kind, body = self._receive()

@@ -21,6 +21,10 @@ SMALL_READ_BYTES: Final = 2**15
 SHORT_ANSWERS: Final = 8
 """Short answers after which READs are small."""
 FILES_AHEAD: Final = 64
+FAR_FILES_AHEAD: Final = 200
+"""The same where a round trip takes longer than `FAR_S`. Servers built with libssh open 256 files
+(its SFTP_HANDLES), OpenSSH about as many as its limit of open files, mostly 1024."""
+FAR_S: Final = 0.005
 BLOCK_BYTES: Final = 2**17
 """Bytes of a block of a file that has as many."""
 
@@ -67,6 +71,7 @@ class Reader:
         self._unfinished: list[_OpenFile] = []  # open, and not all of it was asked for
         self._requests: dict[int, tuple[_OpenFile, _Range | None]] = {}
         self._ahead = 0
+        self._files_ahead = FAR_FILES_AHEAD if session.round_trip > FAR_S else FILES_AHEAD
         self._most = 2**32 - 2  # bytes of a READ
         self._short_answers = 0
 
@@ -142,7 +147,7 @@ class Reader:
     def _request(self) -> None:
         """Ask for what may be asked for ahead."""
         budget = self.session.ahead
-        while self._ahead < budget and len(self._open) < FILES_AHEAD:
+        while self._ahead < budget and len(self._open) < self._files_ahead:
             file, start = next(self._files, (None, 0))
             if file is None:
                 break
