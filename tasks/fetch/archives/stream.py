@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
+from tasks.fetch.threads import ReadAhead
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 BLOCK_BYTES = 2**18
 """Size of the blocks in which content is passed on."""
+BLOCKS_AHEAD = 8
+"""Blocks that may wait between two threads."""
+THREAD_BYTES = 2**20
 
 
 class Stream:
@@ -59,3 +66,20 @@ class Stream:
         """Read up to an offset."""
         while self.offset < offset and self.read(min(BLOCK_BYTES, offset - self.offset)):
             pass
+
+    @contextlib.contextmanager
+    def reading_ahead(self, size: int) -> Iterator[None]:
+        """Read in another thread during the block, which reads to the end unless it raises.
+
+        Args:
+            size: Bytes of the whole archive; a thread costs more than it saves for a small one.
+        """
+        if size < THREAD_BYTES:
+            yield
+            return
+        ahead = ReadAhead(partial(self._read, BLOCK_BYTES), BLOCKS_AHEAD)
+        self._read = lambda _: ahead.read()
+        try:
+            yield
+        finally:
+            ahead.close()

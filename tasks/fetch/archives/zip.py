@@ -64,12 +64,15 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
         if entries and entries[0][0].offset and stream.peek(4).startswith(b"PK\3\4"):
             raise extraction.broken("another archive precedes it")
         ends = [entry.offset for entry, _ in entries[1:]]
-        for (entry, path), end in zip(entries, [*ends, table_start], strict=False):
-            compressed = _compressed(stream, entry, end, extraction)
-            if path:
-                yield Member(path, _blocks(compressed, entry, extraction))
-            elif not entry.is_folder:
-                yield None
+        with stream.reading_ahead(extraction.input.size):
+            for (entry, path), end in zip(entries, [*ends, table_start], strict=False):
+                compressed = _compressed(stream, entry, end, extraction)
+                if path:
+                    yield Member(path, _blocks(compressed, entry, extraction))
+                elif not entry.is_folder:
+                    yield None
+            while stream.read():  # the table, which is part of the archive's checksum
+                pass
 
 
 FORMAT = Format(
