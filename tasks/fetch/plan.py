@@ -147,9 +147,9 @@ def compare(
 def _has_same_paths(item: Item, published: Published) -> bool:
     """Whether the files of a source have the paths that they would get now."""
     start = item.folder if item.is_archive else item.path
-    return all(archive.path == item.path for archive in published.archives) and all(
-        file.path.startswith(start) for file in published.files
-    )
+    others = [archive for archive in published.archives if archive.path != item.path]
+    others += [file for file in published.files if not file.path.startswith(start)]
+    return not others
 
 
 def _verified(verify: Verify, listed: Published, *, content: bool) -> Published:
