@@ -27,6 +27,7 @@ SUMS = "SHA256SUMS"
 PEERS = {
     "sshd": "openssh-server", "scp": "openssh-client", "rsync": "rsync", "lftp": "lftp",
     "unzip": "unzip", "igzip": "isal", "tar": "tar", "gzip": "gzip",
+    "xz": "xz-utils",
 }  # fmt: skip
 TESTED_WITH = {
     "dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto", "fish": "fish", "tcsh": "tcsh",
