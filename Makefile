@@ -442,7 +442,7 @@ fmt: .venv/.lighterage ## format the Python files, and fix what the linter can
 	@$(BIN)/ruff format .
 
 # In the order of making: dev is bound by prod and the sample host.
-LOCKS := uv prod sample-host dev
+LOCKS := uv prod s3 sample-host dev
 PINS := $(LOCKS:%=requirements/%.txt)
 UV := .lighterage/uv/bin/uv
 
