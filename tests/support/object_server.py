@@ -9,9 +9,12 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 
@@ -48,6 +51,72 @@ def running() -> Iterator[str]:
             yield found[1]
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def relay(endpoint: str, fault: Callable[[str, str], str]) -> Iterator[str]:
+    """Give the URL of a relay to a server, in which `fault` decides about each request.
+
+    Args:
+        endpoint: The server.
+        fault: Returns, for a method and a path: an error such as `503 SlowDown`; `unconditional`
+            to remove the conditions; `lose` to pass it on and close the connection without an
+            answer; `hang` for no answer; or nothing.
+    """
+    server = urlsplit(endpoint).netloc
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_request(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            action = fault(self.command, self.path)
+            if action == "hang":
+                self.rfile.read(1)
+            elif action[:1].isdigit():
+                status, _, code = action.partition(" ")
+                self.answer(int(status), f"<Error><Code>{code}</Code></Error>".encode(), {})
+            else:
+                self.pass_on(content, action)
+
+        def pass_on(self, content: bytes, action: str) -> None:
+            headers = dict(self.headers)
+            if action == "unconditional":
+                headers = {
+                    key: headers[key] for key in headers if not key.lower().startswith("if-")
+                }
+            connection = HTTPConnection(server)
+            connection.request(self.command, self.path, content, headers)
+            response = connection.getresponse()
+            data = response.read()
+            connection.close()
+            if action == "lose":
+                self.close_connection = True
+                return
+            dropped = {"content-length", "connection", "transfer-encoding"}
+            kept = {
+                key: text for key, text in response.headers.items() if key.lower() not in dropped
+            }
+            self.answer(response.status, data, kept)
+
+        def answer(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
+            self.send_response(status)
+            for key, text in headers.items():
+                self.send_header(key, text)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request  # noqa: N815 (http.server)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
 
 
 @cache

@@ -88,12 +88,12 @@ class ObjectStore:
 
     def _latest(self) -> Latest | None:
         found = self._bucket.get(LATEST)
+        # Without overwrite `publish` is to create it, also where another run did so by now.
+        self._e_tag = found[1] if found and self._overwrite else None
         if found is None:
-            self._e_tag = None
             return None
-        data, self._e_tag = found
         try:
-            return msgspec.json.decode(data, type=Latest)
+            return msgspec.json.decode(found[0], type=Latest)
         except msgspec.DecodeError as error:
             raise LocalError(
                 f"{self._target}: its {LATEST} was not created by this version of Lighterage: set "
@@ -175,8 +175,8 @@ class ObjectStore:
         key = _key(self._run, path)
         if key in self._keys:
             self._uploads.finish()
-            self._bucket.delete([key])
-            self._keys.discard(key)
+            with contextlib.suppress(LighterageError):  # no manifest will name it
+                self._bucket.delete([key])
 
     def publish(self, manifest: Manifest) -> Manifest:
         """Write the manifest of this run, and let `latest.json` name it."""
