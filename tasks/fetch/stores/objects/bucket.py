@@ -58,7 +58,7 @@ class Bucket:
         except ImportError as error:
             raise ConfigError(
                 f"file_save_path: {name}: the package obstore is not installed, which s3:// "
-                "targets need: install requirements/s3.txt"
+                "targets need: install requirements/s3.txt, or build the image with EXTRAS=s3"
             ) from error
         self._api = obstore
         self._name = name
