@@ -40,7 +40,7 @@ def block():
 
 if not {ignoring!r}:  # under nohup SIGHUP is ignored here as well
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-if 'block()' not in {body!r}:  # the main thread must end by itself, however slow the machine is
+if 'block' not in {body!r}:  # the main thread must end by itself, however slow the machine is
     interrupt.GRACE_SECONDS = 20
 interrupt.install()
 try:
@@ -70,7 +70,7 @@ class Process:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
-        self._hangs = "block()" in body or "began.wait()" in body  # the watchdog must end it
+        self._hangs = "block" in body or "began.wait()" in body  # the watchdog must end it
         if self._hangs:
             self._wait_until_it_sleeps()
 
@@ -128,6 +128,9 @@ HANGING_CLEAN_UP = """
         say('ready'); time.sleep(60)
     finally:
         block()"""
+HANGING_STORE = """
+    with interrupt.cleaned_up_by(block):
+        say('ready'); time.sleep(60)"""
 UNINTERRUPTED = """
     with interrupt.uninterrupted():
         say('ready')
@@ -158,6 +161,7 @@ INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
             id="a second signal does not interrupt the clean-up",
         ),
         pytest.param(HANGING_CLEAN_UP, "", [TERM], 143, [], id="a clean-up that hangs"),
+        pytest.param(HANGING_STORE, "", [TERM], 143, [], id="a clean-up that hangs everywhere"),
         pytest.param(
             UNINTERRUPTED, "", [TERM], 143, ["complete", "interrupted"],
             id="the end of an uninterrupted block comes first",
