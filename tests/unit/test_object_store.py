@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -379,3 +382,60 @@ def test_missing_or_broken_manifest_is_an_error(
         object_server.write(bucket, {key: content})
     with pytest.raises(LocalError, match=r"delete latest\.json to download everything again"):
         open_store(url, overwrite=True).manifest()
+
+
+# --- signals -----------------------------------------------------------------------------------
+
+HANGING = """
+import sys
+from landed import NEW, stage
+from tasks.fetch import interrupt
+from tasks.fetch.errors import Interrupted
+from tasks.fetch.staging import staging
+from tasks.fetch.stores import open_store
+from tasks.fetch.stores.objects import bucket, store as module
+
+interrupt.install()
+module.SMALL_BYTES, bucket.REQUEST_TIMEOUT_S = int(sys.argv[2]), float(sys.argv[3])
+try:
+    store = open_store(sys.argv[1], overwrite=True)
+    with staging(store) as staged:
+        staged.publish(stage(store, staged, NEW))
+except Interrupted as stop:
+    sys.exit(stop.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "small_bytes", "timeout_s"),
+    [
+        ("/objects/", 1000, 60),
+        ("/objects/", 0, 60),
+        ("/manifests/", 1000, 60),
+        ("latest.json", 1000, 2),  # a publication is not interrupted
+    ],
+)
+def test_signal_ends_a_run_whose_store_does_not_answer(
+    url: str, relay: Relay, part: str, small_bytes: int, timeout_s: float
+) -> None:
+    land(url, OLD)
+    hangs = threading.Event()
+
+    def fault(method: str, path: str) -> str:
+        if method != "PUT" or part not in path or path.endswith(".probe"):
+            return ""
+        hangs.set()
+        return "hang"
+
+    relay(fault)
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANGING, url, str(small_bytes), str(timeout_s)],
+        stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": f"{root}:{root}/tests/support"},
+    )  # fmt: skip
+    assert hangs.wait(30)
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 143, err
+    assert object_server.published(url) == OLD
