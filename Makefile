@@ -325,11 +325,36 @@ $(VARIANTS:%=%-sbom): %-sbom: %-build
 	@$(DOCKER) run --rm --network none --entrypoint python $(PROJECT)-$* \
 	  -c 'print(open("/opt/sbom.cdx.json").read(), end="")'
 
-IMAGE_VERBS := save push reproduce size
-$(foreach verb,$(IMAGE_VERBS),$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): %-build .venv/.lighterage ; \
+$(foreach verb,reproduce size,$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): %-build .venv/.lighterage ; \
   @$$(TOOLS) $(verb) $$*))
-$(VARIANTS:%=%-reproduce): export LIGHTERAGE_BUILD = $(BUILD) $(file <$(BASES)/$(@:%-reproduce=%)) \
-  $(build-arguments) $(SECRETS)
+
+VERSION = $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+fail = { echo "lighterage: $1" >&2; exit $2; }
+
+$(VARIANTS:%=%-save): %-save: %-build
+	@file=.lighterage/$(PROJECT)-$*-$(VERSION).tar.gz; \
+	trap 'rm -f "$$file.part"' EXIT; \
+	$(DOCKER) save $(PROJECT)-$* | gzip --no-name > "$$file.part"; \
+	mv "$$file.part" "$$file"; \
+	sha256sum "$$file" | sed 's| .*/|  |' > "$$file.sha256"; \
+	[ "$$(id -u)" != 0 ] || chown --reference=Makefile "$$file" "$$file.sha256"; \
+	echo "$$file"; \
+	echo "lighterage: $$(du -h "$$file" | cut -f 1)B, with $${file##*/}.sha256; then: make load FILE=$$file" >&2
+
+# podman prints no digest, and asks a local registry for TLS, which docker does not.
+PUSH_docker :=
+PUSH_podman := --digestfile /dev/stdout $$(case $$image in localhost[:/]* | 127.*) echo --tls-verify=false;; esac)
+
+$(VARIANTS:%=%-push): %-push: %-build
+	@registry=$${LIGHTERAGE_REGISTRY%/}; code=0; \
+	[ -n "$$registry" ] || \
+	$(call fail,push needs a registry: make push ENV=prod REGISTRY=registry.example/team,2); \
+	image=$$registry/$(PROJECT)-$*:$(VERSION); \
+	$(DOCKER) tag $(PROJECT)-$* "$$image"; \
+	output=$$($(DOCKER) push $(PUSH_$(ENGINE)) "$$image") || code=$$?; \
+	$(DOCKER) image rm "$$image" >/dev/null; \
+	[ "$$code" = 0 ] || $(call fail,$$image was not pushed; see above,5); \
+	echo "$$image@$$(grep --only-matching 'sha256:[0-9a-f]\{64\}' <<< "$$output" | tail -n 1)"
 
 # --- For the project ----------------------------------------------------------------------------
 
@@ -351,8 +376,18 @@ verify: $(VARIANTS:%=%-build) $(VERIFIED:%=$(SAMPLE_HOST)) .venv/.lighterage ## 
 	@$(TOOLS) verify $(if $(call given,ENV),$(ENV))
 
 .PHONY: load
-load: .venv/.lighterage ## load FILE, which make save wrote, after checking its checksum
-	@$(TOOLS) load
+load: ## load FILE, which make save wrote, after checking its checksum
+	@file=$$LIGHTERAGE_FILE; \
+	[ -n "$$file" ] || \
+	  $(call fail,load needs a file: make load FILE=name.tar.gz beside name.tar.gz.sha256,2); \
+	for name in "$$file" "$$file.sha256"; do \
+		[ -f "$$name" ] || $(call fail,$$name: there is no such file; make save writes both,8); \
+	done; \
+	read -r digest _ < "$$file.sha256"; \
+	[ "$$(sha256sum < "$$file")" = "$$digest  -" ] || \
+	  $(call fail,$$file: checksum mismatch with $$file.sha256: copy the file again,6); \
+	gzip --test "$$file" 2>/dev/null || $(call fail,$$file: not a file of make save,7); \
+	gzip --decompress --stdout "$$file" | $(DOCKER) load >&2
 
 .PHONY: doctor
 doctor: ## what this machine has and lacks, with the fix for each
@@ -404,8 +439,8 @@ bench-build: .venv/.lighterage ## size, builds and start of prod beside the imag
 
 # Each check is a target, such as `make check-types`.
 BIN := .venv/bin
-PACKAGES := tasks tests benchmarks docker/setup docker/tools
-SCRIPTS := requirements $(filter-out docker/setup docker/tools,$(sort \
+PACKAGES := tasks tests benchmarks docker/base docker/setup docker/tools
+SCRIPTS := requirements $(filter-out docker/base docker/setup docker/tools,$(sort \
   $(patsubst %/,%,$(dir $(wildcard docker/*/*.py)))))
 CHECKS := format lint types imports dockerfiles shell yaml compose env-examples makefile
 

@@ -267,7 +267,7 @@ def _context(engine: Engine) -> Context:
 
 def _layers(engine: Engine, image: str) -> list[tuple[str, int]]:
     """Give the digest and the size of each layer."""
-    digests: list[str] = engine.inspect("image", image)[image]["RootFS"]["Layers"]
+    digests: list[str] = engine.inspect("image", image)["RootFS"]["Layers"]
     with saved(_context(engine), image) as layers:
         sizes = [size for _, size in Content.of(layers).layers]
     return list(zip(digests, sizes, strict=True))

@@ -1,8 +1,5 @@
 """Make a Python base image from Debian packages, for machines that reach no image registry.
 
-    python3 docker/base/build.py {runtime|build} --tag NAME:TAG --output FILE
-    python3 docker/base/build.py lock
-
 The apt of this machine resolves, downloads and verifies the packages of runtime.txt, for `build`
 those of build.txt as well. It uses state and settings of its own: nothing of the machine's apt
 changes, and root is not needed. The mirror is the one of the machine's apt sources, or
@@ -10,42 +7,24 @@ DEBIAN_MIRROR. Packages are unpacked, not installed: none of their scripts runs,
 that those would write are written here. The output is for `docker load` and `podman load`. Equal
 packages make equal bytes on every machine.
 
-`lock` writes the current versions into debian.*.lock. Where the mirror no longer has one, the build
-says so and takes the current one; with --locked that is an error.
-
-Python 3.9 and the standard library are enough, beside apt-get, dpkg-deb and GNU tar.
+Where the mirror no longer has a version of debian.*.lock, the build says so and takes the current
+one; with LOCKED=1 that is an error.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
-from packages import (
-    KINDS,
-    Failure,
-    architecture,
-    download,
-    locked,
-    plan,
-    prepare,
-    read_lock,
-    run,
-    say,
-    sha256,
-    unlocked,
-    write_lock,
-)
+from docker.base.packages import architecture, download, plan, prepare, read_lock, run, unlocked
+from docker.setup.project import Failure, sha256
 
 # Folders that are links into usr here, though packages of this release still have files in them.
 MERGED = ("bin", "sbin", "lib", "lib64")
@@ -77,7 +56,7 @@ LINKS = {
 STATUS = "var/lib/dpkg/status"
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
-# The label with the packages that are not the locked ones; docker/setup reads it.
+# The label with the packages that are not the locked ones.
 UNLOCKED_LABEL = "lighterage.unlocked"
 CREATED = "1970-01-01T00:00:00Z"  # the same in each build
 CONFIG = {
@@ -180,55 +159,24 @@ def pack(root: Path, tag: str, labels: dict[str, str], work: Path) -> Path:
     return work / "image.tar"
 
 
-def build(kind: str, tag: str, output: Path, cache: Path | None, *, strictly: bool) -> None:
-    """Make the image of a kind, and move its archive to `output` in one step."""
+def build(kind: str, tag: str, output: Path, cache: Path, *, strictly: bool) -> None:
+    """Make the image of a kind, and move its archive to `output` in one step.
+
+    Args:
+        kind: `runtime` or `build`.
+        tag: NAME:TAG of the image.
+        output: The archive to write.
+        cache: The folder that caches packages.
+        strictly: Refuse other packages than the locked ones.
+    """
+    os.umask(0o022)
     # Beside the output: on its file system, and an error at once where that is not writable.
     with tempfile.TemporaryDirectory(prefix=".base-", dir=output.parent) as folder:
         work, root = Path(folder), Path(folder, "root")
         root.mkdir()
-        cache = (cache or work / "cache").absolute()
-        with locked(cache):
-            prepare(kind, read_lock(), cache, work)
-            packages = plan(kind, work)
-            changes = unlocked(packages, strictly=strictly)
-            debs = download(kind, packages, cache, work)
-        assemble(debs, root)
+        prepare(kind, read_lock(), cache, work)
+        packages = plan(kind, work)
+        changes = unlocked(packages, strictly=strictly)
+        assemble(download(kind, packages, cache, work), root)
         labels = {UNLOCKED_LABEL: changes} if changes else {}
         pack(root, tag, labels, work).replace(output)
-
-
-def main() -> int:
-    """Read the command line; returns the exit code."""
-    description = "Make a Python base image from Debian packages."
-    # Without the usage, an error is one line.
-    parser = argparse.ArgumentParser("base", argparse.SUPPRESS, description)
-    parser.add_argument("kind", choices=[*KINDS, "lock"], help="an image, or the lock of all")
-    parser.add_argument("--tag", default="", help="NAME:TAG of the image")
-    parser.add_argument("--output", type=Path, help="the archive to write")
-    parser.add_argument("--cache", type=Path, help="the folder that caches packages")
-    parser.add_argument("--locked", action="store_true", help="refuse other packages than locked")
-    os.umask(0o022)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that folders are removed
-    try:
-        args = parser.parse_args()
-        if args.kind == "lock":
-            write_lock(args.cache)
-            return 0
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._/:-]*:\w[\w.-]*", args.tag):
-            parser.error(f"--tag {args.tag}: use NAME:TAG, the name in lowercase")
-        if args.output is None:
-            parser.error("--output is needed: the archive to write")
-        build(args.kind, args.tag, args.output.absolute(), args.cache, strictly=args.locked)
-    except Failure as error:
-        say(str(error))
-        return 2
-    except OSError as error:
-        say(f"{error}; use folders that are writable and have space")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

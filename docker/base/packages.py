@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
 import os
 import re
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
+
+from docker.setup.project import Failure, say, sha256
 
 HERE = Path(__file__).resolve().parent
 KINDS = {"runtime": ("runtime.txt",), "build": ("runtime.txt", "build.txt")}
@@ -37,15 +34,6 @@ class Package(NamedTuple):
     name: str
     version: str
     sha256: str
-
-
-class Failure(Exception):  # noqa: N818 - it is what the user reads, not a program's error
-    """One line for the user: what, where, what to do."""
-
-
-def say(line: str) -> None:
-    """Print one line on standard error."""
-    print(f"base: {line}", file=sys.stderr, flush=True)
 
 
 def run(
@@ -94,8 +82,8 @@ def architecture() -> str:
 def mirrors(work: Path) -> dict[str, str]:
     """Return the addresses of Debian's packages and of its security updates.
 
-    DEBIAN_MIRROR and DEBIAN_SECURITY_MIRROR name them; otherwise the sources of this machine's apt
-    do. Only the address is used: each package has to be signed by Debian's keys.
+    DEBIAN_MIRROR names them; otherwise the sources of this machine's apt do. Only the address is
+    used: each package has to be signed by Debian's keys.
 
     Raises:
         Failure: neither names one.
@@ -110,8 +98,6 @@ def mirrors(work: Path) -> dict[str, str]:
         found["Debian-Security" if security else "Debian"] = re.sub(r"^file:", "copy:", uri)
     if archive := os.environ.get("DEBIAN_MIRROR", "").rstrip("/"):
         found = {"Debian": archive}
-    if security_archive := os.environ.get("DEBIAN_SECURITY_MIRROR", "").rstrip("/"):
-        found["Debian-Security"] = security_archive
     if "Debian" not in found:
         raise Failure(
             "apt on this machine has no source of Debian packages: set DEBIAN_MIRROR to one, as in"
@@ -244,16 +230,13 @@ def read_lock() -> list[Package]:
     return [Package("", name, version, digest) for name, version, digest in words]
 
 
-def write_lock(cache: Path | None) -> None:
+def write_lock(cache: Path) -> None:
     """Write the current packages of all kinds into the lock file."""
+    found = set()
     with tempfile.TemporaryDirectory(prefix="lighterage-") as folder:
-        work = Path(folder)
-        cache = (cache or work / "cache").absolute()
-        found = set()
-        with locked(cache):
-            for kind in KINDS:
-                prepare(kind, [], cache, work)
-                found.update(plan(kind, work))
+        for kind in KINDS:
+            prepare(kind, [], cache, Path(folder))
+            found.update(plan(kind, Path(folder)))
     lines = [f"{package.name} {package.version} {package.sha256}\n" for package in sorted(found)]
     head = "# Written by `make lock`: Debian's packages of the base images, version and sha256.\n"
     lock_file().write_text(head + "".join(lines), encoding="utf-8")
@@ -282,17 +265,3 @@ def unlocked(packages: list[Package], *, strictly: bool) -> str:
         raise Failure(f"LOCKED=1, but {line}; make lock updates the file")
     say(f"{line}; make lock updates the file")
     return ", ".join(changes)
-
-
-def sha256(path: Path) -> str:
-    """Return the digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a cache folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a", encoding="utf-8") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

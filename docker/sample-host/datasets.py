@@ -8,9 +8,7 @@ Python runs on; one built on another deflate, such as zlib-ng, packs the same CS
 differently. The sidecars are always right for their archives.)
 """
 
-import argparse
 import csv
-import fcntl
 import gzip
 import hashlib
 import io
@@ -21,7 +19,6 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -68,8 +65,8 @@ UGLY = (
 def generate(root: Path, accounts: Iterable[str] = tuple(ACCOUNTS)) -> None:
     """Make the datasets of `accounts` under `root`, a folder each, where they are missing.
 
-    A folder appears complete or not at all, and once, also with another process that generates at
-    the same time. Nothing is written where all are there, so `root` may then be read-only.
+    A folder appears complete or not at all, also with another process that generates at the same
+    time. Nothing is written where all are there, so `root` may then be read-only.
 
     Args:
         root: the folder that holds the accounts' folders; made when missing.
@@ -81,16 +78,17 @@ def generate(root: Path, accounts: Iterable[str] = tuple(ACCOUNTS)) -> None:
     missing = [name for name in accounts if not (root / name).is_dir()]
     if not missing:
         return
-    root.mkdir(parents=True, exist_ok=True)
-    with _lock(root / ".lock"):
-        for name in missing:
-            if (root / name).is_dir():  # made by another while we waited
-                continue
-            partial = root / f".{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)  # what a killed one left
-            _write_account(partial / "datasets", name)
-            _fix_times(partial)
+    for name in missing:
+        partial = root / f".{name}.{os.getpid()}"
+        shutil.rmtree(partial, ignore_errors=True)  # what a killed one left
+        _write_account(partial / "datasets", name)
+        _fix_times(partial)
+        try:
             partial.rename(root / name)
+        except OSError:  # made by another in the meantime
+            shutil.rmtree(partial)
+            if not (root / name).is_dir():
+                raise
 
 
 def _write_account(folder: Path, account: str) -> None:
@@ -203,30 +201,5 @@ def _fix_times(top: Path) -> None:
             os.utime(path, (STAMP, STAMP))
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the system frees it however its holder ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def main() -> int:
-    """Make the datasets that the command line names; return the exit code."""
-    parser = argparse.ArgumentParser(description="Make the sample host's datasets.")
-    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the accounts' folders")
-    parser.add_argument("accounts", nargs="*", metavar="ACCOUNT", help=f"of {', '.join(ACCOUNTS)}")
-    arguments = parser.parse_args()
-    accounts: list[str] = arguments.accounts or list(ACCOUNTS)
-    if unknown := [name for name in accounts if name not in ACCOUNTS]:
-        parser.error(f"no account {unknown[0]!r}: choose from {', '.join(ACCOUNTS)}")
-    try:
-        generate(arguments.root, accounts)
-    except OSError as error:
-        print(f"datasets: cannot write {arguments.root}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    generate(Path(sys.argv[1]), sys.argv[2:] or ACCOUNTS)

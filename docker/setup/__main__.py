@@ -3,81 +3,30 @@
 from __future__ import annotations
 
 import errno
-import os
-import shlex
+import importlib
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from docker.setup.engine import Engine
 from docker.setup.project import Failure, Project, say
 
-
-def step(project: Project, name: str, words: list[str]) -> int:
-    """Carry out a step; return its exit code. Each imports only its own modules, to be quick."""
-    client = shlex.split(os.environ.get("LIGHTERAGE_DOCKER", "")) or [project.engine]
-    engine = Engine(project.engine, client[0])
-    if name == "prepare":
-        from docker.setup import prepare
-
-        prepare.prepare(project, Path(words[0]), words[1:])
-    elif name in ("build", "build-quietly"):
-        from docker.setup import build
-
-        build.build(engine, words, say_unchanged=name == "build")
-    elif name in ("task", "attach", "isolated"):
-        from docker.setup import attach
-
-        return int(getattr(attach, name)(project, words))
-    elif name in ("host-key", "sample-host", "loopback", "end-loopback"):
-        _sample_host(project, engine, name, words)
-    elif name in ("bases", "lock-bases"):
-        from docker.setup import bases
-
-        with project.lock("bases"):
-            bases.choose(project, engine) if name == "bases" else bases.lock(project)
-    elif name in ("install", "index", "packages"):
-        from docker.setup import venv
-
-        if name == "index":
-            return venv.run_with_index(project, words, quietly=False)
-        if name == "install":
-            venv.install(project, words)
-        else:
-            venv.packages(words[0], allowed=os.environ.get("LIGHTERAGE_SETUP") != "0")
-    elif name == "record-wheels":
-        from docker.setup import wheelhouse
-
-        wheelhouse.record(project)
-    elif name == "record-lock":
-        from docker.setup import locks
-
-        locks.record(project, words[0])
-    else:
-        raise Failure(f"{name} is no step of the Makefile's")
-    return 0
-
-
-def _sample_host(project: Project, engine: Engine, name: str, words: list[str]) -> None:
-    from docker.setup import envfiles, sample_host
-    from docker.setup.variants import Variant
-
-    if name == "host-key":
-        sample_host.make_key(project, words)
-        for variant in filter(sample_host.is_named, Variant.all(project)):
-            envfiles.write_compose_env(variant, as_root=engine.root_is_caller)
-    elif name == "sample-host":
-        sample_host.up(engine, Variant(project, words[0]), words[1:])
-    elif name == "loopback":
-        sample_host.up_on_loopback(Variant(project, words[0]), words[1:])
-    else:
-        sample_host.down_on_loopback(Variant(project, words[0]))
+# The module of each step; the step is its function of that name.
+STEPS = {
+    "prepare": "prepare", "build": "build", "build-quietly": "build", "task": "attach",
+    "attach": "attach", "isolated": "attach", "host-key": "sample_host",
+    "sample-host": "sample_host", "loopback": "sample_host", "end-loopback": "sample_host",
+    "bases": "bases", "lock-bases": "bases", "install": "venv", "index": "venv",
+    "packages": "venv", "record-wheels": "venv", "record-lock": "locks",
+}  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out a step; return the exit code."""
-    return reported(lambda: step(Project.from_environment(), arguments[0], arguments[1:]))
+    """Carry out a step; return the exit code. Each imports only its own modules, to be quick."""
+    name, *words = arguments
+    module = importlib.import_module(f"docker.setup.{STEPS[name]}")
+    function = getattr(module, name.replace("-", "_"))
+    return reported(lambda: function(Project.from_environment(), *words) or 0)
 
 
 def reported(command: Callable[[], int]) -> int:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
-import subprocess
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from docker.setup.engine import Engine
-from docker.setup.project import Failure, Project, give_to_owner, make_folder, say, write_changed
+from docker.setup.project import (
+    Failure,
+    Project,
+    last_line,
+    make_folder,
+    say,
+    write_atomic,
+    write_changed,
+)
 
 # The names that the Dockerfiles have as defaults: the full Python to build, the slim one to run.
 HUB_IMAGES = {"BASE": "python:3.11-bookworm", "RUNTIME": "python:3.11-slim-bookworm"}
 DEBIAN_BASES = {"BASE": "build", "RUNTIME": "runtime"}
 # How the label of bases ends that are not those of the lock.
 UNLOCKED = ", not as locked"
-UNLOCKED_LABEL = "lighterage.unlocked"  # docker/base/build.py has it too
 OCI = "org.opencontainers.image.base."
 # An engine that reaches no registry may take minutes to say so.
 PULL_TIMEOUT_S = 300
@@ -32,20 +40,20 @@ def folder_of(project: Project) -> Path:
 
 def references(project: Project) -> list[str]:
     """Return the bases chosen last, if the same was asked for then."""
-    try:
-        facts = json.loads((folder_of(project) / "choice").read_text(encoding="utf-8"))
-        return list(facts["images"]) if facts["wanted"] == _wanted(project) else []
-    except (OSError, ValueError, KeyError):
-        return []
+    with contextlib.suppress(OSError, ValueError):
+        wanted, images = json.loads((folder_of(project) / "stamp").read_text(encoding="utf-8"))
+        return list(images) if wanted == _wanted(project) else []
+    return []
 
 
 def _wanted(project: Project) -> list[Any]:
     return [project.engine, project.base, project.hub, project.locked]
 
 
-def forget(project: Project) -> None:
-    """Have make choose again."""
-    (folder_of(project) / "stamp").unlink(missing_ok=True)
+def bases(project: Project) -> None:
+    """Choose the bases, one make at a time."""
+    with project.lock("bases"):
+        choose(project, Engine.of(project))
 
 
 def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
@@ -55,21 +63,18 @@ def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
         A label for the bases, and the build arguments.
     """
     label, arguments = _choose(project, engine)
-    facts = engine.inspect("image", *arguments.values())
-    words = [word for pair in arguments.items() for word in ("--build-arg", "{}={}".format(*pair))]
-    words += ["--label", f"lighterage.base={label}"]
+    words = [f"--build-arg={name}={image}" for name, image in arguments.items()]
+    words.append(f"--label=lighterage.base={label}")
     files = {"arguments": words, "build": [arguments["BASE"]]}
     for dockerfile in project.root.glob("docker/*/Dockerfile"):
         two = "{RUNTIME}" in dockerfile.read_text(encoding="utf-8")
         name = arguments["RUNTIME" if two else "BASE"]
-        files[dockerfile.parent.name] = [*words, *labels(facts.get(name, {}), name)]
-    choice = {"wanted": _wanted(project), "images": list(arguments.values())}
+        files[dockerfile.parent.name] = [*words, *labels(engine.inspect("image", name), name)]
     folder = folder_of(project)
     for file, content in files.items():
-        write_changed(folder / file, " ".join(map(shlex.quote, content)))
-    write_changed(folder / "choice", json.dumps(choice))
-    (folder / "stamp").touch()
-    give_to_owner(folder / "stamp")
+        write_changed(folder / file, shlex.join(content))
+    stamp = json.dumps([_wanted(project), list(arguments.values())])
+    write_atomic(folder / "stamp", stamp.encode(), 0o644)
     say(f"base images: {label}")
     return label, arguments
 
@@ -77,9 +82,8 @@ def choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
 def labels(facts: Mapping[str, Any], reference: str) -> list[str]:
     """Return the OCI's labels for an image's base: a registry's digest, else an image id."""
     name, digest = _served(facts, reference)
-    if not digest:
-        return ["--label", f"{OCI}digest={facts['Id']}"] if facts else []
-    return ["--label", f"{OCI}name={name}", "--label", f"{OCI}digest={digest}"]
+    found = {"name": name, "digest": digest or facts.get("Id", "")}
+    return [f"--label={OCI}{key}={value}" for key, value in found.items() if value]
 
 
 def _served(facts: Mapping[str, Any], reference: str) -> tuple[str, str]:
@@ -111,8 +115,8 @@ def _choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
             raise Failure(f"BASE=hub, but the image registry does not serve: {refused}", 1)
         say("no image registry answers; the base images are made from Debian packages instead")
     found = {name: _debian_base(project, engine, kind) for name, kind in DEBIAN_BASES.items()}
-    facts = engine.inspect("image", *found.values())
-    others = any((facts[name]["Config"].get("Labels") or {}).get(UNLOCKED_LABEL) for name in facts)
+    configs = [engine.inspect("image", name)["Config"] for name in found.values()]
+    others = any("lighterage.unlocked" in (config.get("Labels") or {}) for config in configs)
     return "debian" + (UNLOCKED if others else ""), found
 
 
@@ -122,8 +126,7 @@ def _choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
 def _hub_references(project: Project) -> tuple[dict[str, str], bool]:
     """Return the names to pull, with the digests that are locked; and whether all are."""
     lines = (project.root / "docker/base/hub.lock").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split() for line in lines if line.strip() and not line.startswith("#")]
-    digests = {words[0]: words[1] for words in pairs if len(words) == 2}
+    digests = dict(line.split() for line in lines if line and not line.startswith("#"))
     found = {}
     for name, image in HUB_IMAGES.items():
         # A registry looks for the digest alone; with a tag as well podman refuses it.
@@ -135,7 +138,7 @@ def _hub_references(project: Project) -> tuple[dict[str, str], bool]:
 def _prefix(project: Project) -> str:
     """Return the start of the hub's names; podman has no default registry."""
     if project.hub:
-        return f"{project.hub}/"
+        return f"{project.hub.rstrip('/')}/"
     return "docker.io/library/" if project.engine == "podman" else ""
 
 
@@ -158,9 +161,8 @@ def _pull(
     engine: Engine, images: Sequence[str], *, offline: bool = False, again: bool = False
 ) -> str | None:
     """Have the images in the engine; return the reason when the registry does not serve one."""
-    have = {} if again else engine.inspect("image", *images)
     for image in images:
-        if image in have:
+        if not again and engine.inspect("image", image):
             continue
         if offline:
             return f"{image} (OFFLINE=1 asks only the engine)"
@@ -170,7 +172,7 @@ def _pull(
         options = ["--tls-verify=false"] if here else []
         answer = engine.ask("pull", *options, image, timeout=PULL_TIMEOUT_S)
         if answer.returncode:
-            return (answer.stderr.strip().splitlines() or [image])[-1]
+            return last_line(answer.stderr)
     return None
 
 
@@ -179,35 +181,31 @@ def _pull(
 
 def _debian_base(project: Project, engine: Engine, kind: str) -> str:
     """Make the Debian-made base of that kind; return its name."""
+    from docker.base.build import build
+
     name = f"{project.name}-base:{kind}"
     output = project.state / f"base-{kind}-{os.getpid()}.tar"
-    words = [kind, "--tag", name, "--output", str(output), "--cache", str(project.state / "debian")]
     say(f"making base image {name} from Debian packages")
+    # So that temporary folders are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        code, text = _build_script(project, *words, *(["--locked"] if project.locked else []))
-        if code:
-            raise Failure(f"{name}: {text[-2000:] or 'docker/base/build.py failed'}", 1)
-        for line in text.splitlines():
-            say(line.removeprefix("base: "))
+        build(kind, name, output, project.state / "debian", strictly=project.locked)
         engine.must("load", "--input", str(output), timeout=None)
+    except Failure as failure:
+        raise Failure(f"{name}: {failure}", 1) from None
     finally:
         output.unlink(missing_ok=True)
     return name
 
 
-def _build_script(project: Project, *words: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, str(project.root / "docker/base/build.py"), *words],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout.strip()
-
-
-def lock(project: Project) -> None:
+def lock_bases(project: Project) -> None:
     """Write down which bases there are now: Debian's packages, and the registry's digests."""
-    code, text = _build_script(project, "lock")
-    say(text.removeprefix("base: ") or f"docker/base/build.py failed: exit code {code}")
+    from docker.base.packages import write_lock
+
+    try:
+        write_lock(project.state / "debian")
+    except Failure as failure:
+        say(str(failure))
     path = project.root / "docker/base/hub.lock"
     engine = Engine.find(project.engine)
     names = {image: _prefix(project) + image for image in HUB_IMAGES.values()}
@@ -215,9 +213,11 @@ def lock(project: Project) -> None:
     if engine is None or refused:
         say(f"{path.name} is unchanged: {refused}")
         return
-    facts = engine.inspect("image", *names.values())
     old = path.read_text(encoding="utf-8").splitlines(keepends=True)
     comments = [line for line in old if line.startswith("#")]
-    lines = [f"{image} {_served(facts[name], name)[1]}\n" for image, name in names.items()]
+    digests = {
+        image: _served(engine.inspect("image", name), name)[1] for image, name in names.items()
+    }
+    lines = [f"{image} {digest}\n" for image, digest in digests.items()]
     write_changed(path, "".join(comments + lines))
     say(f"renewed docker/base/{path.name}")

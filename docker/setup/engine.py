@@ -1,9 +1,12 @@
-"""The container engine: which client answers, which one can build, which compose there is."""
+"""The container engine: which client answers, which one can build, which compose there is.
+
+podman differs in its build and compose words and in its version (here), in names and TLS of
+registries (bases.py, PUSH_podman in the Makefile) and in the names of hosts (sample_host.py).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import grp
 import json
 import os
 import re
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from docker.setup.messages import explain
-from docker.setup.project import Failure
+from docker.setup.project import Failure, Project, last_line
 
 # The static client 23 and later builds through the buildx plugin only; older ones have BuildKit
 # inside from 18.09 on.
@@ -38,12 +41,14 @@ def on_path(name: str) -> list[str]:
     return list(found.values())
 
 
-def quiet(*command: str, timeout: float | None = 30) -> subprocess.CompletedProcess[str]:
+def quiet(
+    *command: str, timeout: float | None = 30, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
     """Run a command for its answer; one that hangs or is missing counts as failed."""
     try:
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
-            check=False,
+            command, input=stdin, capture_output=True, encoding="utf-8", errors="replace",
+            timeout=timeout, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(command, 125, "", str(error))
@@ -84,6 +89,11 @@ class Engine:
     compose: tuple[str, ...] = ()
 
     @classmethod
+    def of(cls, project: Project) -> Engine:
+        """Return the client that the recipes use."""
+        return cls(project.engine, (project.docker or (project.engine,))[0])
+
+    @classmethod
     def find(cls, kind: str) -> Engine | None:
         """Return the first client of that kind on the path whose engine answers, or None."""
         found = cls.look(kind)
@@ -95,7 +105,7 @@ class Engine:
         errors = []
         for client in on_path(kind):
             engine = cls(kind, client)
-            answer = engine.version()
+            answer = quiet(*engine.version_command, timeout=10)
             if answer.returncode == 0:
                 if kind == "podman":
                     return cls(kind, client, _podman_build(client), _podman_compose(client))
@@ -103,19 +113,22 @@ class Engine:
             errors.append(answer.stderr)
         return _why_not(kind, errors)
 
-    def version(self) -> subprocess.CompletedProcess[str]:
-        """Ask the engine for its version; the cheapest question that it must answer itself."""
+    @property
+    def version_command(self) -> tuple[str, ...]:
+        """The cheapest question that the engine must answer itself."""
         field = "{{.Server.Version}}" if self.kind == "docker" else "{{.Client.Version}}"
-        return quiet(self.client, "version", "--format", field, timeout=10)
+        return self.client, "version", "--format", field
 
     @property
     def root_is_caller(self) -> bool:
         """Whether it maps its root to the caller, as podman without root does."""
         return self.kind == "podman" and os.getuid() != 0
 
-    def ask(self, *arguments: str, timeout: float | None = 60) -> subprocess.CompletedProcess[str]:
+    def ask(
+        self, *arguments: str, timeout: float | None = 60, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run the client for its answer, whatever its exit code."""
-        return quiet(self.client, *arguments, timeout=timeout)
+        return quiet(self.client, *arguments, timeout=timeout, stdin=stdin)
 
     def must(self, *arguments: str, timeout: float | None = 60) -> str:
         """Run the client for its answer.
@@ -125,30 +138,14 @@ class Engine:
         """
         answer = self.ask(*arguments, timeout=timeout)
         if answer.returncode:
-            words = answer.stderr.strip().splitlines() or ["no reason given"]
-            plain = explain(answer.stderr)
-            raise Failure(plain or f"{self.kind} {' '.join(arguments[:2])} failed: {words[-1]}", 1)
+            raw = f"{self.kind} {' '.join(arguments[:2])} failed: {last_line(answer.stderr)}"
+            raise Failure(explain(answer.stderr) or raw, 1)
         return answer.stdout.strip()
 
-    def inspect(self, kind: str, *names: str) -> dict[str, dict[str, Any]]:
-        """Return what the engine knows of images, containers or networks; without missing ones."""
-        answer = self.ask(kind, "inspect", *names)
-        facts: dict[str, dict[str, Any]] = {}
-        for item in json.loads(answer.stdout or "[]"):
-            known = [item.get("Name", item.get("name", "")), *(item.get("RepoTags") or [])]
-            known += item.get("RepoDigests") or []
-            for name in names:
-                if any(same_name(name, other) for other in known):
-                    facts[name] = item
-        return facts
-
-
-def same_name(wanted: str, known: str) -> bool:
-    """Compare with an engine's name (`/box`, `image:latest`, `localhost/image:latest`)."""
-    known = known.lstrip("/")
-    if known.startswith("localhost/") and not wanted.startswith("localhost/"):
-        known = known[len("localhost/") :]
-    return known in (wanted, f"{wanted}:latest")
+    def inspect(self, kind: str, name: str) -> dict[str, Any]:
+        """Return what the engine knows of an image or a container; nothing where there is none."""
+        found = json.loads(self.ask(kind, "inspect", name).stdout or "[]")
+        return dict(found[0]) if found else {}
 
 
 def _docker_build() -> tuple[str, ...]:
@@ -201,10 +198,17 @@ def _why_not(kind: str, errors: Sequence[str]) -> NoEngine:
             f"{kind} is not installed", f"install it (Debian: apt-get install {package})"
         )
     lines = [line for error in errors for line in error.splitlines() if line.strip()]
-    for line in lines:
-        if DENIED.search(line):
-            found = re.search(r"unix://(/[^\s:\"]+)", line)
-            return _refused(kind, found[1] if found else "")
+    denied = next(filter(DENIED.search, lines), "")
+    if denied:
+        found = re.search(r"unix://(/[^\s:\"]+)", denied)
+        where = f"the socket {found[1]} of the {kind} engine" if found else f"the {kind} engine"
+        fix = "run make as a user that may, or give this user access"
+        with contextlib.suppress(OSError, KeyError):
+            socket = Path(found[1] if found else "")
+            if socket.stat().st_mode & 0o060 == 0o060 and socket.stat().st_gid:
+                group = f"add this user to its group (sudo usermod -aG {socket.group()} $USER)"
+                fix = f"{group}, then log in again"
+        return NoEngine(f"no permission to use {where}", fix, refused=True)
     address = os.environ.get("DOCKER_HOST" if kind == "docker" else "CONTAINER_HOST", "")
     if address:
         fix = f"start it, or correct the exported address {address}"
@@ -214,18 +218,3 @@ def _why_not(kind: str, errors: Sequence[str]) -> NoEngine:
         fix = f"see what `{kind} info` reports"
     reason = f"; its client says: {lines[-1].strip()}" if lines else ""
     return NoEngine(f"no {kind} engine answers", fix + reason)
-
-
-def _refused(kind: str, socket: str) -> NoEngine:
-    """Return why the engine's socket is closed to this user, and the group that may open it."""
-    group = ""
-    with contextlib.suppress(OSError, KeyError):
-        facts = Path(socket).stat()
-        if facts.st_mode & 0o060 == 0o060 and facts.st_gid:
-            group = grp.getgrgid(facts.st_gid).gr_name
-    if group:
-        fix = f"add this user to its group (sudo usermod -aG {group} $USER), then log in again"
-    else:
-        fix = "run make as a user that may, or give this user access"
-    where = f"the socket {socket} of the {kind} engine" if socket else f"the {kind} engine"
-    return NoEngine(f"no permission to use {where}", fix, refused=True)

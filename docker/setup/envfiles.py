@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from docker.setup.project import Failure, Project, make_folder, say, write_atomic
+from docker.setup.project import (
+    Failure,
+    Project,
+    make_folder,
+    owner,
+    say,
+    write_atomic,
+    write_changed,
+)
 from docker.setup.variants import Variant
 from tasks import env_file as reader
 from tasks.fetch.errors import ConfigError
@@ -30,7 +38,7 @@ def prepare(variant: Variant) -> None:
     values = read(variant.env_file)
     try:
         reader.check_names(
-            values, f"envs/{variant.env_file.name}", *_setting_names(variant.project)
+            values, f"envs/{variant.env_file.name}", *setting_names(variant.project.root)
         )
     except ConfigError as error:
         raise Failure(str(error)) from None
@@ -62,8 +70,7 @@ def make_files(variant: Variant) -> None:
     """Create missing files in envs/, and close those that are open to other users."""
     envs = variant.env_file.parent
     if not variant.env_file.exists():
-        example = envs / f"{variant.name}.env.example"
-        write_atomic(variant.env_file, example.read_bytes(), 0o600)
+        write_atomic(variant.env_file, variant.example.read_bytes(), 0o600)
         say(f"made envs/{variant.env_file.name} from its example; edit it to use your own host")
     # The secrets are readable inside a closed folder: a container's fixed uid gets the files alone.
     make_folder(envs / "secrets", 0o700)
@@ -84,15 +91,27 @@ def _delivered(variant: Variant) -> list[Path]:
 
 
 def write_compose_env(variant: Variant, *, as_root: bool) -> None:
-    """Write the `.env` beside the compose file.
+    """Write the `.env` beside the compose file, so that compose by hand works too.
 
     LIGHTERAGE_FILES is a digest of the times and sizes of what containers see of envs/, and of no
     content. A label of the services has it: after an edit, `up` creates them again, since a mounted
     file stays what it was when the container was created.
+
+    Args:
+        variant: Of the compose file.
+        as_root: The engine maps its root to the caller (podman without root does).
     """
     facts = [path.stat() for path in _delivered(variant)]
     text = " ".join(f"{fact.st_ino} {fact.st_mtime_ns} {fact.st_size}" for fact in facts)
-    variant.write_compose_env(hashlib.sha256(text.encode()).hexdigest()[:16], as_root=as_root)
+    uid, gid = (0, 0) if as_root else owner()
+    lines = f"""# Made by make: what the compose file beside it needs to know of this machine.
+COMPOSE_PROJECT_NAME={variant.prefix}
+LIGHTERAGE_PROJECT={variant.project.name}
+LIGHTERAGE_UID={uid}
+LIGHTERAGE_GID={gid}
+LIGHTERAGE_FILES={hashlib.sha256(text.encode()).hexdigest()[:16]}
+"""
+    write_changed(variant.compose_file.with_name(".env"), lines)
 
 
 def read(path: Path) -> dict[str, str]:
@@ -107,22 +126,14 @@ def read(path: Path) -> dict[str, str]:
         raise Failure(str(error)) from None
 
 
-def _setting_names(project: Project) -> tuple[set[str], set[str]]:
+def setting_names(root: Path) -> tuple[set[str], set[str]]:
     """Return the variables that the settings read, and the names of all settings.
 
     They are declared in tasks/settings.py, which make's Python may be too old to import.
     """
-    source = (project.root / "tasks" / "settings.py").read_text(encoding="utf-8")
-    variables, names = set(), set()
-    for node in ast.walk(ast.parse(source)):
-        if not (isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)):
-            continue
-        if ast.unparse(node.value.func) == "_setting":
-            name = ast.unparse(node.target)
-            names.add(name)
-            if any(word.arg == "env" for word in node.value.keywords):
-                variables.add(name.upper())
-    return variables, names
+    source = (root / "tasks" / "settings.py").read_text(encoding="utf-8")
+    declared = dict(re.findall(r"(?ms)^    (\w+): [^\n]+? = _setting\((.*?)\)$", source))
+    return {name.upper() for name, text in declared.items() if "env=True" in text}, set(declared)
 
 
 def host_of(variant: Variant) -> str:
@@ -139,28 +150,6 @@ def known_hosts(project: Project) -> Path:
     return project.root / "envs" / "known_hosts"
 
 
-def add_known_hosts(project: Project, lines: Iterable[str]) -> int:
-    """Append lines that are not there yet; return how many were added."""
-    with _locked_known_hosts(project):
-        have = known_lines(project)
-        new = [line for line in dict.fromkeys(lines) if line not in have]
-        if new:
-            _write_known_hosts(project, [*have, *new])
-    return len(new)
-
-
-@contextlib.contextmanager
-def _locked_known_hosts(project: Project) -> Iterator[None]:
-    """Hold the lock that tasks take on known_hosts before they append a new host's key."""
-    path = known_hosts(project)
-    while True:
-        with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                yield
-                return  # else it was replaced before the lock was ours
-
-
 def known_lines(project: Project) -> list[str]:
     """Return the lines of known_hosts; bytes that are not UTF-8 stay as they are."""
     path = known_hosts(project)
@@ -169,9 +158,10 @@ def known_lines(project: Project) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _write_known_hosts(project: Project, lines: Iterable[str]) -> None:
-    text = "".join(f"{line}\n" for line in lines)
-    write_atomic(known_hosts(project), text.encode("utf-8", "surrogateescape"), 0o644)
+def add_known_hosts(project: Project, lines: Iterable[str]) -> int:
+    """Append lines that are not there yet; return how many were added."""
+    wanted = dict.fromkeys(lines)
+    return _edit_known_hosts(project, lambda have: [*have, *(x for x in wanted if x not in have)])
 
 
 def trust_sample_host(project: Project, address: str, public_key: str) -> None:
@@ -183,11 +173,26 @@ def trust_sample_host(project: Project, address: str, public_key: str) -> None:
         public_key: Type and base64 key; a comment after them is dropped. Empty: forget the host.
     """
     entry = f"{address} {' '.join(public_key.split()[:2])} {SAMPLE_COMMENT}"
-    if public_key and entry in known_lines(project):
-        return
-    with _locked_known_hosts(project):
-        have = known_lines(project)
+
+    def replaced(have: list[str]) -> list[str]:
         kept = [x for x in have if not (x.startswith(f"{address} ") and x.endswith(SAMPLE_COMMENT))]
-        wanted = [*kept, entry] if public_key else kept
-        if wanted != have:
-            _write_known_hosts(project, wanted)
+        return [*kept, entry] if public_key else kept
+
+    if not public_key or entry not in known_lines(project):
+        _edit_known_hosts(project, replaced)
+
+
+def _edit_known_hosts(project: Project, change: Callable[[list[str]], list[str]]) -> int:
+    """Change lines under the lock that tasks take to append a key; return how many were added."""
+    path = known_hosts(project)
+    while True:
+        with path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue  # it was replaced before the lock was ours
+            have = known_lines(project)
+            wanted = change(have)
+            if wanted != have:
+                text = "".join(f"{line}\n" for line in wanted)
+                write_atomic(path, text.encode("utf-8", "surrogateescape"), 0o644)
+            return len(wanted) - len(have)

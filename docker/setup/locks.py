@@ -12,7 +12,7 @@ NAMES = ("uv", "prod", "s3", "sample-host", "dev")
 RECORD = "# Made by `make lock` from {name}.in, whose requirements have the sha256 {digest}\n"
 
 
-def record(project: Project, name: str) -> None:
+def record_lock(project: Project, name: str) -> None:
     """Write into a lock which requirements it was made from.
 
     By content, since files of a fresh clone have no times that mean anything.

@@ -73,8 +73,9 @@ class Errors:
     """
 
     def __init__(
-        self, stream: IO[bytes], compose_file: Path | None, *, hold_all: bool = False
+        self, stream: IO[bytes] | None, compose_file: Path, *, hold_all: bool = False
     ) -> None:
+        assert stream is not None  # noqa: S101 - a process has it where it was asked for
         self._stream = stream
         self._compose_file = compose_file
         self._hold_all = hold_all
@@ -98,7 +99,7 @@ class Errors:
         if plain:
             say(plain)
         elif text:
-            _write(text + b"\n")
+            write(text + b"\n")
 
     def _copy(self) -> None:
         line, shown = b"", False  # shown: the start of this line was written already
@@ -118,7 +119,7 @@ class Errors:
         self._held += line
 
     def _release(self, line: bytes) -> None:
-        _write(self._held + line)
+        write(self._held + line)
         self._held = b""
 
     def _read(self, *, wait: bool) -> bytes | None:
@@ -137,7 +138,8 @@ def _is_held(line: bytes) -> bool:
     return bool(explain(text.decode("utf-8", "replace")))
 
 
-def _write(content: bytes) -> None:
+def write(content: bytes) -> None:
+    """Write to standard error, which may be closed."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.buffer.write(content)
         sys.stderr.buffer.flush()

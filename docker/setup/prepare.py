@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,18 +10,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from docker.setup import bases, envfiles, locks, sample_host, venv, wheelhouse
-from docker.setup.engine import Engine, NoEngine
+from docker.setup import bases, envfiles, locks, sample_host, venv
+from docker.setup.engine import Engine, NoEngine, quiet
 from docker.setup.project import Failure, Project, make_folder, owner, say, write_changed
 from docker.setup.variants import Variant
 
-# Goals by what they need: without an engine the first run in .venv, the second fail, the third end
-# what runs here.
-FALL_BACK = {"build", "run", "config", "shell", "trust", "vendor"}
+# Goals that fail without an engine, and that end what runs here. Others run in .venv then.
 NEED_ENGINE = {
     "up", "logs", "save", "push", "load", "reproduce", "size", "sbom", "diff", "verify",
     "bench-build",
@@ -36,7 +36,7 @@ OCI = "org.opencontainers.image."
 ANSWER_TIMEOUT_S = 10.0
 
 
-def prepare(project: Project, output: Path, goals: Sequence[str]) -> None:
+def prepare(project: Project, output: str, *goals: str) -> None:
     """Check and make what the goals need, and write `output`, which make includes.
 
     Args:
@@ -50,7 +50,11 @@ def prepare(project: Project, output: Path, goals: Sequence[str]) -> None:
     every = Variant.all(project)
     chosen = {variant: _verbs(variant, every, goals) for variant in every}
     verbs = set().union(*chosen.values())
-    _refuse(project, chosen)
+    if project.offline and "vendor" in verbs:
+        raise Failure("vendor downloads what OFFLINE=1 builds take: run it without, on a network")
+    for variant in every:
+        if project.debugger and "run" in chosen[variant] and not variant.binds_tree:
+            raise Failure(f"DEBUGGER=1: the {variant.name} variant has no debugger; use ENV=dev")
     locks.report(project)
     with project.lock("prepare"):
         for variant in filter(chosen.get, every):
@@ -74,7 +78,7 @@ def prepare(project: Project, output: Path, goals: Sequence[str]) -> None:
         for variant in every:
             lines[f"SERVICES.{variant.name}"] = " ".join(variant.services)
         text = "".join(f"{key} := {_escaped(value)}\n" for key, value in lines.items())
-        write_changed(output, "# Written by make: what this machine has.\n" + text)
+        write_changed(Path(output), "# Written by make: what this machine has.\n" + text)
 
 
 def _verbs(variant: Variant, every: Sequence[Variant], goals: Sequence[str]) -> set[str]:
@@ -87,21 +91,6 @@ def _verbs(variant: Variant, every: Sequence[Variant], goals: Sequence[str]) -> 
         elif name not in {other.name for other in every}:
             found.add(goal)
     return found
-
-
-def _refuse(project: Project, chosen: Mapping[Variant, set[str]]) -> None:
-    """Refuse what can be reached nowhere.
-
-    Raises:
-        Failure: There is such a goal.
-    """
-    for variant, verbs in chosen.items():
-        if project.debugger and "run" in verbs and not variant.binds_tree:
-            raise Failure(f"DEBUGGER=1: the {variant.name} variant has no debugger; use ENV=dev")
-        if project.offline and "vendor" in verbs:
-            raise Failure(
-                "vendor downloads what OFFLINE=1 builds take: run it without, on a network"
-            )
 
 
 def _escaped(value: str) -> str:
@@ -132,7 +121,7 @@ def _without_engine(project: Project, engine: NoEngine, chosen: Mapping[Variant,
     say(f"{engine.why}; running in .venv on this machine")
     say(f"for containers: {engine.fix}")
     for variant, goals in chosen.items():
-        if goals & FALL_BACK and not variant.binds_tree:
+        if goals - STOP and not variant.binds_tree:
             say(
                 f"WARNING: {variant.name} runs without isolation: no container, no limits, a"
                 " writable file system, this user's rights, the packages of requirements/dev.txt"
@@ -153,7 +142,7 @@ def _with_engine(
         Failure: Nothing here can build, or there is no compose.
     """
     if verbs - NO_BUILD and project.offline:
-        wheelhouse.check(project)
+        venv.check_wheels(project)
     if verbs - NO_BUILD and not engine.build:
         raise Failure(
             "no BuildKit-capable docker client on the path: install buildx (Debian: apt-get install"
@@ -162,30 +151,30 @@ def _with_engine(
         )
     if not engine.compose and verbs - {"build", "save", "push", "load", "size", "sbom", "vendor"}:
         raise Failure(f"no compose for {engine.kind}: install it, then see `make doctor`", 1)
-    if "bases" not in answers or answers["bases"].returncode:
-        bases.forget(project)
+    if not bases.references(project) or answers["engine"].returncode:
+        (bases.folder_of(project) / "stamp").unlink(missing_ok=True)
     for variant in variants:
         if variant.name not in answers or answers[variant.name].returncode:
-            sample_host.forget(variant)
+            sample_host.stamp(variant).unlink(missing_ok=True)
     sample_host.trust(project)
     words = {"DOCKER": (engine.client,), "BUILD": engine.build, "COMPOSE": engine.compose}
     lines = {"FOUND": "container", **{key: _typeable(value) for key, value in words.items()}}
     uid = (0, 0) if engine.root_is_caller else owner()
     lines["CONTAINER_USER"] = "{}:{}".format(*uid)
     secrets = venv.build_secrets()
-    options = [f"--secret id={name},src={shlex.quote(str(secrets[name]))}" for name in secrets]
-    lines["SECRETS"] = " ".join(options)
-    volumes = [f"{secrets[name]}:/run/secrets/{name}:ro" for name in secrets]
-    lines["SECRET_VOLUMES"] = " ".join(f"--volume {shlex.quote(volume)}" for volume in volumes)
     labels = _labels(project, answers)
-    lines["LABELS"] = " ".join(shlex.quote(f"--label={k}={v}") for k, v in labels.items())
-    return lines
+    options = {
+        "SECRETS": [f"--secret=id={name},src={path}" for name, path in secrets.items()],
+        "SECRET_VOLUMES": [f"--volume={p}:/run/secrets/{name}:ro" for name, p in secrets.items()],
+        "LABELS": [f"--label={name}={text}" for name, text in labels.items()],
+    }
+    return {**lines, **{name: shlex.join(words) for name, words in options.items()}}
 
 
 def _typeable(words: Sequence[str]) -> str:
     """Return a command as one would type it: a program that is first on the path by its name."""
     names = [name if shutil.which(name := Path(w).name) == w else w for w in words]
-    return " ".join(map(shlex.quote, names))
+    return shlex.join(names)
 
 
 # --- which client --------------------------------------------------------------------------------
@@ -201,62 +190,49 @@ def _engine(
     if project.runner == "host":
         return NoEngine("RUNNER=host", "do without"), {}
     path = project.state / f"{project.engine}-clients.json"
-    surroundings = {name: os.environ.get(name, "") for name in CLIENT_VARIABLES}
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        known = Engine(
-            project.engine, facts["client"], tuple(facts["build"]), tuple(facts["compose"])
-        )
-        if facts["surroundings"] == surroundings and known.build and known.compose:
-            answers = _ask(project, known, variants)
-            if answers["version"].returncode == 0:
-                return known, answers
-    except (OSError, ValueError, KeyError):
-        pass
+    surroundings = [os.environ.get(name) for name in CLIENT_VARIABLES]
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        found_in, *words = json.loads(path.read_text(encoding="utf-8"))
+        known = Engine(project.engine, *words)
+        answers = _ask(project, known, variants) if found_in == surroundings else {}
+        if answers and answers["engine"].returncode == 0:
+            return known, answers
     engine = Engine.look(project.engine)
     if isinstance(engine, NoEngine):
         return engine, {}
-    facts = {"surroundings": surroundings, "client": engine.client, "build": engine.build,
-             "compose": engine.compose}  # fmt: skip
-    write_changed(path, json.dumps(facts))
+    if engine.build and engine.compose:
+        facts = [surroundings, engine.client, engine.build, engine.compose]
+        write_changed(path, json.dumps(facts))
     return engine, _ask(project, engine, variants)
 
 
 def _ask(
     project: Project, engine: Engine, variants: Sequence[Variant]
 ) -> Mapping[str, subprocess.CompletedProcess[str]]:
-    """Ask everything at once: the engine's version, for bases and sample hosts; git for labels."""
-    field = "{{.Server.Version}}" if engine.kind == "docker" else "{{.Client.Version}}"
+    """Ask everything at once: for the bases, or else whether there is an engine; git for labels."""
     git = ("git", "-C", str(project.root))
     commands: dict[str, Sequence[str]] = {
-        "version": (engine.client, "version", "--format", field),
+        "engine": engine.version_command,
         "commit": (*git, "log", "-1", "--format=%H %cI"),
         "status": (*git, "status", "--porcelain"),
         "source": (*git, "config", "--get", "remote.origin.url"),
     }
     images = bases.references(project)
     if images:
-        commands["bases"] = (engine.client, "image", "inspect", "--format", "{{.Id}}", *images)
+        commands["engine"] = (engine.client, "image", "inspect", "--format", "{{.Id}}", *images)
     for variant in variants:
         if sample_host.is_named(variant) and sample_host.stamp(variant).exists():
             commands[variant.name] = sample_host.greeting(engine, variant)
-    running = {}
-    for name, command in commands.items():
-        try:
-            running[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, text=True,
-            )  # fmt: skip
-        except OSError:
-            continue
-    answers = {}
-    for name, process in running.items():
-        try:
-            output, _ = process.communicate(timeout=ANSWER_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-        answers[name] = subprocess.CompletedProcess(process.args, process.returncode, output, "")
+    answers: dict[str, subprocess.CompletedProcess[str]] = {}
+
+    def ask(name: str) -> None:
+        answers[name] = quiet(*commands[name], timeout=ANSWER_TIMEOUT_S)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in commands]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return answers
 
 

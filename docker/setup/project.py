@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-# What engine and compose both accept in the names of images, containers and networks.
-NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+if TYPE_CHECKING:  # Python 3.9 has none
+    from typing import Self
 
 
 class Failure(Exception):  # noqa: N818 - it is what the user reads, not a program's error
@@ -34,6 +35,11 @@ def say(line: str) -> None:
     print(f"lighterage: {line}", file=sys.stderr, flush=True)
 
 
+def last_line(text: str) -> str:
+    """Return the last line of what a failed command wrote."""
+    return (text.strip().splitlines() or ["it gave no reason"])[-1]
+
+
 @dataclass(frozen=True)
 class Project:
     """The clone, and the `LIGHTERAGE_*` variables that the Makefile exports."""
@@ -49,38 +55,33 @@ class Project:
     debugger: bool = False
     offline: bool = False
     locked: bool = False
+    # Of docker/tools: the words of client, compose and a build that lacks file, tag and context.
+    docker: tuple[str, ...] = ()
+    compose: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
+    host: str = ""
+    yes: bool = False
 
     @classmethod
-    def from_environment(cls) -> Project:
+    def from_environment(cls) -> Self:
         """Read the variables.
 
         Raises:
             Failure: A value is not usable.
         """
-
-        def value(name: str, default: str = "") -> str:
-            return os.environ.get(f"LIGHTERAGE_{name}", "").strip() or default
-
-        name = value("PROJECT", "lighterage")
-        if not NAME.fullmatch(name):
-            raise Failure(f"PROJECT={name}: use lowercase letters, digits and dashes")
-        try:
-            args = tuple(shlex.split(value("ARGS")))
-        except ValueError as error:
-            raise Failure(f"ARGS={value('ARGS')}: {error}; quote it as for a shell") from None
-        return cls(
-            root=Path(__file__).resolve().parents[2],
-            name=name,
-            task=value("TASK", "1"),
-            args=args,
-            engine=value("ENGINE", "docker"),
-            runner=value("RUNNER"),
-            base=value("BASE"),
-            hub=value("HUB").rstrip("/"),
-            debugger=value("DEBUGGER") == "1",
-            offline=value("OFFLINE") == "1",
-            locked=value("LOCKED") == "1",
-        )
+        found: dict[str, Any] = {"root": Path(__file__).resolve().parents[2]}
+        for field in dataclasses.fields(cls)[1:]:
+            name = "PROJECT" if field.name == "name" else field.name.upper()
+            text = os.environ.get(f"LIGHTERAGE_{name}", "").strip()
+            try:
+                if field.type == "bool":
+                    found[field.name] = text == "1"
+                elif text:
+                    is_text = field.type == "str"
+                    found[field.name] = text if is_text else tuple(shlex.split(text))
+            except ValueError as error:
+                raise Failure(f"{name}={text}: {error}; quote it as for a shell") from None
+        return cls(**found)
 
     @property
     def state(self) -> Path:
@@ -140,3 +141,10 @@ def write_changed(path: Path, text: str) -> None:
     content = text.encode("utf-8", "surrogateescape")
     if not path.exists() or path.read_bytes() != content:
         write_atomic(path, content, 0o644)
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file."""
+    import hashlib  # not at the top: most steps need none, and it takes 3 ms
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()

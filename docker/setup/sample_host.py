@@ -6,16 +6,24 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from docker.setup import envfiles
-from docker.setup.engine import Engine
-from docker.setup.messages import Errors
-from docker.setup.project import Failure, Project, give_to_owner, make_folder, say, write_changed
+from docker.setup.engine import Engine, quiet
+from docker.setup.messages import explain
+from docker.setup.project import (
+    Failure,
+    Project,
+    give_to_owner,
+    last_line,
+    make_folder,
+    say,
+    write_changed,
+)
 from docker.setup.variants import SAMPLE_HOST, Variant
 
 PORT = 2222
@@ -32,11 +40,6 @@ def is_named(variant: Variant) -> bool:
 def stamp(variant: Variant) -> Path:
     """Return the file whose presence tells make that the variant's sample host answers."""
     return variant.project.state / f"{variant.sample_host}.up"
-
-
-def forget(variant: Variant) -> None:
-    """Have make start the sample host."""
-    stamp(variant).unlink(missing_ok=True)
 
 
 def greeting(engine: Engine, variant: Variant) -> list[str]:
@@ -61,7 +64,7 @@ def _folder(project: Project) -> Path:
     return make_folder(project.state / SAMPLE_HOST, 0o700)
 
 
-def make_key(project: Project, command: Sequence[str]) -> None:
+def host_key(project: Project, *command: str) -> None:
     """Run the command that makes the host key and prints its public half; trust it.
 
     Raises:
@@ -76,6 +79,9 @@ def make_key(project: Project, command: Sequence[str]) -> None:
         give_to_owner(private)
         write_changed(private.with_suffix(".pub"), done.stdout)
         trust(project)
+        for variant in filter(is_named, Variant.all(project)):
+            as_root = Engine.of(project).root_is_caller
+            envfiles.write_compose_env(variant, as_root=as_root)
 
 
 def trust(project: Project) -> None:
@@ -89,54 +95,36 @@ def trust(project: Project) -> None:
 # --- in a container -------------------------------------------------------------------------------
 
 
-def up(engine: Engine, variant: Variant, command: Sequence[str]) -> None:
+def sample_host(project: Project, variant_name: str, *command: str) -> None:
     """Run the command that starts the sample host, unless it answers; wait until it does.
 
     Raises:
         Failure: The engine refused, or the host does not answer.
     """
-    name, image = variant.sample_host, f"{variant.project.name}-{SAMPLE_HOST}"
-    with variant.project.lock(SAMPLE_HOST):
-        facts = engine.inspect("container", name).get(name)
-        wanted = engine.inspect("image", image).get(image, {}).get("Id")
+    engine, variant = Engine.of(project), Variant(project, variant_name)
+    name, image = variant.sample_host, f"{project.name}-{SAMPLE_HOST}"
+    with project.lock(SAMPLE_HOST):
+        facts = engine.inspect("container", name)
+        current = facts and facts["Image"] == engine.inspect("image", image).get("Id")
         question = greeting(engine, variant)[1:]
-        if facts and facts["Image"] == wanted and engine.ask(*question).returncode == 0:
+        if current and engine.ask(*question).returncode == 0:
             return
         engine.ask("rm", "--force", name)
-        _compose_up(command, variant.compose_file)
+        done = quiet(*command, timeout=None)
+        if done.returncode:
+            reason = explain(done.stderr, variant.compose_file) or done.stderr.strip()
+            raise Failure(f"the sample host was not started: {reason}", 1)
         say(f"started the sample host ({name})")
         deadline = time.monotonic() + START_TIMEOUT_S
         while (answer := engine.ask(*question)).returncode:
-            state = engine.inspect("container", name).get(name, {}).get("State") or {}
-            if not state.get("Running"):
+            running = engine.inspect("container", name).get("State", {}).get("Running")
+            if not running or time.monotonic() > deadline:
                 logs = engine.ask("logs", "--tail", "20", name)
-                last = _last_line(logs.stdout + logs.stderr) or "it logged nothing"
-                raise Failure(
-                    f"the sample host stopped with exit code {state.get('ExitCode', 'unknown')}:"
-                    f" {last}; see `{engine.kind} logs {name}`",
-                    1,
-                )
-            if time.monotonic() > deadline:
-                reason = _last_line(answer.stderr) or "no reason given"
+                reason = last_line(answer.stderr if running else logs.stdout + logs.stderr)
                 raise Failure(
                     f"the sample host does not answer: {reason}; see `{engine.kind} logs {name}`", 5
                 )
             time.sleep(0.1)
-
-
-def _compose_up(command: Sequence[str], compose_file: Path) -> None:
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    assert process.stderr is not None  # noqa: S101 - it was asked for
-    errors = Errors(process.stderr, compose_file, hold_all=True)
-    code = process.wait()
-    if code:
-        errors.finish({code})
-        raise Failure("the sample host was not started; see above", 1)
-
-
-def _last_line(text: str) -> str:
-    """Return the last line that is not empty."""
-    return ([""] + [line.strip() for line in text.splitlines() if line.strip()])[-1]
 
 
 # --- on loopback ----------------------------------------------------------------------------------
@@ -146,22 +134,18 @@ def _state_file(variant: Variant) -> Path:
     return variant.project.state / f"{variant.sample_host}.json"
 
 
-def _running(variant: Variant) -> dict[str, Any] | None:
-    """Return what the sample host's process wrote when it was ready, if that process lives."""
-    try:
+def _running(variant: Variant) -> dict[str, Any]:
+    """Return what the sample host's process wrote when it was ready; nothing if none answers."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
         facts: dict[str, Any] = json.loads(_state_file(variant).read_text(encoding="utf-8"))
-        command = Path(f"/proc/{facts['pid']}/cmdline")
-        if command.parent.parent.is_dir():
-            alive = b"server.py" in command.read_bytes()  # a pid may be another's by now
-        else:  # no /proc on this system
-            os.kill(int(facts["pid"]), 0)
-            alive = True
-    except (OSError, ValueError, KeyError):
-        return None
-    return facts if alive else None
+        os.kill(int(facts["pid"]), 0)
+        with socket.create_connection(("127.0.0.1", facts["port"]), 2) as connection:
+            if connection.recv(4) == b"SSH-":
+                return facts
+    return {}
 
 
-def up_on_loopback(variant: Variant, command: Sequence[str]) -> None:
+def loopback(project: Project, variant_name: str, *command: str) -> None:
     """Run the command that starts the sample host here, unless it runs; trust it.
 
     The option that points a task at it is written into a file, which the recipe of run reads.
@@ -169,10 +153,10 @@ def up_on_loopback(variant: Variant, command: Sequence[str]) -> None:
     Raises:
         Failure: It did not start.
     """
-    project = variant.project
+    variant = Variant(project, variant_name)
     with project.lock(SAMPLE_HOST):
         facts = _running(variant)
-        if facts is None:
+        if not facts:
             _state_file(variant).unlink(missing_ok=True)
             log = _folder(project) / f"{variant.name}.log"
             with log.open("wb") as output:
@@ -181,9 +165,9 @@ def up_on_loopback(variant: Variant, command: Sequence[str]) -> None:
                     start_new_session=True, close_fds=True,
                 )  # fmt: skip
             deadline = time.monotonic() + START_TIMEOUT_S
-            while facts is None:
+            while not facts:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    last = _last_line(log.read_text("utf-8", "replace")) or "it logged nothing"
+                    last = last_line(log.read_text("utf-8", "replace"))
                     raise Failure(f"the sample host did not start: {last}; see {log}", 5)
                 time.sleep(0.05)
                 facts = _running(variant)
@@ -194,16 +178,17 @@ def up_on_loopback(variant: Variant, command: Sequence[str]) -> None:
         write_changed(_state_file(variant).with_suffix(".option"), option)
 
 
-def down_on_loopback(variant: Variant) -> None:
+def end_loopback(project: Project, variant_name: str) -> None:
     """End the variant's sample host process, if there is one."""
+    variant = Variant(project, variant_name)
     facts = _running(variant)
-    if facts is None:
+    if not facts:
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(facts["pid"]), signal.SIGTERM)
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while _running(variant) and time.monotonic() < deadline:
             time.sleep(0.05)
-    envfiles.trust_sample_host(variant.project, f"[127.0.0.1]:{facts['port']}", "")
+    envfiles.trust_sample_host(project, f"[127.0.0.1]:{facts['port']}", "")
     _state_file(variant).unlink(missing_ok=True)
     say("ended the sample host on loopback")

@@ -6,8 +6,12 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from docker.setup.project import NAME, Failure, Project, owner, write_changed
+from docker.setup.project import Failure, Project
+
+if TYPE_CHECKING:  # Python 3.9 has none
+    from typing import Self
 
 # A key that an env example mentions, commented out or not.
 EXAMPLE_LINE = re.compile(r"^#?([A-Z_][A-Z0-9_]*)=", re.MULTILINE)
@@ -22,19 +26,18 @@ class Variant:
     name: str
 
     @classmethod
-    def all(cls, project: Project) -> list[Variant]:
+    def all(cls, project: Project) -> list[Self]:
         """Return every variant of the tree, by name.
 
         Raises:
             Failure: An image cannot have such a name.
         """
-        found = sorted(path.parent.name for path in project.root.glob("docker/*/compose.yaml"))
-        examples = project.root / "envs"
-        names = [name for name in found if (examples / f"{name}.env.example").exists()]
-        for name in names:
-            if not NAME.fullmatch(name):
+        names = sorted(path.parent.name for path in project.root.glob("docker/*/compose.yaml"))
+        found = [variant for name in names if (variant := cls(project, name)).example.exists()]
+        for name in (variant.name for variant in found):
+            if not re.fullmatch("[a-z0-9][a-z0-9-]*", name):
                 raise Failure(f"docker/{name}: name variants in lowercase letters, digits, dashes")
-        return [cls(project, name) for name in names]
+        return found
 
     @property
     def compose_file(self) -> Path:
@@ -45,6 +48,11 @@ class Variant:
     def env_file(self) -> Path:
         """The env file, made at the first use."""
         return self.project.root / "envs" / f"{self.name}.env"
+
+    @property
+    def example(self) -> Path:
+        """The tracked example of its env file."""
+        return self.env_file.with_name(f"{self.name}.env.example")
 
     @property
     def container_copy(self) -> Path:
@@ -76,21 +84,3 @@ class Variant:
     def binds_tree(self) -> bool:
         """Whether its services see the live working tree."""
         return "../..:/app" in self.compose_file.read_text(encoding="utf-8")
-
-    def write_compose_env(self, files: str, *, as_root: bool) -> None:
-        """Write the `.env` beside the compose file, so that compose by hand works too.
-
-        Args:
-            files: Changes when a file in envs/ that containers see does.
-            as_root: The engine maps its root to the caller (podman without root does).
-        """
-        uid, gid = (0, 0) if as_root else owner()
-        lines = [
-            "# Made by make: what the compose file beside it needs to know of this machine.",
-            f"COMPOSE_PROJECT_NAME={self.prefix}",
-            f"LIGHTERAGE_PROJECT={self.project.name}",
-            f"LIGHTERAGE_UID={uid}",
-            f"LIGHTERAGE_GID={gid}",
-            f"LIGHTERAGE_FILES={files}",
-        ]
-        write_changed(self.compose_file.with_name(".env"), "\n".join(lines) + "\n")

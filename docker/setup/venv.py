@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import configparser
-import hashlib
 import os
+import re
 import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from docker.setup import locks, wheelhouse
+from docker.setup import locks
 from docker.setup.engine import quiet
-from docker.setup.project import Failure, Project, give_to_owner, say
+from docker.setup.project import Failure, Project, give_to_owner, say, sha256
 
 # The oldest Python that the tasks run on, and the names to look for.
 OLDEST = (3, 11)
@@ -23,10 +21,13 @@ SYSTEM_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
     "/etc/ssl/cert.pem",  # Alpine, macOS
 )
+# The wheels of docker/wheels, and the requirements that pin them, in the form of sha256sum.
+SUMS = "SHA256SUMS"
 # Programs that tests and benchmarks run, each with its Debian package.
 PEERS = {
     "sshd": "openssh-server", "scp": "openssh-client", "rsync": "rsync", "lftp": "lftp",
     "unzip": "unzip", "igzip": "isal", "tar": "tar", "gzip": "gzip",
+    "xz": "xz-utils",
 }  # fmt: skip
 TESTED_WITH = {
     "dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto", "fish": "fish", "tcsh": "tcsh",
@@ -34,24 +35,31 @@ TESTED_WITH = {
 }  # fmt: skip
 
 
-def find_python() -> str | None:
-    """Return a Python on the path that is new enough, or None."""
+def find_python() -> str:
+    """Return a Python on the path that is new enough and can make virtual environments.
+
+    Raises:
+        Failure: There is none.
+    """
     probe = f"import sys; sys.exit(sys.version_info[:2] < {OLDEST})"
     for name in NAMES:
         program = shutil.which(name)
         if program and quiet(program, "-c", probe).returncode == 0:
-            return program
-    return None
+            if quiet(program, "-c", "import venv, ensurepip").returncode == 0:
+                return program
+            fix = "cannot make virtual environments; on Debian: apt-get install python3-venv"
+            raise Failure(f"{program} {fix}", 1)
+    raise Failure("no Python 3.11 or newer on the path; on Debian: apt-get install python3", 1)
 
 
-def install(project: Project, command: Sequence[str]) -> None:
+def install(project: Project, *command: str) -> None:
     """Run `sh requirements/install.sh FOLDER FILE`, unless the folder has what the file pins.
 
     Raises:
         Failure: There is no Python to do it with, or a package was not to be had.
     """
     folder, file = (project.root / word for word in command[2:4])
-    stamp, pins = folder / ".lighterage", hashlib.sha256(file.read_bytes()).hexdigest()
+    stamp, pins = folder / ".lighterage", sha256(file)
     locks.report(project)
     with project.lock("venv"):
         # Git gives a file that it writes again a new time.
@@ -61,43 +69,26 @@ def install(project: Project, command: Sequence[str]) -> None:
         if folder.is_symlink():
             raise Failure(f"{command[2]} is a link to what {command[3]} does not pin: remove it", 1)
         if project.offline:
-            wheelhouse.check(project)
+            check_wheels(project)
         say(f"making {command[2]} from {command[3]}")
-        run_with_index(project, command)
+        if index(project, *command):
+            source = "docker/wheels" if project.offline else "the package index"
+            raise Failure(f"{source} did not give what it takes; see above", 1)
         stamp.write_text(pins, encoding="utf-8")
         for path in [folder, *folder.rglob("*")] if os.getuid() == 0 else []:
             give_to_owner(path)
 
 
-def run_with_index(project: Project, command: Sequence[str], *, quietly: bool = True) -> int:
-    """Run a command with this machine's Python, CA bundle and pip.conf; return its exit code.
-
-    Raises:
-        Failure: There is no Python to do it with, or a command without output failed.
-    """
-    pipe = subprocess.PIPE if quietly else None
-    done = subprocess.run(
-        command, env=_environment(project), stdin=subprocess.DEVNULL, stdout=pipe,
-        stderr=subprocess.STDOUT if quietly else None, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode and quietly:
-        sys.stderr.write(done.stdout[-4000:])
-        source = "docker/wheels" if project.offline else "the package index"
-        raise Failure(f"{source} did not give what it takes; see above", 1)
-    return done.returncode
+def index(project: Project, *command: str) -> int:
+    """Run a command with this machine's Python, CA bundle and pip.conf; return its exit code."""
+    env = _environment(project)
+    return subprocess.run(command, env=env, stdin=subprocess.DEVNULL, check=False).returncode
 
 
 def _environment(project: Project) -> dict[str, str]:
-    base = find_python()
-    if base is None:
-        raise Failure("no Python 3.11 or newer on the path; on Debian: apt-get install python3", 1)
-    if quiet(base, "-c", "import venv, ensurepip").returncode:
-        raise Failure(
-            f"{base} cannot make virtual environments; on Debian: apt-get install python3-venv", 1
-        )
-    env = {**os.environ, "LIGHTERAGE_PYTHON": base}
+    env = {**os.environ, "LIGHTERAGE_PYTHON": find_python()}
     env["OFFLINE"] = "1" if project.offline else ""
-    env["LIGHTERAGE_WHEELS"] = str(wheelhouse.folder_of(project))
+    env["LIGHTERAGE_WHEELS"] = str(_wheels(project))
     secrets = build_secrets()
     if "pip_conf" in secrets:
         env["LIGHTERAGE_PIP_CONF"] = str(secrets["pip_conf"])
@@ -108,51 +99,71 @@ def _environment(project: Project) -> dict[str, str]:
 
 def build_secrets() -> dict[str, Path]:
     """Return this machine's CA bundle and pip.conf, for builds only; an image keeps neither."""
-    secrets: dict[str, Path] = {}
-    pip_conf = _pip_configuration()
-    if pip_conf:
-        secrets["pip_conf"] = pip_conf
-    bundle = _ca_bundle(pip_conf)
-    if bundle:
-        secrets["ca"] = bundle
-    return secrets
-
-
-def _pip_configuration() -> Path | None:
-    """Return the pip.conf that pip on this machine would read last, hence wins."""
     home = Path.home()
     config_home = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
-    named = os.environ.get("PIP_CONFIG_FILE")
-    if named:
-        return Path(named) if Path(named).is_file() else None
-    for path in (config_home / "pip/pip.conf", home / ".pip/pip.conf", Path("/etc/pip.conf")):
-        if path.is_file():
-            return path
-    return None
-
-
-def _ca_bundle(pip_conf: Path | None) -> Path | None:
-    """Return the CA bundle of a variable, pip.conf or the system, in that order."""
-    named = [os.environ.get(name) for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
+    # The pip.conf that pip would read last, hence wins.
+    files = [config_home / "pip/pip.conf", home / ".pip/pip.conf", Path("/etc/pip.conf")]
+    if os.environ.get("PIP_CONFIG_FILE"):
+        files = [Path(os.environ["PIP_CONFIG_FILE"])]
+    pip_conf = next(filter(Path.is_file, files), None)
     parser = configparser.RawConfigParser()
-    if pip_conf:
-        try:
-            parser.read(pip_conf, encoding="utf-8")
-        except configparser.Error:
-            say(f"{pip_conf} is not readable as a pip.conf; its CA bundle is not used")
+    try:
+        parser.read(pip_conf or [], encoding="utf-8")
+    except configparser.Error:
+        say(f"{pip_conf} is not readable as a pip.conf; its CA bundle is not used")
+    named = [os.environ.get(name) for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")]
     named += [parser.get(part, "cert", fallback=None) for part in ("global", "install")]
-    for candidate in [*named, *SYSTEM_BUNDLES]:
-        if candidate and Path(candidate).is_file():
-            return Path(candidate)
-    return None
+    bundles = (Path(name) for name in [*named, *SYSTEM_BUNDLES] if name)
+    found = {"pip_conf": pip_conf, "ca": next(filter(Path.is_file, bundles), None)}
+    return {name: path for name, path in found.items() if path}
 
 
-def packages(purpose: str, *, allowed: bool) -> None:
+def _wheels(project: Project) -> Path:
+    return project.root / "docker" / "wheels"
+
+
+def record_wheels(project: Project) -> None:
+    """Write down of which wheels, for which requirements, it is; remove what nothing pins."""
+    folder, files = _wheels(project), sorted((project.root / "requirements").glob("*.txt"))
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    pinned = set(re.findall(r"--hash=sha256:([0-9a-f]{64})", text))
+    digests = {wheel: sha256(wheel) for wheel in sorted(folder.glob("*.whl"))}
+    for wheel in [wheel for wheel, digest in digests.items() if digest not in pinned]:
+        wheel.unlink()
+        del digests[wheel]
+    seen = {**{file: sha256(file) for file in files}, **digests}
+    lines = (f"{digest}  {os.path.relpath(path, folder)}\n" for path, digest in seen.items())
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    for path in [*digests, folder / SUMS]:
+        give_to_owner(path)
+    size = sum(wheel.stat().st_size for wheel in digests) / 1e6
+    say(f"{len(digests)} wheels, {size:.0f} MB, in docker/wheels; use: OFFLINE=1")
+
+
+def check_wheels(project: Project) -> None:
+    """Check that every wheel is there and what `make vendor` downloaded.
+
+    Raises:
+        Failure: A file is missing or differs.
+    """
+    folder = _wheels(project)
+    if not (folder / SUMS).is_file():
+        raise Failure("OFFLINE=1 needs docker/wheels: run make vendor where there is a network")
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        path = Path(os.path.normpath(folder / name))
+        shown = path.relative_to(project.root)
+        if not path.is_file():
+            raise Failure(f"OFFLINE=1, but {shown} is missing; run make vendor again", 8)
+        if sha256(path) != digest:
+            raise Failure(f"{shown} is not what make vendor saw: hash mismatch; run it again", 6)
+
+
+def packages(_: Project, purpose: str) -> None:
     """Install the programs that tests or benchmarks run and that are missing, where possible.
 
     Args:
         purpose: `test` or `bench`.
-        allowed: Whether SETUP lets this install.
     """
     programs = {**PEERS, **(TESTED_WITH if purpose == "test" else {})}
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
@@ -162,7 +173,7 @@ def packages(purpose: str, *, allowed: bool) -> None:
     words = sorted(set(missing.values()))
     install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *words]
     without = "tests that run them are skipped" if purpose == "test" else "they are left out"
-    if not allowed or os.getuid() or not shutil.which("apt-get"):
+    if os.environ.get("LIGHTERAGE_SETUP") == "0" or os.getuid() or not shutil.which("apt-get"):
         say(f"not here: {', '.join(missing)}; {without}; on Debian, as root: apt-get install")
         say(f"  {' '.join(words)}")
         return

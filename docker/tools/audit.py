@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from typing import Any
 
-from docker.setup.project import Failure, say
+from docker.setup.project import Failure, last_line, say
 from docker.tools.context import Context
 
 
@@ -15,37 +13,15 @@ def audit(context: Context) -> int:
     """Ask an advisory service about each pinned package; OSV, unless ARGS name another.
 
     Returns:
-        0 where none is known, 1 where one is, 5 where the service does not know all packages.
+        0 where none is known, 1 where one is.
 
     Raises:
-        Failure: the service did not answer.
+        Failure: the service did not answer, or not for all packages.
     """
-    packages = _answers(context)
-    found = [(package, advisory) for package in packages for advisory in package.get("vulns", [])]
-    unknown = [package["name"] for package in packages if "skip_reason" in package]
-    for package, advisory in found:
-        names = ", ".join([advisory["id"], *advisory["aliases"]])
-        fixed = ", ".join(advisory["fix_versions"]) or "no version yet"
-        print(f"{package['name']} {package['version']}: {names}; fixed in {fixed}")
-    if unknown:
-        # pip-audit reports "none found" and 0 here: behind a mirror that has no advisories.
-        count = f"{len(unknown)} of {len(packages)} packages ({', '.join(unknown[:3])}, ...)"
-        say(f"the advisory service does not know {count}: their vulnerabilities are unknown")
-    if found:
-        say(f"{len(found)} known vulnerabilities in {len(packages)} pinned packages")
-        return 1
-    if unknown:
-        return 5
-    say(f"no known vulnerabilities in {len(packages)} pinned packages")
-    return 0
-
-
-def _answers(context: Context) -> list[dict[str, Any]]:
-    """Return what pip-audit reports of each package: its advisories, or why there are none."""
-    # The pins are complete: nothing to resolve.
-    command = [str(context.root / ".venv/bin/pip-audit"), "--disable-pip"]
-    command += ["--vulnerability-service", "osv", "--format", "json", "--progress-spinner", "off"]
-    command += ["--require-hashes"]
+    # The pins are complete: nothing to resolve. --strict: a mirror without advisories is an error.
+    command = [str(context.root / ".venv/bin/pip-audit"), "--disable-pip", "--require-hashes"]
+    command += ["--strict", "--aliases", "on", "--progress-spinner", "off"]
+    command += ["--vulnerability-service", "osv"]
     for file in sorted((context.root / "requirements").glob("*.txt")):
         command += ["--requirement", str(file)]
     # pip-audit reads neither of pip's own variables.
@@ -55,13 +31,11 @@ def _answers(context: Context) -> list[dict[str, Any]]:
         [*command, *context.args], env=env,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    reason = last_line(done.stderr)
     if done.returncode == 2:
         raise Failure(reason)
-    try:
-        answers: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
-    except ValueError:
-        raise Failure(
-            f"the advisory service did not answer: vulnerabilities are unknown ({reason})", 5
-        ) from None
-    return answers
+    if done.returncode and not done.stdout:
+        raise Failure(f"the advisory service did not answer for all packages: {reason}", 5)
+    print(done.stdout, end="")
+    say(reason)
+    return done.returncode

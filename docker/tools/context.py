@@ -3,57 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from docker.setup import variants
+from docker.setup.engine import Engine, quiet
 from docker.setup.project import Failure, Project
 
 
-@dataclass(frozen=True)
 class Context(Project):
-    """The clone and the `LIGHTERAGE_*` variables that the Makefile exports for tools.
-
-    Args:
-        docker: words of the client whose engine answers; none without an engine.
-        compose: words of compose.
-        build: words of a build with base images and secrets; `--file`, `--tag` and the build
-            context are still to be added.
-    """
-
-    docker: tuple[str, ...] = ()
-    compose: tuple[str, ...] = ()
-    build: tuple[str, ...] = ()
-    host: str = ""
-    yes: bool = False
-    file: str = ""
-    registry: str = ""
-
-    @classmethod
-    def from_environment(cls) -> Context:
-        """Read the variables.
-
-        Raises:
-            Failure: a value is not usable.
-        """
-        value = {name: os.environ.get(f"LIGHTERAGE_{name}", "").strip() for name in (
-            "DOCKER", "COMPOSE", "BUILD", "HOST", "YES", "FILE", "REGISTRY",
-        )}  # fmt: skip
-        return cls(
-            **vars(Project.from_environment()),
-            docker=tuple(shlex.split(value["DOCKER"])),
-            compose=tuple(shlex.split(value["COMPOSE"])),
-            build=tuple(shlex.split(value["BUILD"])),
-            host=value["HOST"],
-            yes=value["YES"] == "1",
-            file=value["FILE"],
-            registry=value["REGISTRY"].rstrip("/"),
-        )
+    """The clone and the `LIGHTERAGE_*` variables, with the container engine."""
 
     def options(self, verb: str, *known: str) -> list[str]:
         """Return the options among ARGS.
@@ -67,22 +28,17 @@ class Context(Project):
                 raise Failure(f"{verb} knows no {option}; known: {' '.join(known)}")
         return options
 
-    def ask(self, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    def ask(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run the engine's client for its answer, whatever its exit code."""
-        how = {"stdin": subprocess.DEVNULL, **how}
-        command = [*self.docker, *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, **how)
+        return Engine.of(self).ask(*words, timeout=None, stdin=stdin)
 
-    def must(self, *words: str, **how: Any) -> str:
+    def must(self, *words: str) -> str:
         """Run the engine's client for its answer.
 
         Raises:
-            Failure: it failed; the last line of its error.
+            Failure: it failed.
         """
-        answer = self.ask(*words, **how)
-        if answer.returncode:
-            raise Failure(f"{self.engine} {' '.join(words[:2])} failed: {last_line(answer)}", 1)
-        return answer.stdout.strip()
+        return Engine.of(self).must(*words, timeout=None)
 
     def inspect(self, kind: str, name: str) -> Any:
         """Return what the engine knows of an image or a container.
@@ -92,17 +48,13 @@ class Context(Project):
         """
         return json.loads(self.must(kind, "inspect", name))[0]
 
-    def variants(self) -> list[Variant]:
-        """Return every variant."""
-        return [Variant(self, variant.name) for variant in variants.Variant.all(self)]
-
     def variant(self, name: str) -> Variant:
         """Return the variant of a name.
 
         Raises:
             Failure: there is none.
         """
-        known = {variant.name: variant for variant in self.variants()}
+        known = {variant.name: variant for variant in Variant.all(self)}
         if name not in known:
             raise Failure(f"{name!r} is not a variant; known: {' '.join(known)}")
         return known[name]
@@ -120,11 +72,6 @@ class Variant(variants.Variant):
         return self.compose_file.parent
 
     @property
-    def example(self) -> Path:
-        """The tracked example of its env file."""
-        return self.env_file.with_name(f"{self.name}.env.example")
-
-    @property
     def service(self) -> str:
         """The service for the chosen task: its own, or else the first."""
         own = f"task{self.project.task}"
@@ -135,23 +82,19 @@ class Variant(variants.Variant):
         return Variant(replace(self.project, name=name), self.name)
 
     def compose(
-        self, *words: str, files: Sequence[str] = (), stdin: bytes = b""
-    ) -> subprocess.CompletedProcess[bytes]:
+        self, *words: str, override: str = "", stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run compose on the variant's file for its answer, whatever its exit code.
 
         Args:
             words: what compose is to do.
-            files: further compose files, which override the variant's.
+            override: a further compose file.
             stdin: what the command reads.
         """
-        command = [*self.project.compose, "-p", self.prefix]
-        for file in (str(self.compose_file), *files):
-            command += ["-f", file]
-        names = {"LIGHTERAGE_PROJECT": self.project.name, "COMPOSE_PROJECT_NAME": self.prefix}
-        env = {**os.environ, **names}
-        return subprocess.run(
-            [*command, *words], env=env, input=stdin, capture_output=True, check=False
-        )
+        command = [*self.project.compose, "-p", self.prefix, "-f", str(self.compose_file)]
+        command += ["-f", override] if override else []
+        names = [f"LIGHTERAGE_PROJECT={self.project.name}", f"COMPOSE_PROJECT_NAME={self.prefix}"]
+        return quiet("env", *names, *command, *words, timeout=None, stdin=stdin)
 
 
 def read_yaml(path: Path, text: str | None = None) -> list[Any]:
@@ -171,10 +114,3 @@ def read_yaml(path: Path, text: str | None = None) -> list[Any]:
     except yaml.YAMLError as error:
         name = f"docker/{path.parent.name}/{path.name}"
         raise Failure(f"{name}: {' '.join(str(error).split())}") from None
-
-
-def last_line(answer: subprocess.CompletedProcess[Any]) -> str:
-    """Return the last line that a failed command wrote on standard error."""
-    error = answer.stderr
-    text: str = error.decode(errors="replace") if isinstance(error, bytes) else error
-    return (text.strip().splitlines() or ["it gave no reason"])[-1]

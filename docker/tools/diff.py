@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Sequence
 
-from backports.zstd import ZstdCompressor
 from rich.console import Console
 from rich.table import Table
 
@@ -26,42 +24,26 @@ IN_README = (
 BEGIN, END = "<!-- make diff ARGS=--readme -->\n", "<!-- end -->\n"
 
 
-def diff(context: Context, names: Sequence[str]) -> int:
+def diff(context: Context, *variants: Variant) -> int:
     """Print each property in which the named variants differ; dev and prod by default.
 
     Raises:
         Failure: an unknown option or variant, or nothing to compare.
     """
     options = context.options("diff", "--all", "--json", "--markdown", "--readme")
-    names = [*names, *(word for word in context.args if not word.startswith("-"))]
-    chosen = {name: context.variant(name) for name in names or ("dev", "prod")}
+    chosen = variants or [context.variant(name) for name in ("dev", "prod")]
     if len(chosen) < 2:
         raise Failure("diff compares two variants or more: make diff dev prod")
-    found = measure(list(chosen.values()))
+    found = measure(chosen)
     if "--readme" in options:
         _write_readme(context, markdown(found))
     elif "--markdown" in options:
         print(markdown(found), end="")
+    elif "--json" in options:
+        print(json.dumps(_as_data(found), indent=2))
     else:
-        for one in found:
-            one.facts["compressed"] = f"{compressed_bytes(one.variant) / 1e6:.1f} MB (zstd -3)"
-        if "--json" in options:
-            print(json.dumps(_as_data(found), indent=2))
-        else:
-            _print(found, everything="--all" in options)
+        _print(found, everything="--all" in options)
     return 0
-
-
-def compressed_bytes(variant: Variant) -> int:
-    """Return the size of the saved image, compressed."""
-    packer, size = ZstdCompressor(level=3), 0
-    command = [*variant.project.docker, "save", variant.prefix]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as saving:
-        while saving.stdout and (block := saving.stdout.read(1 << 20)):
-            size += len(packer.compress(block))
-    if saving.returncode:
-        raise Failure(f"{variant.project.engine} save {variant.prefix} failed; see above", 1)
-    return size + len(packer.flush())
 
 
 def differing(found: Sequence[Measured]) -> list[str]:

@@ -1,22 +1,29 @@
-"""Measure a variant: on its compose file, its image and its resolved settings."""
+"""Measure a variant: on its files, its image and its settings, and in running containers."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import re
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docker.setup.project import Failure
-from docker.tools.context import Variant, last_line, read_yaml
-from docker.tools.rows import ENV_FILE, VARIANT_ROWS, Facts, Sample, expanded
+from docker.setup.project import Failure, last_line
+from docker.setup.variants import SAMPLE_HOST
+from docker.tools.context import Variant, read_yaml
+from docker.tools.rows import ENV_FILE, VARIANT_ROWS, Facts, Running, Sample, expanded
 
-PROBE = Path(__file__).with_name("probe.py")
+PROBE = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
 MOUNTED = "/run/secrets/env_file"
+# The service's main process in the crash test. It ends itself: `docker kill` is no crash, since the
+# engine takes it for a stop that the user wants (moby, daemon/kill.go).
+CRASH = "import os, signal, time; time.sleep(0.5); os.kill(os.getpid(), signal.SIGKILL)"
+RESTART_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -42,15 +49,18 @@ def _measured(variant: Variant) -> Measured:
     compose = resolved(variant)
     user = str(compose["services"][variant.service].get("user") or "")
     with mounted_env_file(variant.env_file) as options:
-        inside = probe(
-            variant, "run", "--rm", "--interactive", "--network", "none",
-            *(["--user", user] if user else []), "--env", f"LIGHTERAGE_VARIANT={variant.name}",
-            *options, "--entrypoint", "python", variant.prefix, "-", "image",
-        )  # fmt: skip
+        words = ["run", "--rm", "--interactive", "--network", "none", *options]
+        words += ["--user", user] if user else []
+        words += ["--env", f"LIGHTERAGE_VARIANT={variant.name}", "--entrypoint", "python"]
+        inside = probe(variant, *words, variant.prefix, "-", "image")
     image = variant.project.inspect("image", variant.prefix)
-    written = as_written(variant)
-    written["services"] = {name: written["services"][name] for name in started(compose)}
-    sample = Sample(variant, written, image, inside)
+    # With the default of each variable, the same on every machine.
+    path = variant.compose_file
+    text = re.sub(r"\$\{\w+:-([^{}]*)\}", r"\1", path.read_text(encoding="utf-8"))
+    written = read_yaml(path, text)[0]
+    services = compose["services"].items()
+    found = {name: written["services"][name] for name, keys in services if not keys.get("profiles")}
+    sample = Sample(variant, {**written, "services": found}, image, inside)
     return Measured(variant, compose, expanded(VARIANT_ROWS, sample))
 
 
@@ -61,35 +71,26 @@ def resolved(variant: Variant) -> Any:
         Failure: compose rejects it.
     """
     done = variant.compose("config")
-    path = variant.folder / "compose.yaml"
     if done.returncode:
-        reason = " ".join(done.stderr.decode(errors="replace").split())
+        reason = " ".join(done.stderr.split())
         raise Failure(f"docker/{variant.name}/compose.yaml: {reason}")
-    return read_yaml(path, done.stdout.decode())[0]
-
-
-def started(compose: Any) -> list[str]:
-    """Return the services of a resolved compose file that `up` starts."""
-    return [name for name, keys in compose["services"].items() if not keys.get("profiles")]
-
-
-def as_written(variant: Variant) -> Any:
-    """Return the compose file with the default of each variable, the same on every machine."""
-    path = variant.folder / "compose.yaml"
-    text = re.sub(r"\$\{\w+:-([^{}]*)\}", r"\1", path.read_text(encoding="utf-8"))
-    return read_yaml(path, text)[0]
+    return read_yaml(variant.compose_file, done.stdout)[0]
 
 
 def probe(variant: Variant, *command: str) -> Any:
-    """Run the probe by a command of the engine that starts Python on its standard input.
+    """Run the probe by a command of the engine that starts Python on its standard input."""
+    return reported(variant, variant.project.ask(*command, stdin=PROBE))
+
+
+def reported(variant: Variant, done: subprocess.CompletedProcess[str]) -> Any:
+    """Return what the probe printed.
 
     Raises:
         Failure: the container did not start, or the probe failed.
     """
-    answer = variant.project.ask(*command, stdin=None, input=PROBE.read_text(encoding="utf-8"))
-    if answer.returncode:
-        raise Failure(f"image {variant.prefix} cannot be measured: {last_line(answer)}", 1)
-    return json.loads(answer.stdout)
+    if done.returncode:
+        raise Failure(f"image {variant.prefix} cannot be measured: {last_line(done.stderr)}", 1)
+    return json.loads(done.stdout)
 
 
 @contextlib.contextmanager
@@ -103,3 +104,73 @@ def mounted_env_file(path: Path) -> Iterator[list[str]]:
         copy.write_bytes(path.read_bytes())
         copy.chmod(0o644)
         yield ["-v", f"{copy}:{MOUNTED}:ro", "-e", f"{ENV_FILE}={MOUNTED}"]
+
+
+# --- in running containers, which are started apart from the user's -----------------------------
+
+
+def running(variant: Variant) -> Running:
+    """Measure the variant's service in containers of its own project.
+
+    Raises:
+        Failure: a container did not start.
+    """
+    with _own_project(variant) as own, mounted_env_file(variant.example) as options:
+        words = ["run", "--rm", "-T", *options, "--entrypoint", "python -", own.service]
+        inside = reported(own, own.compose(*words, "running", own.project.task, stdin=PROBE))
+        facts = _state(own, _container(own))["HostConfig"]
+        restarted = False
+        if facts["RestartPolicy"]["Name"] not in ("", "no"):
+            _up(own, "--detach", own.service)
+            inside |= probe(own, "exec", "--interactive", _container(own), "python", "-", "service")
+            restarted = _restarts(own)
+        label = f"label=com.docker.compose.project={own.prefix}"
+        names = own.project.must("ps", "--all", "--quiet", "--filter", label).split()
+        environment = [line for name in names for line in _state(own, name)["Config"]["Env"]]
+        return Running(inside, facts, restarted, environment + inside.pop("environment"))
+
+
+@contextlib.contextmanager
+def _own_project(variant: Variant) -> Iterator[Variant]:
+    """Give the variant under another project's name, with a sample host of its own."""
+    own, engine = variant.renamed(f"{variant.project.name}-verify"), variant.project
+    images = {name: f"{own.project.name}-{name}" for name in (variant.name, SAMPLE_HOST)}
+    try:
+        for name, image in images.items():
+            engine.must("tag", f"{engine.name}-{name}", image)
+        _up(own, "--detach", SAMPLE_HOST)
+        _up(own, "--no-start", own.service)
+        yield own
+    finally:
+        own.compose("--profile", SAMPLE_HOST, "down", "--volumes")
+        engine.ask("image", "rm", *images.values())
+
+
+def _restarts(own: Variant) -> bool:
+    """Return whether the engine restarts a service that crashes."""
+    override = {"services": {own.service: {"entrypoint": ["python", "-c", CRASH]}}}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        json.dump(override, file)  # JSON is YAML
+        file.flush()
+        _up(own, "--detach", own.service, override=file.name)
+    name, deadline = _container(own), time.monotonic() + RESTART_SECONDS
+    while time.monotonic() < deadline:
+        if _state(own, name)["RestartCount"]:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _up(own: Variant, *words: str, override: str = "") -> None:
+    done = own.compose("up", *words, override=override)
+    if done.returncode:
+        raise Failure(f"{own.name} did not start: {last_line(done.stderr)}", 1)
+
+
+def _container(own: Variant) -> str:
+    """Return the container of the variant's service."""
+    return own.compose("ps", "--all", "-q", own.service).stdout.split()[0]
+
+
+def _state(own: Variant, name: str) -> Any:
+    return own.project.inspect("container", name)

@@ -6,19 +6,23 @@ differ, `env example` in the `holds` of their contracts lists the keys of each.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
+from docker.setup.envfiles import setting_names
+from docker.setup.variants import EXAMPLE_LINE
 from docker.tools.context import Context
 
-# A key that an env example mentions, commented out or not.
-KEY = re.compile(r"^#?([A-Z_][A-Z0-9_]*)=", re.MULTILINE)
 # Set by make, by the Dockerfiles and by compose, never by a user.
 OWN = ("LIGHTERAGE_", "COMPOSE_")
+# How files read a variable.
+READ = {
+    "docker/*/compose.yaml": re.compile(r"\$\{([A-Z_]+)"),
+    "tasks/**/*.py": re.compile(r"""\b(?:getenv\(|environ(?:\.get\(|\[))["'](\w+)"""),
+}
 
 
 def parity(context: Context) -> int:
@@ -54,7 +58,7 @@ def faults(root: Path) -> list[str]:
 
 def example_keys(example: Path) -> list[str]:
     """Return the keys that an env example mentions."""
-    return sorted(KEY.findall(example.read_text(encoding="utf-8")))
+    return sorted(EXAMPLE_LINE.findall(example.read_text(encoding="utf-8")))
 
 
 def _declared(root: Path, name: str) -> set[str]:
@@ -66,24 +70,9 @@ def _declared(root: Path, name: str) -> set[str]:
 
 def _read_by_code(root: Path) -> Iterator[tuple[str, str]]:
     """Yield each variable that a setting, a task or a compose file reads, and where."""
-    for path in sorted(root.glob("docker/*/compose.yaml")):
-        for key in re.findall(r"\$\{([A-Z_]+)", path.read_text(encoding="utf-8")):
-            yield key, str(path.relative_to(root))
-    for path in sorted(root.glob("tasks/**/*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            for key in _variables(node):
-                yield key, f"{path.relative_to(root)}:{getattr(node, 'lineno', 0)}"
-
-
-def _variables(node: ast.AST) -> list[str]:
-    """Return the variables that a node reads: of the environment, or as a setting's field."""
-    match node:
-        case ast.AnnAssign(target=ast.Name(id=name), value=ast.Call(keywords=words)):
-            return [name.upper() for word in words if ast.unparse(word) == "env=True"]
-        case ast.Call(
-            func=ast.Attribute() as function, args=[ast.Constant(value=str(key)), *_]
-        ) if ast.unparse(function) in ("os.getenv", "os.environ.get", "environ.get"):
-            return [key]
-        case ast.Subscript(value=place, slice=ast.Constant(value=str(key))):
-            return [key] if ast.unparse(place) in ("os.environ", "environ") else []
-    return []
+    for key in setting_names(root)[0]:
+        yield key, "tasks/settings.py"
+    for pattern, read in READ.items():
+        for path in sorted(root.glob(pattern)):
+            for key in read.findall(path.read_text(encoding="utf-8")):
+                yield key, str(path.relative_to(root))

@@ -113,19 +113,16 @@ def masked(line: str) -> str:
 # --- of a service -------------------------------------------------------------------------------
 
 
-def _key(name: str, key: str, default: str = "") -> Row[Service]:
-    """Declare a row that shows a key of a service: one text, or a list."""
+def _keys(name: str, *keys: str, default: str = "") -> Row[Service]:
+    """Declare a row that shows a key of a service, or several keys together with their names."""
 
     def measure(service: Service) -> Value:
-        value = service.get(key, default)
+        if len(keys) > 1:
+            return flat({key: service[key] for key in keys if key in service})
+        value = service.get(keys[0], default)
         return flat(value) if isinstance(value, (list, Mapping)) else flat(value)[0]
 
-    return Row(name, measure, (key,))
-
-
-def _keys(name: str, *keys: str) -> Row[Service]:
-    """Declare a row that shows several keys of a service together."""
-    return Row(name, lambda service: flat({k: service[k] for k in keys if k in service}), keys)
+    return Row(name, measure, keys)
 
 
 def _mounts(service: Service) -> dict[str, str]:
@@ -174,25 +171,23 @@ SERVICE_ROWS: tuple[Row[Service], ...] = (
     Row("default command", lambda service: words(service.get("command")), ("command",)),
     Row("live tree", lambda service: "mounted on /app" if "/app" in _mounts(service) else "no"),
     Row("data", _data, ("volumes",)),
-    _key("ports", "ports"),
-    _key("networks", "networks"),
-    _key("restart", "restart", "no"),
+    _keys("ports", "ports"),
+    _keys("networks", "networks"),
+    _keys("restart", "restart", default="no"),
     Row("user", _user, ("user",)),
     Row(
         "root filesystem",
         lambda s: "read-only" if s.get("read_only") else "writable",
         ("read_only",),
     ),
-    _key("tmpfs", "tmpfs"),
-    _key("capabilities dropped", "cap_drop"),
-    _key("capabilities added", "cap_add"),
-    _key("security options", "security_opt"),
+    _keys("tmpfs", "tmpfs"),
+    _keys("capabilities dropped", "cap_drop"),
+    _keys("security options", "security_opt"),
     _keys("limits", "cpus", "mem_limit", "memswap_limit", "pids_limit", "ulimits"),
-    _key("log files", "logging"),
-    _key("health check", "healthcheck"),
-    _key("time to stop", "stop_grace_period", "10s"),
-    _key("init", "init", "False"),
-    _key("secrets", "secrets"),
+    _keys("log files", "logging"),
+    _keys("health check", "healthcheck"),
+    _keys("time to stop", "stop_grace_period", default="10s"),
+    _keys("secrets", "secrets"),
     Row("env file", lambda service: _environment(service).get(ENV_FILE, ""), ("environment",)),
     Row("variables", _variables),
     Row("compose *", _other_keys),
@@ -293,4 +288,31 @@ VARIANT_ROWS: tuple[Row[Sample], ...] = (
     Row("labels", lambda sample: sorted(sample.config.get("Labels") or {})),
     Row("image size", lambda sample: f"{sample.image['Size'] / 1e6:.1f} MB"),
     *map(_probed, ("files", "Python", "system", "packages")),
+)
+
+
+# --- of running containers ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Running:
+    """What a variant is measured by in running containers.
+
+    Args:
+        inside: what the probe reports of a container, by row.
+        host_config: of the service's container, as the engine has it.
+        restarted: whether the engine started the service again after a crash.
+        environment: the `NAME=value` lines of all containers.
+    """
+
+    inside: Mapping[str, Value]
+    host_config: Mapping[str, Any]
+    restarted: bool
+    environment: list[str]
+
+
+RUNNING_ROWS: tuple[Row[Running], ...] = (
+    Row("*", lambda sample: sample.inside),
+    Row("log files in force", lambda sample: flat(sample.host_config["LogConfig"])),
+    Row("restart in force", lambda sample: "yes" if sample.restarted else "no"),
 )

@@ -8,7 +8,8 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from docker.tools.context import Context, Variant
 from docker.tools.saved import Layer, saved
@@ -34,11 +35,10 @@ REST = (
 COMPILED = re.compile(r"__pycache__/([^/]+?)\.cpython-\d+(?:\.opt-\d)?\.pyc$")
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A component of an image.
 
-    Args:
+    Attributes:
         kind: `project`, `package` of Python, `Python` itself, `system`, or `replaced`: removed or
             overwritten by a later layer, and still in the image.
         name: of the component.
@@ -57,13 +57,11 @@ class Content:
     Args:
         layers: the instruction that made each, and the bytes of its files.
         files: the visible files with their bytes.
-        replaced: bytes that a later layer hides.
         owners: the component of each path that a package lists.
     """
 
     layers: list[tuple[str, int]] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
-    replaced: int = 0
     owners: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @classmethod
@@ -71,29 +69,23 @@ class Content:
         """Read all layers, the lowest first."""
         content = cls()
         for layer in layers:
-            size = 0
             for info in layer.files:
                 content._add(layer.files, info)
-                size += info.size if info.isreg() else 0
+            size = sum(info.size for info in layer.files.getmembers() if info.isreg())
             content.layers.append((layer.made_by, size))
         return content
 
     def _add(self, layer: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         name = posixpath.normpath(info.name).lstrip("/")
         folder, file = posixpath.split(name)
-        if file == ".wh..wh..opq":
-            self._hide(folder, itself=False)
-        elif file.startswith(".wh."):
-            self._hide(posixpath.join(folder, file[4:]))
+        if file.startswith(".wh."):  # a whiteout, of a file or folder or of all in its folder
+            opaque = file == ".wh..wh..opq"
+            hidden = folder if opaque else posixpath.join(folder, file[4:])
+            for path in [path for path in self.files if f"{path}/".startswith(f"{hidden}/")]:
+                del self.files[path]
         elif info.isreg():
-            self.replaced += self.files.pop(name, 0)
             self.files[name] = info.size
             self._read_package_list(name, layer, info)
-
-    def _hide(self, name: str, *, itself: bool = True) -> None:
-        below = [path for path in self.files if path.startswith(f"{name}/")]
-        for path in [*below, *([name] if itself else [])]:
-            self.replaced += self.files.pop(path, 0)
 
     def _read_package_list(self, name: str, layer: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         """Record the owners from the file list of a Python package (PEP 376) or of a Debian one."""
@@ -112,7 +104,7 @@ class Content:
         sizes: Counter[tuple[str, str]] = Counter()
         for name, size in self.files.items():
             sizes[self._component(name)] += size
-        sizes["replaced", "hidden by a later layer"] += self.replaced
+        sizes["replaced", "hidden by a later layer"] = self.size - sum(self.files.values())
         found = [Part(*key, size) for key, size in sizes.items() if size]
         return sorted(found, key=lambda part: (-part.bytes, part.name))
 
@@ -142,14 +134,13 @@ def size(context: Context, variant: Variant) -> int:
     options = context.options("size", "--json")
     with saved(context, variant.prefix) as layers:
         content = Content.of(layers)
-    parts = content.parts()
     if options:
         rows = [{"made_by": made_by, "bytes": size} for made_by, size in content.layers]
-        components = [asdict(part) for part in parts]
+        components = [part._asdict() for part in content.parts()]
         report = {"image": variant.prefix, "bytes": content.size, "layers": rows}
         print(json.dumps({**report, "components": components}, indent=1))
     else:
-        print("\n".join(_table(variant.prefix, content, parts)))
+        print("\n".join(_table(variant.prefix, content, content.parts())))
     return 0
 
 

@@ -30,8 +30,8 @@ def trust(context: Context, variant: Variant) -> int:
     else:
         env = {**os.environ, "LIGHTERAGE_VARIANT": variant.name}
         command = [sys.executable, "-m", "tasks", "scan", context.host]
-        done = subprocess.run(command, env=env, capture_output=True, check=False)
-    sys.stderr.write(done.stderr.decode(errors="replace"))
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    sys.stderr.write(done.stderr)
     if done.returncode:
         return done.returncode
     if not context.yes:
@@ -39,7 +39,6 @@ def trust(context: Context, variant: Variant) -> int:
         print(question, end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Failure("nothing was added to envs/known_hosts", 1)
-    lines = done.stdout.decode("utf-8", "replace").splitlines()
-    added = envfiles.add_known_hosts(context, lines)
+    added = envfiles.add_known_hosts(context, done.stdout.splitlines())
     say(f"{added} new line(s) in envs/known_hosts; running services read it after `make up`")
     return 0

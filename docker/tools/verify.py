@@ -9,34 +9,32 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from docker.setup.project import say
 from docker.tools import isolation
 from docker.tools.context import Context, Variant
 from docker.tools.contracts import contract_of, undeclared, violations
-from docker.tools.measure import Measured, measure
-from docker.tools.rows import SECRET
-from docker.tools.running import running
+from docker.tools.measure import Measured, measure, running
+from docker.tools.rows import RUNNING_ROWS, SECRET, expanded
 from tasks import env_file
 
 
-def verify(context: Context, names: Sequence[str]) -> int:
+def verify(context: Context, *chosen: Variant) -> int:
     """Print what holds and what does not; exit 1 when something does not.
 
     Args:
         context: of the command.
-        names: the variants whose images and containers are looked at; all without any. They are
+        chosen: the variants whose images and containers are looked at; all without any. They are
             compared with every other variant in any case.
     """
-    variants = context.variants()
-    chosen = [context.variant(name).name for name in names] or [v.name for v in variants]
+    variants = Variant.all(context)
     contracts = {variant.name: contract_of(variant) for variant in variants}
     found = measure(variants)
     problems = []
     for one in found:
         name = one.variant.name
-        if name not in chosen:
+        if chosen and one.variant not in chosen:
             continue
         problems += _report(f"image of {name}", _structure(one.variant))
         unsafe = isolation.reasons(one.compose)
@@ -48,7 +46,7 @@ def verify(context: Context, names: Sequence[str]) -> int:
         problems += _report(f"contract of {name}", lines)
     for pair in itertools.combinations(found, 2):
         names = [one.variant.name for one in pair]
-        if set(names) & set(chosen):
+        if not chosen or any(one.variant in chosen for one in pair):
             lines = undeclared(names, [x.facts for x in pair], [contracts[n] for n in names])
             problems += _report(f"differences of {names[0]} and {names[1]}", lines)
     if problems:
@@ -65,10 +63,10 @@ def _report(title: str, problems: list[str]) -> list[str]:
 
 def _running(one: Measured) -> list[str]:
     """Add the rows of running containers to a variant's; report secrets in their environment."""
-    facts, environment = running(one.variant)
-    one.facts.update(facts)
+    sample = running(one.variant)
+    one.facts.update(expanded(RUNNING_ROWS, sample))
     title = f"no secret in the environment of {one.variant.name}"
-    return _report(title, _visible_secrets(one.variant, environment))
+    return _report(title, _visible_secrets(one.variant, sample.environment))
 
 
 def _structure(variant: Variant) -> list[str]:

@@ -14,7 +14,6 @@ from tasks.fetch.stores.protocol import PartialFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import PurePosixPath
 
     from tasks.fetch.plan import Item
     from tasks.fetch.sources import Selection
@@ -117,7 +116,7 @@ class Unpacker:
     selection: Selection
     skipped: int
     archives: int = 0
-    examples: list[PurePosixPath] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
 
     def unpack(self, item: Item, stream: Stream, tail: bytes, key: str) -> str:
         """Stage the selected members in the archive's folder; return the archive's SHA-256.
@@ -161,9 +160,9 @@ class Unpacker:
             self.staging.archives.append(File(item.path, source.size, sha256, source.path))
         return sha256
 
-    def _wants(self, folder: str, path: PurePosixPath) -> bool:
+    def _wants(self, folder: str, path: str) -> bool:
         """Whether a member is selected, once it is in `folder`."""
-        if self.selection.wants(folder / path):
+        if self.selection.wants(folder + path):
             return True
         if len(self.examples) < EXAMPLES and path not in self.examples:
             self.examples.append(path)

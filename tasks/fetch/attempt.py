@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_BY_PATH = attrgetter("path")
 CHECKSUM_TIMEOUT_S = 86400.0
 """How long the host may compute checksums while nothing is downloaded."""
 
@@ -115,7 +117,8 @@ class Attempt:
         self.staging.finish()
         timeout_s = max(settings.timeout, time.monotonic() - started)
         checksums = downloads.verify(remote_checksums, timeout_s)
-        self._reasons.append(_explain_checksums(plan, remote_checksums, checksums))
+        if settings.explain:
+            self._reasons.append(_explain_checksums(plan, remote_checksums, checksums))
 
     def _host_checksums(self, files: list[RemoteFile]) -> Mapping[str, str]:
         return self.host.remote_checksums(files).result(CHECKSUM_TIMEOUT_S)
@@ -154,9 +157,9 @@ class Attempt:
             return manifest
         return structs.replace(
             manifest,
-            sources=sorted(downloads.sources.values(), key=lambda source: source.path),
-            files=sorted(self.staging.finish(), key=lambda file: file.path),
-            archives=sorted(self.staging.archives, key=lambda file: file.path),
+            sources=sorted(downloads.sources.values(), key=_BY_PATH),
+            files=sorted(self.staging.finish(), key=_BY_PATH),
+            archives=sorted(self.staging.archives, key=_BY_PATH),
             skipped=downloads.unpacker.skipped,
         )
 
@@ -167,7 +170,7 @@ class Attempt:
             return manifest
         if len(downloads.failed) >= len(plan.downloads) > 0:
             raise downloads.failed[0].error
-        names = ", ".join(repr(str(path)) for path in downloads.unpacker.examples)
+        names = ", ".join(repr(path) for path in downloads.unpacker.examples)
         raise RemotePathError(
             f"{self.settings.remote_file_path}: no file matches {self.selection}"
             f"{f', but it contains {names}' if names else ''}: set include to the files to land"

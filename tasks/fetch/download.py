@@ -6,8 +6,8 @@ import hashlib
 import logging
 import time
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import structs
 
@@ -165,7 +165,7 @@ class Downloads:
         delay = delay_before(self.settings, tries)
         log.warning("%s; downloading it again in %.1f s", error, delay)
         time.sleep(delay)
-        return replace(item, source=source)
+        return structs.replace(item, source=source)
 
     def _continue_after(self, item: Item, error: LighterageError) -> bool:
         """Note a failure and keep the file's old data, if the other files can be published."""
@@ -213,6 +213,6 @@ class Downloads:
                 if not self._continue_after(item, error):
                     raise error
                 continue
-            verified = "sha256" if expected else "size"
-            self.sources[path] = structs.replace(source, sha256=sha256, verified=verified)
+            verified: Literal["sha256", "size"] = "sha256" if expected else "size"
+            self.sources[path] = Source(path, source.size, source.mtime, sha256, verified)
         return checksums

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from tasks.fetch.manifest import Published
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     """Returns the record of an unchanged file; see `Store.verify`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True, gc=False):
     """A remote file to download.
 
     Attributes:
@@ -60,10 +60,16 @@ class Plan:
     hidden: list[Published] = field(default_factory=list)
     replaced: dict[str, Published] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def downloads(self) -> list[Item]:
-        """The remote files to download, in the order of the names."""
+        """The remote files to download, in the order of the names; of a plan that is complete."""
         return sorted([*self.added, *self.changed], key=lambda item: item.path)
+
+    def change(self, item: Item, published: Published) -> None:
+        """Add a remote file that differs from what is published of it."""
+        self.changed.append(item)
+        if published.intact:
+            self.replaced[item.source.path] = published
 
     def hide(self, paths: Iterable[str]) -> None:
         """Count what is at or below paths that cannot be read as hidden, and not as removed."""
@@ -112,29 +118,27 @@ def compare(
             plan.added.append(item)
             continue
         published = _verified(verify, listed, content=by_content)
-        if published.intact:
-            plan.replaced[item.source.path] = published
         source = listed.source
         is_same = source.size == item.source.size and (
             by_content or source.mtime == item.source.mtime
         )
-        if is_same and published.intact and _has_same_paths(item, published) and not force:
+        if not (is_same and published.intact and _has_same_paths(item, published)) or force:
+            plan.change(item, published)
+        elif by_content:
             candidates.append((item, published))
         else:
-            plan.changed.append(item)
-    checksums = (
-        remote_checksums([item.source for item, _ in candidates])
-        if remote_checksums is not None and candidates
-        else None
-    )
+            plan.unchanged.append(published)
+    checksums: Mapping[str, str] = {}
+    if remote_checksums is not None and candidates:
+        checksums = remote_checksums([item.source for item, _ in candidates])
     for item, published in candidates:
         source = published.source
-        if checksums is not None and checksums.get(source.path) != source.sha256:
-            plan.changed.append(item)
+        if checksums.get(source.path) != source.sha256:
+            plan.change(item, published)
             continue
         if source.mtime != item.source.mtime:
             source = structs.replace(source, mtime=item.source.mtime)
-            published = replace(published, source=source)  # noqa: PLW2901 - the list gets the newer record
+            published = structs.replace(published, source=source)  # noqa: PLW2901 - the list gets the newer record
         plan.unchanged.append(published)
     plan.removed = [_verified(verify, listed, content=by_content) for listed in old.values()]
     return plan
@@ -143,14 +147,16 @@ def compare(
 def _has_same_paths(item: Item, published: Published) -> bool:
     """Whether the files of a source have the paths that they would get now."""
     start = item.folder if item.is_archive else item.path
-    return all(archive.path == item.path for archive in published.archives) and all(
-        file.path.startswith(start) for file in published.files
-    )
+    others = [archive for archive in published.archives if archive.path != item.path]
+    others += [file for file in published.files if not file.path.startswith(start)]
+    return not others
 
 
 def _verified(verify: Verify, listed: Published, *, content: bool) -> Published:
     """Return what the manifest lists of a source, without the files that have changed here."""
     files = [found for file in listed.files if (found := verify(file, content))]
     archives = [found for file in listed.archives if (found := verify(file, content))]
+    if files == listed.files and archives == listed.archives:
+        return listed
     intact = len(files) == len(listed.files) and len(archives) == len(listed.archives)
     return Published(listed.source, files, archives, intact)

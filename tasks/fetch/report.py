@@ -120,6 +120,8 @@ class Report:
         return checked + (", archive CRC" if archives else "")
 
     def _removed(self) -> list[str]:
+        if not self.plan.removed:
+            return []
         staged = {source.path for source in self.manifest.sources}
         removed = (published.source.path for published in self.plan.removed)
         paths = [path for path in removed if path in staged]

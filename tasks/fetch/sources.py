@@ -32,13 +32,13 @@ class Selection:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
 
-    def wants(self, path: PurePosixPath) -> bool:
+    def wants(self, path: str) -> bool:
         """Whether a file of that path lands."""
         return names.matches(path, self.include) and not self.excludes(path)
 
-    def excludes(self, path: PurePosixPath) -> bool:
+    def excludes(self, path: str) -> bool:
         """Whether a path is excluded."""
-        return names.matches(path, self.exclude)
+        return bool(self.exclude) and names.matches(path, self.exclude)
 
     def __str__(self) -> str:
         return " or ".join(self.include)
@@ -86,7 +86,7 @@ class Sources:
                 )
             if source.special:
                 raise RemotePathError(f"{source.path}: is neither a file nor a directory")
-            found.items.append(Item(source, str(folder / safe_name(source.path)), True))
+            found.items.append(Item(source, folder + safe_name(source.path), True))
         return found
 
     def tree(self, archives: str) -> Found:
@@ -102,20 +102,18 @@ class Sources:
         found = Found(checksum_files=set())
         seen: set[str] = set()
 
-        def is_archive(path: PurePosixPath) -> bool:
+        def is_archive(path: str) -> bool:
             matches = names.matches(path, [archives]) and not self.selection.excludes(path)
             return matches and not self.selection.wants(path)
 
-        for top, folder in self._expanded(
-            found, lambda name: is_archive(PurePosixPath(name)), folders=True
-        ):
-            listing = self._listing(found, top, alone=not folder.name)
+        for top, folder in self._expanded(found, is_archive, folders=True):
+            listing = self._listing(found, top, alone=not folder)
             paths = [file.path for file in listing.files.values()]
             if not seen.isdisjoint(paths):
                 raise ConfigError(
                     f"remote_file_path: {top.path} is inside another path of it: remove one of them"
                 )
-            seen.update(paths if folder.name or not top.folder else ())
+            seen.update(paths if folder or not top.folder else ())
             self._add(found, listing, top.path, folder, is_archive)
             del listing, paths  # of many files much memory
         if not found.items:
@@ -132,8 +130,8 @@ class Sources:
         found: Found,
         listing: Listing,
         top: str,
-        folder: PurePosixPath,
-        is_archive: Callable[[PurePosixPath], bool],
+        folder: str,
+        is_archive: Callable[[str], bool],
     ) -> None:
         """Add what a listing has."""
         assert found.checksum_files is not None  # noqa: S101 (for the types: `tree` sets it)
@@ -142,23 +140,25 @@ class Sources:
         )
         found.special += listing.special
         for fault in listing.faults:
-            path = folder / fault.path.removeprefix(top).lstrip("/")
+            path = folder + fault.path.removeprefix(top).lstrip("/")
             if fault.folder or self.selection.wants(path) or is_archive(path):
                 self._skip_failed(found, fault)
             else:
                 found.skipped += 1
         for below, source in listing.files.items():
-            path = folder / below
+            path = folder + below
             wanted = self.selection.wants(path)
             if wanted or is_archive(path):
-                found.items.append(Item(source, str(path), not wanted))
+                found.items.append(Item(source, path, not wanted))
             else:
                 found.skipped += 1
 
     def _expanded(
         self, found: Found, is_archive: Callable[[str], bool], *, folders: bool = False
-    ) -> Iterator[tuple[RemoteFile, PurePosixPath]]:
+    ) -> Iterator[tuple[RemoteFile, str]]:
         """Yield what `remote_file_path` names, and the folder of the target that each lands in.
+
+        A folder has a slash at its end; the target itself is an empty text.
 
         A single one lands in the target itself. Of several, each folder and archive lands in a
         folder of its own name, and plain files in none, unless two of them have one name.
@@ -172,18 +172,19 @@ class Sources:
         if not files and found.failed:
             raise found.failed[0].error
         if len(patterns) == 1 and [file.path for file in files] == list(patterns):
-            yield files[0], PurePosixPath()
+            yield files[0], ""
             return
         own = {}
         for file in files:
             name = safe_name(file.path)
-            own[file.path] = registry.stem(name) if not file.folder and is_archive(name) else name
+            is_stem = not file.folder and is_archive(name)
+            own[file.path] = safe_name(registry.stem(name)) if is_stem else name
         distinct = names.distinct(own)
         for file in files:
             name = distinct[file.path]
             is_plain = not file.folder and not is_archive(safe_name(file.path))
             alone = is_plain and name == own[file.path]
-            yield file, PurePosixPath() if alone else PurePosixPath(name)
+            yield file, "" if alone else f"{name}/"
 
     def _listing(self, found: Found, top: RemoteFile, *, alone: bool) -> Listing:
         """List a folder; of a plain file among folders, the file."""

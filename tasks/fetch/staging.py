@@ -20,13 +20,15 @@ from tasks.fetch.names import Names
 from tasks.fetch.threads import WriteBehind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tasks.fetch.manifest import Manifest, Published
     from tasks.fetch.stores.protocol import PartialFile, Store, Writer
 
 WAITING_BLOCKS = 32
 """Blocks that may wait to be hashed and written: 8 MiB at most."""
+JOB_FILES, JOB_BYTES = 64, 2**18
+"""Files of one block each that are written in one job: a job costs more than such a file."""
 
 
 class Staging:
@@ -42,26 +44,19 @@ class Staging:
         self.archives: list[File] = []
         self._names = Names()
         self._files: list[File] = []
-        self._paths: dict[str, list[str]] = {}  # of all files, by remote file
         self._thread: WriteBehind | None = None
-        self._open_files: set[_HashedFile] = set()
+        self._open_files: set[Writer] = set()
+        self._small: list[tuple[str, str, Writer, bytes]] = []  # path, source, writer, content
+        self._small_bytes = 0
 
     def begin(self) -> None:
         """Start with no files; also when an attempt failed."""
         self._stop_writing()
         self.archives = []
         self._files = []
-        self._paths = {}
-        self._reset_names()
-        self.store.begin(secrets.token_hex(8))
-
-    def _reset_names(self) -> None:
         self._names = Names()
         self._names.add(MANIFEST_NAME, "Lighterage")
-
-    def _add_name(self, path: str, source: str) -> None:
-        self._names.add(path, source)
-        self._paths.setdefault(source, []).append(path)
+        self.store.begin(secrets.token_hex(8))
 
     def keep(self, published: Published) -> None:
         """Take published files into the new data; raise `ArchiveError` if names collide."""
@@ -71,7 +66,7 @@ class Staging:
             (published.archives, self.archives),
         ):
             for file in files:
-                self._add_name(file.path, file.source)
+                self._names.add(file.path, file.source)
                 self.store.keep(file)
                 staged.append(file)
 
@@ -79,14 +74,10 @@ class Staging:
         """Remove every staged file of a remote file, and release their names."""
         self.finish()
         self._abort_open_files()
-        for path in self._paths.pop(source, []):
+        for path in self._names.remove(source):
             self.store.remove(path)
         self._files = [file for file in self._files if file.source != source]
         self.archives = [file for file in self.archives if file.source != source]
-        self._reset_names()
-        for other, paths in self._paths.items():
-            for path in paths:
-                self._names.add(path, other)
 
     def write(self, path: str, blocks: Iterable[bytes], source: str) -> None:
         """Write a file of the new data; another thread hashes and writes it, until `finish`.
@@ -95,27 +86,54 @@ class Staging:
             ArchiveError: The path collides with that of another file.
             LocalError: It, or a file before it, cannot be written.
         """
-        self._add_name(path, source)
-        if self._thread is None:
-            self._thread = WriteBehind(WAITING_BLOCKS)
-        file = _HashedFile(self.store.create(path))
-        self._open_files.add(file)
+        self._names.add(path, source)
+        writer = self.store.create(path)
+        self._open_files.add(writer)
+        file: _HashedFile | None = None
         last = b""
         for block in blocks:
             if last:
-                self._thread.put(partial(file.write, last))
+                if file is None:
+                    self._write_small()
+                    file = _HashedFile(writer)
+                self._put(partial(file.write, last))
             last = block
-        # One job for a small file: a job costs more than its write.
-        self._thread.put(partial(self._close, file, path, source, last))
+        if file is not None:
+            self._put(partial(self._close, file, path, source, last))
+            return
+        if self._small_bytes + len(last) > JOB_BYTES or len(self._small) >= JOB_FILES:
+            self._write_small()
+        self._small.append((path, source, writer, last))
+        self._small_bytes += len(last)
+
+    def _put(self, job: Callable[[], None]) -> None:
+        if self._thread is None:
+            self._thread = WriteBehind(WAITING_BLOCKS)
+        self._thread.put(job)
+
+    def _write_small(self) -> None:
+        """Write the small files that wait for it."""
+        if self._small:
+            small, self._small, self._small_bytes = self._small, [], 0
+            self._put(partial(self._write_all, small))
+
+    def _write_all(self, small: Iterable[tuple[str, str, Writer, bytes]]) -> None:
+        for path, source, writer, content in small:
+            if content:
+                writer.write(content)
+            writer.close()
+            sha256 = hashlib.sha256(content).hexdigest()
+            self._files.append(File(path, len(content), sha256, source))
+            self._open_files.discard(writer)
 
     def _close(self, file: _HashedFile, path: str, source: str, last: bytes) -> None:
-        if last:
-            file.write(last)
+        file.write(last)
         self._files.append(File(path, file.size, file.close(), source))
-        self._open_files.discard(file)
+        self._open_files.discard(file.writer)
 
     def finish(self) -> list[File]:
         """Wait until all files are written; return them in that order, or raise the first error."""
+        self._write_small()
         if self._thread is not None:
             self._thread.finish()
             self._thread = None
@@ -138,7 +156,7 @@ class Staging:
 
         Add it to `archives` once it is complete.
         """
-        self._add_name(path, source)
+        self._names.add(path, source)
         downloads = self.store.partial_downloads
         return downloads.open(key, path) if downloads else self.store.create(path)
 
@@ -155,14 +173,15 @@ class Staging:
         self.store.clean_up()
 
     def _stop_writing(self) -> None:
+        self._small, self._small_bytes = [], 0
         if self._thread is not None:
             self._thread.stop()
             self._thread = None
         self._abort_open_files()
 
     def _abort_open_files(self) -> None:
-        for file in self._open_files.copy():
-            file.abort()
+        for writer in self._open_files.copy():
+            writer.abort()
         self._open_files.clear()
 
 
@@ -170,20 +189,19 @@ class _HashedFile:
     """A store's file that is hashed while it is written."""
 
     def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+        self.writer = writer
         self._digest = hashlib.sha256()
-        self.abort = writer.abort
         self.size = 0
 
     def write(self, block: bytes) -> None:
         """Append bytes."""
         self._digest.update(block)
         self.size += len(block)
-        self._writer.write(block)
+        self.writer.write(block)
 
     def close(self) -> str:
         """Complete the file; return its SHA-256 in hex."""
-        self._writer.close()
+        self.writer.close()
         return self._digest.hexdigest()
 
 

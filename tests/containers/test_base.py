@@ -7,21 +7,21 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-import packages
+from docker.base import packages
+from docker.base.build import build
+from docker.setup.project import Failure
 from images import context_or_skip
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SCRIPT = Path(__file__).resolve().parents[2] / "docker" / "base" / "build.py"
+FOLDER = Path(__file__).resolve().parents[2] / "docker" / "base"
 KINDS = ("runtime", "build")
 
 needs_apt = pytest.mark.skipif(
@@ -29,22 +29,10 @@ needs_apt = pytest.mark.skipif(
 )
 
 
-def run(*args: str | Path, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *args],
-        cwd=cwd,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def make(kind: str, folder: Path, cache: Path) -> Path:
     output = folder / f"{kind}.tar"
     tag = f"lighterage-test-base:{kind}-{os.getpid()}"
-    done = run(kind, "--tag", tag, "--output", output, "--cache", cache)
-    assert done.returncode == 0, done.stderr
+    build(kind, tag, output, cache, strictly=False)
     return output
 
 
@@ -164,49 +152,34 @@ MIRROR = "http://127.0.0.1:9/debian"
 
 
 @pytest.mark.parametrize(
-    ("args", "env", "message"),
+    ("env", "message"),
     [
-        (["wrong", "--tag", "a:b", "--output", "x"], {}, "'wrong'"),
-        (["runtime", "--tag", "A", "--output", "x"], {}, "--tag A"),
-        (["runtime", "--tag", "a:b"], {}, "--output"),
-        (["runtime", "--tag", "a:b", "--output", "/proc/none/x"], {}, "/proc/none"),
-        (["runtime", "--tag", "a:b", "--output", "x"], {"PATH": "none"}, "is missing"),
+        ({"PATH": "none"}, "is missing"),
+        pytest.param({"http_proxy": MIRROR}, "check the network", marks=needs_apt),
+        pytest.param({"APT_CONFIG": "apt.conf"}, "set DEBIAN_MIRROR to one", marks=needs_apt),
         pytest.param(
-            ["runtime", "--tag", "a:b", "--output", "x"],
-            {"http_proxy": "http://127.0.0.1:9"},
-            "check the network",
-            marks=needs_apt,
-        ),
-        pytest.param(
-            ["runtime", "--tag", "a:b", "--output", "x"],
-            {"APT_CONFIG": "apt.conf"},
-            "set DEBIAN_MIRROR to one",
-            marks=needs_apt,
-        ),
-        pytest.param(
-            ["runtime", "--tag", "a:b", "--output", "x"],
-            {"APT_CONFIG": "apt.conf", "DEBIAN_MIRROR": MIRROR},
-            "127.0.0.1",
-            marks=needs_apt,
+            {"APT_CONFIG": "apt.conf", "DEBIAN_MIRROR": MIRROR}, "127.0.0.1", marks=needs_apt
         ),
     ],
 )
 def test_an_error_is_one_line_and_leaves_no_file(
-    tmp_path: Path, args: list[str], env: dict[str, str], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], message: str
 ) -> None:
-    """Among them: a machine without apt, without a network, and without a Debian source."""
+    """A machine without apt, without a network, and without a Debian source."""
     (tmp_path / "apt.conf").write_text(NO_SOURCES)
-    done = run(*args, cwd=tmp_path, **env)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert message in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["apt.conf"]
+    monkeypatch.chdir(tmp_path)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Failure, match=f"^.*{message}.*$"):
+        build("runtime", "a:b", tmp_path / "x", tmp_path / "cache", strictly=False)
+    assert not {path.name for path in tmp_path.iterdir()} - {"apt.conf", "cache"}
 
 
 # --- the lock -----------------------------------------------------------------------------------
 
 
 class Locked:
-    """The scripts in a folder of their own, with a lock that may be changed.
+    """A lock that may be changed.
 
     Attributes:
         lock: The lock of this machine's architecture.
@@ -215,39 +188,29 @@ class Locked:
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder / "base"
         self.cache = cache
-        shutil.copytree(SCRIPT.parent, self.folder)
+        shutil.copytree(FOLDER, self.folder)
         self.lock = self.folder / packages.lock_file().name
         if not self.lock.exists():
             pytest.skip(f"NOT TESTED: no package is locked for {packages.architecture()}")
 
-    def run(self, *args: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, self.folder / "build.py", *args, "--cache", self.cache],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    def make(self, *args: str) -> tuple[subprocess.CompletedProcess[str], dict[str, str]]:
-        """Make the runtime; returns how that ended, and the versions and labels of the image."""
+    def make(self, *, strictly: bool = False) -> dict[str, str]:
+        """Make the runtime; returns the versions and labels of the image."""
         output = self.folder / "runtime.tar"
         output.unlink(missing_ok=True)
-        done = self.run("runtime", "--tag", "a:b", "--output", output, *args)
-        facts: dict[str, str] = {}
-        if done.returncode == 0:
-            with tarfile.open(output) as tar:
-                (name,) = (n for n in tar.getnames() if re.fullmatch(r"\w{64}\.json", n))
-                config = json.load(tar.extractfile(name) or io.BytesIO())
-                facts |= config["config"]["Labels"]
-                with tarfile.open(fileobj=tar.extractfile("layer.tar")) as layer:
-                    status = (layer.extractfile("var/lib/dpkg/status") or io.BytesIO()).read()
-            pairs = re.findall(
-                r"^Package: (.*)(?:\n.+)*?\nVersion: (.*)$", status.decode(), re.MULTILINE
-            )
-            facts |= dict(pairs)
-        return done, facts
+        build("runtime", "a:b", output, self.cache, strictly=strictly)
+        with tarfile.open(output) as tar:
+            (name,) = (n for n in tar.getnames() if re.fullmatch(r"\w{64}\.json", n))
+            config = json.load(tar.extractfile(name) or io.BytesIO())
+            with tarfile.open(fileobj=tar.extractfile("layer.tar")) as layer:
+                status = (layer.extractfile("var/lib/dpkg/status") or io.BytesIO()).read()
+        pairs = re.findall(
+            r"^Package: (.*)(?:\n.+)*?\nVersion: (.*)$", status.decode(), re.MULTILINE
+        )
+        return {**config["config"]["Labels"], **dict(pairs)}
 
     def renewed(self) -> dict[str, str]:
         """Lock what the archive has today; returns the versions."""
-        assert self.run("lock").returncode == 0
+        packages.write_lock(self.cache)
         lines = self.lock.read_text().splitlines()[1:]
         return {name: version for name, version, _ in map(str.split, lines)}
 
@@ -261,27 +224,27 @@ class Locked:
 
 
 @pytest.fixture
-def locked(tmp_path: Path, cache: Path) -> Locked:
-    return Locked(tmp_path, cache)
+def locked(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Locked:
+    locked = Locked(tmp_path, cache)
+    monkeypatch.setattr(packages, "HERE", locked.folder)
+    return locked
 
 
 @needs_apt
 def test_a_missing_version_is_replaced_and_reported_or_refused(
-    locked: Locked,
+    locked: Locked, capfd: pytest.CaptureFixture[str]
 ) -> None:
     now = locked.renewed()
     locked.set("tzdata", "1999a-1", "0" * 64)
-    done, facts = locked.make()
-    assert done.returncode == 0, done.stderr
+    facts = locked.make()
     change = f"tzdata 1999a-1 -> {now['tzdata']}"
-    assert f"Debian has other packages than {locked.lock.name}: {change};" in done.stderr
+    said = f"Debian has other packages than {locked.lock.name}: {change};"
+    assert said in capfd.readouterr().err
     assert facts["tzdata"] == now["tzdata"]
     assert facts["lighterage.unlocked"] == change, "the image itself says so"
-    done, _ = locked.make("--locked")
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert f"LOCKED=1, but Debian has other packages than {locked.lock.name}: {change}" in (
-        done.stderr
-    )
+    with pytest.raises(Failure) as failure:
+        locked.make(strictly=True)
+    assert f"LOCKED=1, but {said}" in str(failure.value)
     assert not (locked.folder / "runtime.tar").exists()
 
 
@@ -289,9 +252,9 @@ def test_a_missing_version_is_replaced_and_reported_or_refused(
 def test_a_package_with_another_digest_is_not_the_locked_one(locked: Locked) -> None:
     now = locked.renewed()
     locked.set("netbase", now["netbase"], "0" * 64)
-    done, _ = locked.make("--locked")
-    assert done.returncode == 2
-    assert f"netbase {now['netbase']} -> {now['netbase']}" in done.stderr
+    with pytest.raises(Failure) as failure:
+        locked.make(strictly=True)
+    assert f"netbase {now['netbase']} -> {now['netbase']}" in str(failure.value)
 
 
 @needs_apt
@@ -310,17 +273,18 @@ def test_the_locked_version_is_preferred_to_a_newer_one(locked: Locked, tmp_path
     name, version = older[0]
     shown = packages.run("apt-cache", "show", f"{name}={version}", apt_config=apt).stdout
     locked.set(name, version, re.findall(r"^SHA256: (\w+)$", shown, re.MULTILINE)[0])
-    done, facts = locked.make("--locked")
-    assert done.returncode == 0, done.stderr
+    facts = locked.make(strictly=True)
     assert facts[name] == version
     assert "lighterage.unlocked" not in facts
 
 
 @needs_apt
-def test_an_architecture_without_a_lock_is_reported(locked: Locked) -> None:
+def test_an_architecture_without_a_lock_is_reported(
+    locked: Locked, capfd: pytest.CaptureFixture[str]
+) -> None:
     locked.lock.unlink()
-    done, facts = locked.make()
-    assert done.returncode == 0, done.stderr
-    assert f"no package is locked for {packages.architecture()}" in done.stderr
+    facts = locked.make()
+    assert f"no package is locked for {packages.architecture()}" in capfd.readouterr().err
     assert facts["lighterage.unlocked"]
-    assert locked.make("--locked")[0].returncode == 2
+    with pytest.raises(Failure):
+        locked.make(strictly=True)

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from docker.setup.engine import on_path
 from docker.tools import isolation
-from images import context_or_skip, tree_in
-from tree import Tree
-
-PROJECT = f"lighterage-test-isolation-{os.getpid()}"
-# A client that starts nothing of a compose file, and runs nothing in a container of one. It writes
-# down each command that it refuses.
-GUARD = """#!/bin/sh
-case " $* " in
-*" exec "*-sample-host" "* | *" up --detach sample-host "*) ;;
-*" exec "* | *" kill "*) refused=yes ;;
-*" compose "* | *" -f "*)
-    case " $* " in *" run "* | *" up "* | *" start "* | *" create "*) refused=yes ;; esac ;;
-esac
-[ -z "${refused:-}" ] || { echo "$*" >>'%(log)s'; exit 99; }
-exec '%(program)s' "$@"
-"""
 
 
 def of_a_service(**keys: Any) -> dict[str, Any]:
@@ -93,40 +74,3 @@ def test_a_link_to_the_engines_socket_is_reported(tmp_path: Path) -> None:
 )
 def test_a_safe_compose_file_has_no_reasons(compose: dict[str, Any]) -> None:
     assert isolation.reasons(compose) == []
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Iterator[Tree]:
-    """Give a tree whose clients start no container of a compose file."""
-    context = context_or_skip("that verify starts no unsafe container", PROJECT)
-    guards = tmp_path / "guards"
-    for name in ("docker", "docker-compose", "podman", "podman-compose"):
-        for number, program in enumerate(on_path(name)):
-            # A folder each: there may be several clients of one name, each for something else.
-            guard = guards / str(number) / name
-            guard.parent.mkdir(parents=True, exist_ok=True)
-            guard.write_text(GUARD % {"log": tmp_path / "started", "program": program})
-            guard.chmod(0o755)
-    path = [*map(str, sorted(guards.iterdir())), os.environ["PATH"]]
-    env = {"PATH": os.pathsep.join(path)}
-    with tree_in(tmp_path / "clone", context, env=env) as tree:
-        yield tree
-
-
-@pytest.mark.container
-def test_verify_reports_an_unsafe_compose_file_and_starts_nothing(
-    tree: Tree, tmp_path: Path
-) -> None:
-    compose = tree.folder / "docker/prod/compose.yaml"
-    unsafe = "    pid: ${PID_OF:-host}\n    volumes:\n      - /var/run/docker.sock:/tmp/s\n"
-    text = compose.read_text()
-    assert "    volumes:\n" in text
-    compose.write_text(text.replace("    volumes:\n", unsafe, 1))
-    done = tree.make("verify", "ENV=prod", timeout=600)
-    started = tmp_path / "started"
-    assert not started.exists(), started.read_text()
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert "FAIL containers of prod: not started" in done.stdout
-    assert "tasks asks for pid: host" in done.stdout
-    assert "tasks asks for a mount of /var/run/docker.sock" in done.stdout
-    assert "compose pid: " in done.stdout, "the differences are reported as well"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from images import context_or_skip, tree_in
+from docker.setup.engine import on_path
+from docker.tools.context import Context
+from images import VARIANTS, edited, tree_in
 from tree import ENGINE, REPOSITORY, Tree
 
 PROJECT = f"lighterage-test-variants-{os.getpid()}"
@@ -18,40 +22,39 @@ pytestmark = pytest.mark.container
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    """Give a tree with both images built."""
-    context = context_or_skip("that variants differ as declared", PROJECT)
-    with tree_in(tmp_path_factory.mktemp("variants") / "clone", context, "dev", "prod") as tree:
+def tree(engine: Context, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """Give a tree with both images built, and with the ports that contracts declare."""
+    with tree_in(tmp_path_factory.mktemp("variants") / "clone", engine, *VARIANTS) as tree:
         yield tree
 
 
 @pytest.fixture
-def edited(tree: Tree) -> Iterator[Tree]:
-    """Give the tree to break; its files are restored afterwards."""
-    names = ("config.yaml", "docker/prod")
-    files = [
-        path for name in names for path in [tree.folder / name, *(tree.folder / name).rglob("*")]
-    ]
-    contents = {path: path.read_bytes() for path in files if path.is_file()}
-    yield tree
-    for path, content in contents.items():
-        path.write_bytes(content)
-
-
-def change(tree: Tree, name: str, *changes: tuple[str, str]) -> None:
-    """Replace texts in a file, each of which must be there."""
-    path = tree.folder / name
-    text = path.read_text(encoding="utf-8")
-    for old, new in changes:
-        assert old in text, old
-        text = text.replace(old, new)
-    path.write_text(text, encoding="utf-8")
+def change(tree: Tree) -> Iterator[Callable[..., Path]]:
+    """Give a way to replace texts in a file of the tree, which is restored afterwards."""
+    with contextlib.ExitStack() as stack:
+        yield lambda name, *texts: stack.enter_context(edited(tree.folder / name, *texts))
 
 
 def test_both_variants_are_what_they_declare(tree: Tree) -> None:
     done = tree.make("verify")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok   differences of dev and prod" in done.stdout
+
+
+def test_diff_measures_each_property_on_both_sides(tree: Tree) -> None:
+    shown = tree.ok("diff", "prod", "dev", "ARGS=--json")
+    assert "sample-only" not in shown, "no secret of an env file"
+    rows = json.loads(shown)
+    assert rows["setting log_level"] == {"differs": True, "prod": "WARNING", "dev": "DEBUG"}
+    assert not rows["setting timeout"]["differs"]
+    sizes = {name: float(rows["image size"][name].split()[0]) for name in ("dev", "prod")}
+    assert sizes["prod"] < sizes["dev"]
+    names = {line.split()[0] for line in rows["packages"]["dev"]}
+    assert {"debugpy", "pytest", "fabric"} <= names
+    shown = tree.ok("diff")
+    assert re.search(r"^restart +no +unless-stopped$", shown, re.MULTILINE)
+    assert "setting timeout" not in shown
+    assert "setting timeout" in tree.ok("diff", "ARGS=--all")
 
 
 def test_readme_has_the_table_as_it_is_measured(tree: Tree) -> None:
@@ -62,22 +65,7 @@ def test_readme_has_the_table_as_it_is_measured(tree: Tree) -> None:
     assert table.group(1).strip() == tree.ok("diff", "ARGS=--markdown").strip()
 
 
-def test_diff_measures_each_property_on_both_sides(tree: Tree) -> None:
-    rows = json.loads(tree.ok("diff", "prod", "dev", "ARGS=--json"))
-    assert rows["setting log_level"] == {"differs": True, "prod": "WARNING", "dev": "DEBUG"}
-    assert not rows["setting timeout"]["differs"]
-    assert float(rows["image size"]["prod"].split()[0]) < float(
-        rows["image size"]["dev"].split()[0]
-    )
-    names = {line.split()[0] for line in rows["packages"]["dev"]}
-    assert {"debugpy", "pytest", "fabric"} <= names
-    shown = tree.ok("diff")
-    assert re.search(r"^restart +no +unless-stopped$", shown, re.MULTILINE)
-    assert "setting timeout" not in shown
-    assert "setting timeout" in tree.ok("diff", "ARGS=--all")
-
-
-def test_size_accounts_for_each_megabyte(tree: Tree) -> None:
+def test_size_accounts_for_each_megabyte(tree: Tree, engine: Context) -> None:
     planted = tree.folder / "tasks/task_7.py"
     planted.write_text("#" * 7_000_000)
     try:
@@ -87,7 +75,8 @@ def test_size_accounts_for_each_megabyte(tree: Tree) -> None:
     components = {row["name"]: row["bytes"] for row in rows["components"]}
     assert sum(components.values()) == rows["bytes"]
     assert sum(row["bytes"] for row in rows["layers"]) == rows["bytes"]
-    engine = context_or_skip("the size in the engine")
+    assert 7_000_000 < rows["layers"][-1]["bytes"] < 9_000_000, "an edit makes one small layer"
+    assert max(row["bytes"] for row in rows["layers"][1:-1]) > 10_000_000, "the packages"
     size = engine.inspect("image", f"{PROJECT}-prod")["Size"]
     # podman counts the blocks of what it stores, and not the bytes of the files.
     near = 0.001 if engine.engine == "docker" else 0.05
@@ -106,17 +95,12 @@ def test_an_image_has_no_caches_and_no_replaced_files(tree: Tree, variant: str) 
     assert not re.search(r"(/tmp|/root|hidden by a later layer)$", done.stdout, re.MULTILINE)
 
 
-def test_secrets_of_env_files_do_not_show(tree: Tree) -> None:
-    assert "sample-only" not in tree.ok("diff", "ARGS=--json")
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("diff", "dev"), "compares two variants"),
         (("diff", "dev", "pord"), "'pord' is not a variant"),
         (("diff", "ARGS=--jsn"), "diff knows no --jsn"),
-        (("verify", "ENV=pord"), "ENV=pord is not known"),
     ],
 )
 def test_a_wrong_argument_is_one_line(tree: Tree, words: tuple[str, ...], said: str) -> None:
@@ -138,24 +122,29 @@ def test_a_wrong_argument_is_one_line(tree: Tree, words: tuple[str, ...], said: 
         ("compose", "services: {tasks: {}}\n", "docker/prod/compose.yaml: "),
     ],
 )
-def test_an_unusable_file_is_one_line(edited: Tree, name: str, text: str, said: str) -> None:
-    (edited.folder / f"docker/prod/{name}.yaml").write_text(text)
-    lines = edited.refused("verify", "ENV=prod").splitlines()
+def test_an_unusable_file_is_one_line(
+    tree: Tree, change: Callable[..., Path], name: str, text: str, said: str
+) -> None:
+    change(f"docker/prod/{name}.yaml").write_text(text)
+    lines = tree.refused("verify", "ENV=prod").splitlines()
     ours = [line for line in lines if line.startswith("lighterage: ")]
     assert said in ours[-1]
     assert lines[-2] == ours[-1], "one line, and make's own"
 
 
-def test_an_unknown_setting_is_reported_before_anything_is_compared(edited: Tree) -> None:
-    change(edited, "config.yaml", ("log_level: WARNING", "log_level: WARNING\n    nosuch: 1"))
-    error = edited.refused("diff").splitlines()[-2]
+def test_an_unknown_setting_is_reported_before_anything_is_compared(
+    tree: Tree, change: Callable[..., Path]
+) -> None:
+    change("config.yaml", ("log_level: WARNING", "log_level: WARNING\n    nosuch: 1"))
+    error = tree.refused("diff").splitlines()[-2]
     assert error.endswith("config.yaml: variants.prod: unknown key nosuch")
 
 
-def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
+def test_each_broken_promise_of_a_container_is_named(
+    tree: Tree, change: Callable[..., Path]
+) -> None:
     """Compose file and settings: what is declared and not there, and what is there undeclared."""
     change(
-        edited,
         "docker/prod/compose.yaml",
         ("    cap_drop: [ALL]\n", ""),
         ("    read_only: true\n", ""),
@@ -181,13 +170,12 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
         ("    networks: [tasks]\n", '    networks: [tasks]\n    ports: ["127.0.0.1::9999"]\n'),
     )
     change(
-        edited,
         "config.yaml",
         ("log_level: WARNING", "log_level: INFO"),
         ("keep_archive: false", "keep_archive: true\n    timeout: 31"),
         ("  3:\n", "  3:\n    prod: {retry_delay: 9}\n"),
     )
-    done = edited.make("verify", "ENV=prod")
+    done = tree.make("verify", "ENV=prod")
     assert done.returncode == 2
     lines = {line.strip().partition(": ")[0]: line for line in done.stdout.splitlines()}
     for row in (
@@ -220,11 +208,10 @@ def test_each_broken_promise_of_a_container_is_named(edited: Tree) -> None:
     assert "image of prod" not in done.stdout.partition("FAIL")[2]
 
 
-def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
+def test_each_broken_promise_of_an_image_is_named(tree: Tree, change: Callable[..., Path]) -> None:
     """A package of dev's, a compiler, an open file and root, in prod."""
     more = "sed -n '/^iniconfig==/,/via/p' requirements/dev.txt >> requirements/prod.txt"
     change(
-        edited,
         "docker/prod/Dockerfile",
         ("uv.txt requirements/prod.txt", "uv.txt requirements/prod.txt requirements/dev.txt"),
         ("    sh requirements/install.sh", f"    {more} && sh requirements/install.sh"),
@@ -236,8 +223,8 @@ def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
         ('CMD ["python", "-m", "tasks", "health"]', 'CMD ["true"]'),
         ("    && echo 'lighterage:x:10001:10001::/tmp:/bin/bash' >> /etc/passwd \\\n", ""),
     )
-    change(edited, "docker/prod/contract.yaml", ("  layers: ", "  layer: "))
-    done = edited.make("verify", "ENV=prod")
+    change("docker/prod/contract.yaml", ("  layers: ", "  layer: "))
+    done = tree.make("verify", "ENV=prod")
     assert done.returncode == 2
     assert "packages: has iniconfig" in done.stdout
     assert "compilers: gcc, where none is declared" in re.sub(r"[\[\]']", "", done.stdout)
@@ -252,7 +239,46 @@ def test_each_broken_promise_of_an_image_is_named(edited: Tree) -> None:
     assert "layer: is declared, and nothing measures it; did you mean layers?" in done.stdout
 
 
-def test_a_third_variant_is_a_folder_an_example_and_a_section(tree: Tree) -> None:
+# A client that starts nothing of a compose file, and runs nothing in a container of one. It writes
+# down each command that it refuses.
+GUARD = """#!/bin/sh
+case " $* " in
+*" exec "*-sample-host" "* | *" up --detach sample-host "*) ;;
+*" exec "* | *" kill "*) refused=yes ;;
+*" compose "* | *" -f "*)
+    case " $* " in *" run "* | *" up "* | *" start "* | *" create "*) refused=yes ;; esac ;;
+esac
+[ -z "${refused:-}" ] || { echo "$*" >>'%(log)s'; exit 99; }
+exec '%(program)s' "$@"
+"""
+
+
+def test_verify_reports_an_unsafe_compose_file_and_starts_nothing(
+    tree: Tree, change: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in ("docker", "docker-compose", "podman", "podman-compose"):
+        for number, program in enumerate(on_path(name)):
+            # A folder each: there may be several clients of one name, each for something else.
+            guard = tmp_path / str(number) / name
+            guard.parent.mkdir(exist_ok=True)
+            guard.write_text(GUARD % {"log": tmp_path / "started", "program": program})
+            guard.chmod(0o755)
+    path = [*map(str, sorted(tmp_path.iterdir())), os.environ["PATH"]]
+    unsafe = "    pid: ${PID_OF:-host}\n    volumes:\n      - /var/run/docker.sock:/tmp/s\n"
+    change("docker/prod/compose.yaml", ("    volumes:\n", unsafe))
+    done = tree.make("verify", "ENV=prod", env={"PATH": os.pathsep.join(path)})
+    started = tmp_path / "started"
+    assert not started.exists(), started.read_text()
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "FAIL containers of prod: not started" in done.stdout
+    assert "tasks asks for pid: host" in done.stdout
+    assert "tasks asks for a mount of /var/run/docker.sock" in done.stdout
+    assert "compose pid: " in done.stdout, "the differences are reported as well"
+
+
+def test_a_third_variant_is_a_folder_an_example_and_a_section(
+    tree: Tree, change: Callable[..., Path]
+) -> None:
     """With the steps of README; no Makefile and no Python is touched."""
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## Your own variant\n")[2].partition("\n## ")[0]
@@ -261,14 +287,10 @@ def test_a_third_variant_is_a_folder_an_example_and_a_section(tree: Tree) -> Non
     assert script is not None
     assert line is not None
     subprocess.run(["sh", "-euc", script.group(1)], cwd=tree.folder, check=True)
-    change(tree, "config.yaml", ("variants:\n", f"variants:\n  {line.group(1)}\n"))
+    change("config.yaml", ("variants:\n", f"variants:\n  {line.group(1)}\n"))
     assert "Variants: dev prod staging" in tree.ok("help")
-    tree.ok("build", "ENV=staging")
-    assert re.search(r"variant +staging", tree.ok("staging-config"))
     landed = tree.make("run", "ENV=staging")
     assert landed.returncode == 0, landed.stderr
-    rows = json.loads(tree.ok("diff", "dev", "staging", "ARGS=--json"))
-    assert rows["setting log_level"] == {"differs": True, "dev": "DEBUG", "staging": "INFO"}
     done = tree.make("verify", "ENV=staging")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok   differences of prod and staging" in done.stdout

@@ -256,9 +256,9 @@ def test_an_exception_of_paramiko_is_the_hosts_fault(
 def test_a_bug_in_reading_is_not_retried(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def blocks(self: Reader) -> Iterator[bytes | None]:
+    def blocks(self: Reader) -> Iterator[tuple[bytes, bool]]:
         calls.append(self)
-        yield b"x"
+        yield b"x", False
         raise KeyError("a bug")
 
     monkeypatch.setattr(Reader, "blocks", blocks)

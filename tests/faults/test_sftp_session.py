@@ -55,7 +55,7 @@ def test_what_arrived_before_a_cut_is_read(client: Client) -> None:
             wait_for(lambda: not transport.is_active())
             for _ in range(REQUESTS_PER_PACKET):
                 session.send(packets.FSTAT, handle)
-            with contextlib.suppress(EOFError):
+            with contextlib.suppress(EOFError, OSError):  # the cut
                 while True:
                     received += len(session.receive()[2])
     assert received > 600_000
@@ -97,7 +97,7 @@ def short(tmp_path: Path, folder: Path) -> Iterator[Client]:
 
 Cap = Callable[[int], int]
 CAPS: dict[str, tuple[Cap, int, Callable[[float, int], float]]] = {
-    "1": (lambda _: 1, 30_000, lambda size, files: size + 3 * files),
+    "1": (lambda _: 1, 12_000, lambda size, files: size + 3 * files),
     "100": (lambda size: min(size, 100), 300_000, lambda size, files: size / 50 + 3 * files),
     "1000": (lambda size: min(size, 1000), 3_000_000, lambda size, files: size / 500 + 3 * files),
     "30000": (lambda size: min(size, 30_000), 6_000_000, lambda size, files: size / 15_000 + 20),
@@ -208,12 +208,9 @@ def test_a_server_without_sftp_is_quoted(
     assert len(done.err.splitlines()) == 1, "not tried again"
 
 
-@pytest.mark.parametrize("sessions", [1, 10])
-def test_an_expired_password_is_a_fault_of_the_login(
-    tmp_path: Path, folder: Path, sessions: int
-) -> None:
+def test_an_expired_password_is_a_fault_of_the_login(tmp_path: Path, folder: Path) -> None:
     sshd.need_passwords()
-    server = Sshd(folder, [f"MaxSessions {sessions}"])
+    server = Sshd(folder, ["MaxSessions 1"])
     shadow = folder / "shadow"
     shadow.write_text(shadow.read_text().replace(":19000:", ":0:"))
     with server.running():

@@ -27,6 +27,15 @@ class _Server(asyncssh.SSHServer):
         return password == PASSWORD
 
 
+class Unreadable(asyncssh.SFTPServer):
+    """Denies access to checksum files."""
+
+    def open(self, path: bytes, pflags: int, attrs: asyncssh.SFTPAttrs) -> object:
+        if path.endswith((b".sha256", b"SHA256SUMS")):
+            raise PermissionError(13, "no")
+        return super().open(path, pflags, attrs)
+
+
 @contextlib.contextmanager
 def host(
     sftp: Callable[[asyncssh.SSHServerChannel[bytes]], asyncssh.SFTPServer] | None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,14 @@ OLD: Tree = {"a.csv": b"old\n", "d/b.csv": b"old too\n", SAME: b"same\n", ARCHIV
 NEW: Tree = {"a.csv": b"new\n", "e/c.csv": b"new\n", SAME: b"same\n", ARCHIVE: b"packed 2"}
 NAMES = ("events", ".events.staging", ".events.old", ".events.trash")
 """The names that a tree may have, of a target `events`."""
+
+
+@contextlib.contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """Give a folder in memory where there is one: thousands of runs wait for no disk there."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
 
 
 def land(target: Path, files: Tree | None, *, overwrite: bool = True) -> None:

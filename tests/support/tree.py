@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +107,46 @@ class Tree:
         assert done.returncode != 0, f"make {' '.join(words)}:\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, done.stderr
         return str(done.stderr)
+
+
+def fake_docker(tree: Tree, folder: Path, script: str) -> None:
+    """Put a fake docker on the tree's path, before the others, for which no engine answers."""
+    tools = folder / "bin"
+    tools.mkdir()
+    for name in ("docker", "podman", "docker-compose"):
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    tree.env["PATH"] = f"{tools}:{os.environ['PATH']}"
+
+
+def on_terminal(
+    tree: Tree, words: list[str], ready: Callable[[bytes], bool], typed: bytes
+) -> tuple[bytes, int]:
+    """Run make at a terminal of its own, as a user does.
+
+    Args:
+        tree: Where.
+        words: Of make.
+        ready: Whether to type, after what was shown so far; asked again as more is shown.
+        typed: What is typed then.
+
+    Returns:
+        What the terminal showed, and the exit code.
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tree.folder)
+        os.execvpe("make", ["make", *words], tree.environ({"TERM": "dumb"}))  # noqa: S606 - no shell
+    said = b""
+    try:
+        deadline = time.monotonic() + 60
+        while not ready(said) and time.monotonic() < deadline:
+            said += os.read(terminal, 4096)
+        os.write(terminal, typed)
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while block := os.read(terminal, 4096):
+                said += block
+    finally:
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+    return said, os.waitstatus_to_exitcode(status)

@@ -40,7 +40,7 @@ def block():
 
 if not {ignoring!r}:  # under nohup SIGHUP is ignored here as well
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-if 'block' not in {body!r}:  # the main thread must end by itself, however slow the machine is
+if not {hangs}:  # the main thread must end by itself, however slow the machine is
     interrupt.GRACE_SECONDS = 20
 interrupt.install()
 try:
@@ -62,7 +62,9 @@ class Process:
     """A script in its own process, which has printed `ready`."""
 
     def __init__(self, body: str, *, ignoring: str = "") -> None:
-        command = [sys.executable, "-c", SCRIPT.format(body=body, ignoring=ignoring)]
+        self._hangs = "block" in body or "began.wait()" in body  # the watchdog must end it
+        script = SCRIPT.format(body=body, ignoring=ignoring, hangs=self._hangs)
+        command = [sys.executable, "-c", script]
         if ignoring:
             command = ["sh", "-c", f"trap '' {ignoring}; exec \"$@\"", "sh", *command]
         self._process = subprocess.Popen(
@@ -70,7 +72,6 @@ class Process:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
-        self._hangs = "block" in body or "began.wait()" in body  # the watchdog must end it
         if self._hangs:
             self._wait_until_it_sleeps()
 

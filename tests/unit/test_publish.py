@@ -19,7 +19,20 @@ from pathlib import Path
 
 import pytest
 
-from landed import ARCHIVE, NEW, OLD, SAME, Tree, beside, complete, content, key, land, somewhere
+from landed import (
+    ARCHIVE,
+    NEW,
+    OLD,
+    SAME,
+    Tree,
+    beside,
+    complete,
+    content,
+    folder_in_memory,
+    key,
+    land,
+    somewhere,
+)
 from need import need
 from steps import Death, Steps, disk_full, write_manifest_in_halves
 from tasks.fetch import interrupt
@@ -67,9 +80,10 @@ class World:
 
 
 @pytest.fixture(params=["replaced", "first"])
-def world(request: pytest.FixtureRequest, how: str, tmp_path: Path) -> World:
+def world(request: pytest.FixtureRequest, how: str) -> Iterator[World]:
     """Start with published data, and without."""
-    return World(tmp_path, OLD if request.param == "replaced" else None)
+    with folder_in_memory() as folder:
+        yield World(folder, OLD if request.param == "replaced" else None)
 
 
 def run(target: Path, files: Tree | None, steps: Steps | None = None) -> LighterageError | None:
@@ -274,9 +288,8 @@ def test_full_disk_at_any_step_loses_neither_data_nor_a_complete_download(world:
 # --- the tests' own steps and deaths ----------------------------------------------------------
 
 
-@pytest.mark.usefixtures("how")
-def test_imitated_death_leaves_what_sigkill_leaves(tmp_path: Path) -> None:
-    world = World(tmp_path, OLD)
+@pytest.mark.parametrize("world", ["replaced"], indirect=True)
+def test_imitated_death_leaves_what_sigkill_leaves(world: World) -> None:
     for target, steps in cuts(world):
         run(target, NEW, steps)
         imitated = everything(target)

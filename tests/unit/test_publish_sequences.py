@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from landed import (
     beside,
     complete,
     content,
+    folder_in_memory,
     land,
     locked,
     somewhere,
@@ -38,9 +38,8 @@ from tasks.fetch.errors import BusyError, LocalError, NetworkError
 from tasks.fetch.manifest import NAME
 from tasks.fetch.stores.local import disk, tree, verify
 
-SEQUENCES = 10 * int(os.environ.get("LIGHTERAGE_FAULTS", "45"))
+SEQUENCES = 10 * int(os.environ.get("LIGHTERAGE_FAULTS", "25"))
 VERSIONS = [OLD, NEW, {SAME: b"same\n", ARCHIVE: b"packed 3"}]
-FAST = Path("/dev/shm")
 NOTES = "notes.txt"
 
 
@@ -204,8 +203,8 @@ EVENTS = st.lists(
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=FAST if os.access(FAST, os.W_OK) else None) as made:
-        yield Path(made)
+    with folder_in_memory() as folder:
+        yield folder
 
 
 @settings(

@@ -293,6 +293,28 @@ def test_interrupt_states_whether_the_data_was_published(landed: Target) -> None
         assert landed.files() == (NEW if publish else OLD)
 
 
+def test_small_and_large_files_can_be_written_in_any_order_and_dropped(target: Target) -> None:
+    """Small ones are written in jobs of many: none is lost, or lands although it was dropped."""
+    files = {f"d{n % 7}/{n}.csv": b"%d\n" % n * (n % 90) for n in range(400)}
+    files |= {f"large/{n}.csv": b"%d" % n * 2**17 for n in range(9)}
+    store = target.open()
+    with staging(store) as staged:
+        staged.begin()
+        for number, path in enumerate(sorted(files, key=lambda path: sha256(path.encode()))):
+            data = files[path]
+            blocks = [data[start : start + 2**16] for start in range(0, len(data), 2**16)]
+            staged.write(path, blocks, path)
+            if number % 100 == 50:
+                staged.write("dropped.csv", [b"x"], "dropped")
+                staged.drop("dropped")
+        records = staged.finish()
+        staged.publish(manifest_of(records))
+    assert target.files() == files
+    assert {file.path: file.sha256 for file in records} == {
+        path: sha256(data) for path, data in files.items()
+    }
+
+
 # --- files that are kept, and data that is not replaced ----------------------------------------
 
 

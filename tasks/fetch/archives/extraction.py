@@ -21,7 +21,6 @@ from tasks.fetch.errors import ArchiveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import PurePosixPath
 
     from tasks.fetch.archives.format import Input
 
@@ -76,7 +75,7 @@ class Extraction:
     """
 
     def __init__(
-        self, source: Input, limits: Limits, name: str, wants: Callable[[PurePosixPath], bool]
+        self, source: Input, limits: Limits, name: str, wants: Callable[[str], bool]
     ) -> None:
         self.input = source
         self.limits = limits
@@ -96,13 +95,13 @@ class Extraction:
             self._input_fault = error
             raise
 
-    def path(self, name: str) -> PurePosixPath:
+    def path(self, name: str) -> str:
         """Count a member, and return its path; raise `ArchiveError` if it is not safe."""
         path = names.safe(name, self.name)
         self._members += 1
         self.check_count(self._members)
-        if len(path.parts) > self.limits.max_depth:
-            text = f"member {str(path)!r} is nested more than {self.limits.max_depth} levels deep"
+        if path.count("/") >= self.limits.max_depth:
+            text = f"member {path!r} is nested more than {self.limits.max_depth} levels deep"
             raise self._exceeded(text, "max_depth")
         return path
 

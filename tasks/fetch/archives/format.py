@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import PurePosixPath
 
     from tasks.fetch.archives.extraction import Extraction
     from tasks.fetch.archives.stream import Stream
@@ -44,7 +43,7 @@ class Member:
         blocks: Its content, to be read before the next member is requested.
     """
 
-    path: PurePosixPath
+    path: str
     blocks: Iterable[bytes]
 
 

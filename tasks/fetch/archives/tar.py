@@ -9,20 +9,16 @@ from __future__ import annotations
 import contextlib
 import re
 import tarfile
-from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from tasks.fetch.archives.format import Format, Member
 from tasks.fetch.archives.stream import BLOCK_BYTES, Stream
-from tasks.fetch.threads import ReadAhead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tasks.fetch.archives.extraction import Extraction
 
-BLOCKS_AHEAD = 8
-"""Blocks that may wait between decompressing a stream and parsing it."""
 MAX_EXTENDED_HEADER_BYTES = 2**16
 """Size of one PAX or GNU header. tarfile takes quadratic time over it before Python 3.11.10
 (CVE-2024-6232): 64 KiB keep it busy for seconds, 1 MiB for most of an hour."""
@@ -54,10 +50,8 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
     Raises:
         ArchiveError: The archive is broken or unsafe to extract.
     """
-    with extraction.library_errors(), contextlib.ExitStack() as stack:
-        ahead = ReadAhead(partial(stream.read, BLOCK_BYTES), BLOCKS_AHEAD)
-        stack.callback(ahead.close)
-        counted = _Counted(ahead, extraction)
+    with extraction.library_errors(), stream.reading_ahead(extraction.input.size):
+        counted = _Counted(stream, extraction)
         info_class = type("_Info", (_StrictInfo,), {"stream": counted})
         with tarfile.open(
             fileobj=cast("IO[bytes]", counted), mode="r|", bufsize=BLOCK_BYTES, tarinfo=info_class
@@ -123,7 +117,7 @@ class _StrictInfo(tarfile.TarInfo):
 class _Counted:
     """A stream whose bytes are counted by the extraction."""
 
-    def __init__(self, stream: ReadAhead, extraction: Extraction) -> None:
+    def __init__(self, stream: Stream, extraction: Extraction) -> None:
         self._stream = stream
         self._extraction = extraction
         self._header_bytes: int | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -10,8 +9,7 @@ from tasks.fetch.archives import registry
 from tasks.fetch.archives.compression import Decompressed
 from tasks.fetch.archives.extraction import Extraction
 from tasks.fetch.archives.format import HEAD_BYTES, Member
-from tasks.fetch.archives.stream import BLOCK_BYTES, Stream
-from tasks.fetch.threads import ReadAhead
+from tasks.fetch.archives.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
     from tasks.fetch.archives.extraction import Limits
     from tasks.fetch.archives.format import Format, Input
 
-BLOCKS_AHEAD = 8
-"""Decompressed blocks that may wait to be read."""
 _UNSUPPORTED = {
     b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7z archive", b"\x1f\x9d": "a file of compress",
     b"LZIP": "an lzip file", b"\x04\x22\x4d\x18": "an LZ4 file",
@@ -30,7 +26,7 @@ _UNSUPPORTED = {
 
 
 def members(
-    source: Input, limits: Limits, name: str, wants: Callable[[PurePosixPath], bool]
+    source: Input, limits: Limits, name: str, wants: Callable[[str], bool]
 ) -> Iterator[Member | None]:
     """Yield the members of an archive as its bytes arrive.
 
@@ -53,11 +49,13 @@ def members(
         raise extraction.error("the file is empty")
     for compression in registry.COMPRESSIONS:
         if head.startswith(compression.magic):
-            with extraction.library_errors():
-                content = Stream(Decompressed(stream, compression, extraction).read)
-                inner = registry.compressed_format(content.peek(HEAD_BYTES), name)
-            return (inner.members if inner else _single_file)(content, extraction)
-    return _format_of(head, extraction).members(stream, extraction)
+            with stream.reading_ahead(source.size):
+                with extraction.library_errors():
+                    content = Stream(Decompressed(stream, compression, extraction).read)
+                    inner = registry.compressed_format(content.peek(HEAD_BYTES), name)
+                yield from (inner.members if inner else _single_file)(content, extraction)
+            return
+    yield from _format_of(head, extraction).members(stream, extraction)
 
 
 def _format_of(head: bytes, extraction: Extraction) -> Format:
@@ -81,18 +79,15 @@ def _format_of(head: bytes, extraction: Extraction) -> Format:
 def _single_file(content: Stream, extraction: Extraction) -> Iterator[Member | None]:
     """Yield the one file that was compressed, named as the archive without its suffix."""
     path = extraction.path(registry.stem(PurePosixPath(extraction.name).name))
-    ahead = ReadAhead(partial(content.read, BLOCK_BYTES), BLOCKS_AHEAD)
-    try:
-        blocks = _counted(ahead, extraction)
+    with content.reading_ahead(extraction.input.size):
+        blocks = _counted(content, extraction)
         yield Member(path, blocks) if extraction.wants(path) else None
         for _ in blocks:  # also of a file that is not selected the checksum is verified
             pass
-    finally:
-        ahead.close()
 
 
-def _counted(ahead: ReadAhead, extraction: Extraction) -> Iterator[bytes]:
+def _counted(content: Stream, extraction: Extraction) -> Iterator[bytes]:
     with extraction.library_errors():
-        while block := ahead.read():
+        while block := content.read():
             extraction.add_bytes(len(block))
             yield block

@@ -14,8 +14,7 @@ import re
 import stat
 import struct
 import zipfile
-from itertools import chain, zip_longest
-from pathlib import PurePosixPath
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from isal import isal_zlib
@@ -59,24 +58,21 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
     with extraction.library_errors():
         split = stream.peek(4).startswith(_SPLIT_MAGIC) or bool(_PART_NAME.search(extraction.name))
         table_start, table = zip_table.read(extraction, split=split)
-        entries = []
-        for entry in table:  # one by one: the first that is refused ends it
-            _check(entry, extraction)
-            entries.append(entry)
-        entries.sort(key=lambda entry: entry.offset)
-        if entries and entries[0].offset and stream.peek(4).startswith(b"PK\3\4"):
+        # One by one: the first that is refused ends it.
+        entries = [(entry, _checked_path(entry, extraction)) for entry in table]
+        entries.sort(key=lambda found: found[0].offset)
+        if entries and entries[0][0].offset and stream.peek(4).startswith(b"PK\3\4"):
             raise extraction.broken("another archive precedes it")
-        for entry, following in zip_longest(entries, entries[1:]):
-            end = following.offset if following else table_start
-            compressed = _compressed(stream, entry, end, extraction)
-            if entry.is_folder:
-                continue
-            path = PurePosixPath(entry.name)
-            yield (
-                Member(path, _blocks(compressed, entry, extraction))
-                if extraction.wants(path)
-                else None
-            )
+        ends = [entry.offset for entry, _ in entries[1:]]
+        with stream.reading_ahead(extraction.input.size):
+            for (entry, path), end in zip(entries, [*ends, table_start], strict=False):
+                compressed = _compressed(stream, entry, end, extraction)
+                if path:
+                    yield Member(path, _blocks(compressed, entry, extraction))
+                elif not entry.is_folder:
+                    yield None
+            while stream.read():  # the table, which is part of the archive's checksum
+                pass
 
 
 FORMAT = Format(
@@ -90,15 +86,18 @@ FORMAT = Format(
 )
 
 
-def _check(entry: Entry, extraction: Extraction) -> None:
-    """Require a safe name of each entry, and a supported kind of each that is selected."""
+def _checked_path(entry: Entry, extraction: Extraction) -> str:
+    """Return the path of an entry that is selected; an empty text of each other one.
+
+    Each must have a safe name, and those that are selected a supported kind.
+    """
     path = extraction.path(entry.name)
     if entry.is_folder:
         if entry.size:
             raise extraction.error("a folder with content, which is refused", entry.name)
-        return
+        return ""
     if not extraction.wants(path):
-        return
+        return ""
     if stat.S_IFMT(entry.mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
         kind = "symbolic link" if stat.S_ISLNK(entry.mode) else "special file"
         raise extraction.error(
@@ -117,6 +116,7 @@ def _check(entry: Entry, extraction: Extraction) -> None:
         raise extraction.error(
             f"compression method {method} is not supported, only {known}", entry.name
         )
+    return path
 
 
 def _compressed(stream: Stream, entry: Entry, end: int, extraction: Extraction) -> Iterator[bytes]:
@@ -134,15 +134,18 @@ def _compressed(stream: Stream, entry: Entry, end: int, extraction: Extraction) 
     name = zip_table.decoded(stream.exactly(name_size), entry.flags)
     if (name, method) != (entry.name, entry.method):
         raise extraction.broken(f"its own header names {name!r}, method {method}", entry.name)
-    expected = (entry.crc, entry.compressed_size, entry.size)
-    if not flags & _SIZES_FOLLOW_DATA and any(
-        own not in {other, SEE_ZIP64} for own, other in zip(sizes, expected, strict=True)
+    expected = [entry.crc, entry.compressed_size, entry.size]
+    if (
+        sizes != expected
+        and not flags & _SIZES_FOLLOW_DATA
+        and any(own not in {other, SEE_ZIP64} for own, other in zip(sizes, expected, strict=True))
     ):
         raise extraction.broken("its own header has another size or CRC", entry.name)
     start = entry.offset + _LOCAL_HEADER.size + name_size + extra_size
     if start + entry.compressed_size > end:
         raise extraction.broken("it overlaps with another member", entry.name)
-    stream.exactly(extra_size)
+    if extra_size:
+        stream.exactly(extra_size)
     return _read(stream, entry.compressed_size)
 
 
@@ -158,29 +161,31 @@ def _read(stream: Stream, size: int) -> Iterator[bytes]:
 def _blocks(compressed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
     """Yield the content of a member, counted, and verify its size and CRC."""
     count = crc = 0
-    with extraction.library_errors(entry.name):
+    try:
         for block in _decompressed(compressed, entry, extraction):
             extraction.add_bytes(len(block))
             count += len(block)
             crc = isal_zlib.crc32(block, crc)
             yield block
-        if count != entry.size:
-            raise zipfile.BadZipFile(f"{count} of {entry.size} bytes")
-        if crc != entry.crc:
-            raise zipfile.BadZipFile("bad CRC")
+    except Exception:  # entered only now: it takes longer than to extract a small member
+        with extraction.library_errors(entry.name):
+            raise
+    if count != entry.size:
+        raise extraction.broken(f"{count} of {entry.size} bytes", entry.name)
+    if crc != entry.crc:
+        raise extraction.broken("bad CRC", entry.name)
 
 
 def _decompressed(
     compressed: Iterator[bytes], entry: Entry, extraction: Extraction
 ) -> Iterator[bytes]:
     if entry.method == zipfile.ZIP_STORED:
-        yield from compressed
-    elif entry.method == zipfile.ZIP_DEFLATED:
-        yield from _inflated(compressed)
-    elif entry.method == zipfile.ZIP_BZIP2:
-        yield from _all_of(bz2.BZ2Decompressor(), compressed)
-    else:
-        yield from _of_lzma(compressed, entry, extraction)
+        return compressed
+    if entry.method == zipfile.ZIP_DEFLATED:
+        return _inflated(compressed)
+    if entry.method == zipfile.ZIP_BZIP2:
+        return _all_of(bz2.BZ2Decompressor(), compressed)
+    return _of_lzma(compressed, entry, extraction)
 
 
 def _inflated(compressed: Iterator[bytes]) -> Iterator[bytes]:

@@ -7,6 +7,8 @@ import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,8 +28,7 @@ _ZIP64_EXTRA = 1  # 4.5.3
 _NAME_IS_UTF8 = 1 << 11  # 4.4.4
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """A member, by the table of contents."""
 
     name: str
@@ -66,6 +67,8 @@ def tail_bytes(size: int) -> int:
 
 def decoded(name: bytes, flags: int) -> str:
     """Decode a member's name."""
+    if name.isascii():
+        return name.decode("ascii")
     return name.decode("utf-8" if flags & _NAME_IS_UTF8 else "cp437")
 
 
@@ -168,8 +171,9 @@ def _entries(data: bytes, at: int, end: _End, extraction: Extraction) -> Iterato
         if magic != b"PK\1\2" or at > last:
             raise extraction.broken(f"its table of contents is damaged at member {number + 1}")
         name = decoded(data[name_at:extra_at], flags)
-        extra = data[extra_at : extra_at + extra_size]
-        size, compressed_size, offset = _with_zip64([size, compressed_size, offset], extra)
+        if extra_size:
+            extra = data[extra_at : extra_at + extra_size]
+            size, compressed_size, offset = _with_zip64([size, compressed_size, offset], extra)
         yield Entry(
             name, flags, method, crc, compressed_size, size, offset + end.shift, attributes >> 16
         )

@@ -24,7 +24,8 @@ BATCH_BYTES: Final = 2**20
 """Bytes that one command writes at most, and reads less: both fit into the windows of a channel
 (2 MiB with paramiko and OpenSSH), so that neither side waits for the other."""
 LINE_BYTES: Final = 80
-"""Bytes of a line without its name: the digest, blanks, the end of the line, and some to spare."""
+"""Bytes of a line without its name: the digest, blanks, the end of the line, and some to spare.
+The name may take twice its bytes: sha256sum escapes some characters."""
 
 _GNU_LINE: Final = re.compile(r"(\\?)([0-9A-Fa-f]{64})(?: [ *](.+))?")
 _BSD_LINE: Final = re.compile(r"SHA256 \((.+)\) = ([0-9A-Fa-f]{64})")
@@ -32,12 +33,13 @@ _BSD_LINE: Final = re.compile(r"SHA256 \((.+)\) = ([0-9A-Fa-f]{64})")
 
 def places(path: str) -> tuple[str, str]:
     """Return where the checksum of a path may be: in a file of its own, and in its folder's."""
-    return path + SUFFIX, str(PurePosixPath(path).parent / SUMS)
+    folder, slash, _ = path.rpartition("/")
+    return path + SUFFIX, f"{folder}{slash}{SUMS}"
 
 
 def is_checksum_file(path: str) -> bool:
     """Return whether a path may be a checksum file, by its name."""
-    return path.endswith(SUFFIX) or path.rpartition("/")[2] == SUMS
+    return path.endswith((SUFFIX, f"/{SUMS}")) or path == SUMS
 
 
 def parse(text: str, folder: PurePosixPath, own_name: str = "") -> dict[str, str]:
@@ -78,7 +80,7 @@ def batches(paths: Sequence[str]) -> Iterator[dict[str, str]]:
         if "\0" in path:
             continue
         name = f"./{path}" if path.startswith("-") else path
-        more = output_bytes([name])
+        more = LINE_BYTES + 2 * len(encoded(name))
         if batch and size + more > BATCH_BYTES:
             yield batch
             batch, size = {}, 0
@@ -91,11 +93,6 @@ def batches(paths: Sequence[str]) -> Iterator[dict[str, str]]:
 def standard_input(names: Iterable[str]) -> bytes:
     """Return names as the commands take them."""
     return b"".join(encoded(name) + b"\0" for name in names)
-
-
-def output_bytes(names: Iterable[str]) -> int:
-    """Return how many bytes a command writes at most; sha256sum escapes some characters."""
-    return sum(LINE_BYTES + 2 * len(encoded(name)) for name in names)
 
 
 def read_output(output: str, batch: Mapping[str, str]) -> dict[str, str]:

@@ -60,8 +60,8 @@ class Download:
         """Return whether the link was not reset since this download started."""
         return self._generation == self._link.generation
 
-    def items(self) -> Iterator[bytes | None]:
-        """Yield the blocks of each file and then None.
+    def items(self) -> Iterator[tuple[bytes, bool]]:
+        """Yield the blocks of each file, each with whether it is the file's last.
 
         Raises:
             LighterageError: The connection is lost for good, or a file's own error.
@@ -74,7 +74,7 @@ class Download:
                     raise
                 self._retries.wait(error, f"resuming at byte {self._offset}")
 
-    def _read_session(self) -> Iterator[bytes | None]:
+    def _read_session(self) -> Iterator[tuple[bytes, bool]]:
         """Yield from where we are, until the end or until another session is to be used."""
         file, _ = self._files[self._index]
         with translated(file.path):
@@ -86,19 +86,19 @@ class Download:
             file, _ = self._files[self._index]
             started = time.monotonic()
             with translated(file.path):
-                block = next(blocks)
+                block, is_last = next(blocks)
             waited_s = time.monotonic() - started
             self._retries.failures = 0
-            if block is None:
-                self._index += 1
-                if self._index < len(self._files):
-                    self._offset = self._files[self._index][1]
-            else:
+            if block:
                 self._offset += len(block)
                 self._on_bytes(len(block))
                 self._rate_limit.wait(len(block))
                 self._compress_if_slow(file, block, waited_s)
-            yield block
+            if is_last:
+                self._index += 1
+                if self._index < len(self._files):
+                    self._offset = self._files[self._index][1]
+            yield block, is_last
 
     def _session(self, file: RemoteFile, retries: Retries) -> Session:
         """Return the link's session; after a failure that of a new connection."""

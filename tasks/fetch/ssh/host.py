@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -124,7 +124,7 @@ class Host:
                     "an archive"
                 ) from None
             raise
-        return Listing(dict(sorted(found.items())), special, lister.faults)
+        return Listing({name: found[name] for name in sorted(found)}, special, lister.faults)
 
     def _limits(self) -> Limits:
         return Limits(self._settings.max_members, self._settings.timeout)
@@ -147,7 +147,7 @@ class Host:
         for file, start in wanted:
             stream = Stream(file.path, start, items)
             yield stream
-            for _ in stream:  # what the caller did not read
+            while stream.read():  # what the caller did not read
                 pass
 
     def read_tail(self, file: RemoteFile, start: int) -> bytes:
@@ -162,7 +162,7 @@ class Host:
         return download.tail(file, start)
 
     def remote_checksums(
-        self, files: Iterable[RemoteFile], listed: Container[str] | None = None
+        self, files: Iterable[RemoteFile], listed: Collection[str] | None = None
     ) -> RemoteChecksums:
         """Start to get the SHA-256 of some files from the host.
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import ChainMap, deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import paramiko
@@ -88,7 +88,7 @@ class RemoteChecksums:
                     "try %d of %d to get remote checksums: %s", tries, settings.max_tries, error
                 )
         self._log_missing()
-        return ChainMap(self.from_files, self.from_host)
+        return ChainMap(self.from_files, self.from_host) if self.from_files else self.from_host
 
     def _missing(self) -> list[str]:
         return [path for path in self._paths if path not in self.from_host]
@@ -137,11 +137,12 @@ class RemoteChecksums:
             self._refused, self._reason = True, f"the server refuses a second session: {error}"
 
     def _computed(self, command: str, batch: dict[str, str]) -> dict[str, str]:
+        names = checksums.standard_input(batch)
         done = commands.run(
             self._link,
             command,
-            checksums.standard_input(batch),
-            checksums.output_bytes(batch) + OTHER_BYTES,
+            names,
+            2 * len(names) + checksums.LINE_BYTES * len(batch) + OTHER_BYTES,
             lambda: self._deadline - time.monotonic(),
         )
         if done.failure:
@@ -166,7 +167,7 @@ def _computed_by_sftp(link: Link, paths: Sequence[str], seconds: float) -> dict[
 
 
 def read_checksum_files(
-    link: Link, read: Read, paths: list[str], listed: Container[str] | None
+    link: Link, read: Read, paths: list[str], listed: Collection[str] | None
 ) -> dict[str, str]:
     """Read the checksum files beside the data: NAME.sha256, and SHA256SUMS.
 
@@ -179,6 +180,8 @@ def read_checksum_files(
     Returns:
         The SHA-256 in lower case hex by path, of those that have one.
     """
+    if listed is not None and not listed:
+        return {}
     candidates = [
         place
         for path in paths

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from tasks.fetch.errors import IntegrityError, RemotePathError
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
+class RemoteFile(Struct, frozen=True, gc=False):
     """What the host says of a path.
 
     Attributes:
@@ -65,7 +66,7 @@ class Stream:
     file changes during the download, and `NetworkError` where the connection is lost for good.
     """
 
-    def __init__(self, path: str, start: int, items: Iterator[bytes | None]) -> None:
+    def __init__(self, path: str, start: int, items: Iterator[tuple[bytes, bool]]) -> None:
         self.path = path
         self.start = start
         self._items = items
@@ -75,9 +76,7 @@ class Stream:
     def read(self, size: int = -1) -> bytes:
         """Return at most `size` bytes (some, not none, before the end), or b"" at the end."""
         if not self._rest and not self._ended:
-            block = next(self._items)
-            self._ended = block is None
-            self._rest = block or b""
+            self._rest, self._ended = next(self._items)
         if not 0 <= size < len(self._rest):
             block, self._rest = self._rest, b""
             return block

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,8 @@ from tasks.fetch.ssh.errors import folder_fault
 from tasks.fetch.ssh.remote_files import Fault, RemoteFile
 from tasks.fetch.ssh.sftp_session import Session
 
-FOLDERS_AHEAD: Final = 16
+REQUESTS_AHEAD: Final = 64
+"""Requests under way, of which a folder has up to two."""
 MAX_NAMELESS: Final = 100
 """Answers to READDIR in a row without a name, after which a listing is taken to have no end."""
 
@@ -42,16 +43,15 @@ class Limits:
         self._start = time.monotonic()
         self.deadline = self._start + seconds
 
-    def count(self, folder: str, file: RemoteFile) -> None:
-        """Count a name.
+    def count(self, folder: str, found: Sequence[tuple[str, RemoteFile]]) -> None:
+        """Count the names of an answer.
 
         Raises:
             ListingLimitError: These are too many.
         """
-        if file.folder:
-            self._folders += 1
-        else:
-            self._files += 1
+        folders = sum(file.folder for _, file in found)
+        self._folders += folders
+        self._files += len(found) - folders
         if max(self._files, self._folders) > self._names:
             raise ListingLimitError(
                 f"{folder}: the directory listing has more than {self._names} names: set "
@@ -113,7 +113,7 @@ class Lister:
         """
         self._limits.progress()
         while self._waiting or self._requests:
-            while self._waiting and len(self._requests) < FOLDERS_AHEAD:
+            while self._waiting and len(self._requests) < REQUESTS_AHEAD:
                 folder = self._waiting.popleft()
                 self._request(packets.OPENDIR, packets.path_string(folder.path), folder)
             number, kind, body = self._receive()
@@ -153,10 +153,10 @@ class Lister:
         return answer
 
     def _take_names(self, folder: _Folder, body: bytes) -> Iterator[tuple[str, RemoteFile]]:
-        folder.nameless += 1
-        for name, file in packets.read_names(folder.path, body):
-            folder.nameless = 0
-            self._limits.count(folder.path, file)
+        found = list(packets.read_names(folder.path, body))
+        folder.nameless = 0 if found else folder.nameless + 1
+        self._limits.count(folder.path, found)
+        for name, file in found:
             if problem := _problem(folder.below, name):
                 error = RemotePathError(f"{file.path}: the name {name!r} {problem}")
                 self.faults.append(Fault(file.path, file.folder, error))

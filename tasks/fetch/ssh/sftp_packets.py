@@ -30,6 +30,9 @@ LIMITS: Final = struct.Struct(">QQQQ")  # of a packet, a READ, a WRITE, and of o
 SHA256_BYTES: Final = 32
 
 _SIZE, _OWNER, _MODE, _TIMES = 1, 2, 4, 8  # SSH_FILEXFER_ATTR_*
+_ALL: Final = struct.Struct(
+    ">IQIIIII"
+)  # flags, size, user, group, mode, times of access and change
 
 
 T = TypeVar("T", bytes, memoryview)
@@ -106,6 +109,10 @@ def is_end(kind: int, body: bytes) -> bool:
 
 def read_attributes(path: str, body: T) -> tuple[int, RemoteFile]:
     """Read attributes: the bytes that they take, and what they say of `path`."""
+    if len(body) >= _ALL.size:  # mostly: in one step
+        flags, size, _, _, mode, _, mtime = _ALL.unpack_from(body)
+        if flags == _SIZE | _OWNER | _MODE | _TIMES:
+            return _ALL.size, _file(path, size, mode, mtime)
     flags, used = int.from_bytes(body[:4], "big"), 4
     size = mode = mtime = 0
     if flags & _SIZE:
@@ -122,21 +129,30 @@ def read_attributes(path: str, body: T) -> tuple[int, RemoteFile]:
             used += 4 + len(read_string(body[used:]))
     if used > len(body):
         raise ProtocolError("attributes end early")
+    return used, _file(path, size, mode, mtime)
+
+
+def _file(path: str, size: int, mode: int, mtime: int) -> RemoteFile:
     kind = stat.S_IFMT(mode)
     special = kind not in {0, stat.S_IFREG, stat.S_IFDIR}
-    return used, RemoteFile(path, size, mtime, folder=kind == stat.S_IFDIR, special=special)
+    return RemoteFile(path, size, mtime, folder=kind == stat.S_IFDIR, special=special)
 
 
 def read_names(folder: str, body: bytes) -> Iterator[tuple[str, RemoteFile]]:
     """Read the names of an answer to READDIR, and their attributes; `.` and `..` aside."""
-    count, rest = int.from_bytes(body[:4], "big"), memoryview(body)[4:]
-    for _ in range(count):
-        raw = read_string(rest)
-        rest = rest[4 + len(raw) :]
-        rest = rest[4 + len(read_string(rest)) :]  # the line of `ls`, which is not to be parsed
-        name = bytes(raw).decode("utf-8", "surrogateescape")
-        used, file = read_attributes(f"{folder.rstrip('/')}/{name}", rest)
-        rest = rest[used:]
+    start = folder.rstrip("/") + "/"
+    view = memoryview(body)
+    at, end = 4, len(view)
+    for _ in range(int.from_bytes(view[:4], "big")):
+        name_at = at + 4
+        line_at = name_at + int.from_bytes(view[at:name_at], "big") + 4
+        # The line of `ls` is not to be parsed.
+        at = line_at + int.from_bytes(view[line_at - 4 : line_at], "big")
+        if line_at > end or at > end:
+            raise ProtocolError("it ends early")
+        name = str(view[name_at : line_at - 4], "utf-8", "surrogateescape")
+        used, file = read_attributes(start + name, view[at:])
+        at += used
         if name not in {".", ".."}:
             yield name, file
 

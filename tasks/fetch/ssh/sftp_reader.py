@@ -21,6 +21,10 @@ SMALL_READ_BYTES: Final = 2**15
 SHORT_ANSWERS: Final = 8
 """Short answers after which READs are small."""
 FILES_AHEAD: Final = 64
+FAR_FILES_AHEAD: Final = 200
+"""The same where a round trip takes longer than `FAR_S`. Servers built with libssh open 256 files
+(its SFTP_HANDLES), OpenSSH about as many as its limit of open files, mostly 1024."""
+FAR_S: Final = 0.005
 BLOCK_BYTES: Final = 2**17
 """Bytes of a block of a file that has as many."""
 
@@ -64,13 +68,17 @@ class Reader:
         self._files = iter(files)
         self._open: deque[_OpenFile] = deque()
         self._tail: _OpenFile | None = None
+        self._unfinished: list[_OpenFile] = []  # open, and not all of it was asked for
         self._requests: dict[int, tuple[_OpenFile, _Range | None]] = {}
         self._ahead = 0
+        self._files_ahead = FAR_FILES_AHEAD if session.round_trip > FAR_S else FILES_AHEAD
         self._most = 2**32 - 2  # bytes of a READ
         self._short_answers = 0
 
-    def blocks(self) -> Iterator[bytes | None]:
-        """Yield the blocks of each file, then None once it is read and checked.
+    def blocks(self) -> Iterator[tuple[bytes, bool]]:
+        """Yield the blocks of each file, each with whether it is the file's last.
+
+        The last one, which may be empty, is yielded once the file is read and checked.
 
         Raises:
             IntegrityError: A file is not as long as it was, or changed while it was read.
@@ -80,7 +88,6 @@ class Reader:
         while self._open:
             yield from self._blocks_of(self._open[0])
             self._open.popleft()
-            yield None
             self._request()
 
     def tail(self, file: RemoteFile, start: int) -> bytes:
@@ -94,27 +101,28 @@ class Reader:
         """
         self._tail = self._request_open(file, start)
         try:
-            return b"".join(self._blocks_of(self._tail))
+            return b"".join(block for block, _ in self._blocks_of(self._tail))
         finally:
             self._tail = None
 
-    def _blocks_of(self, opened: _OpenFile) -> Iterator[bytes]:
-        """Yield the blocks of a file, and check it at its end."""
+    def _blocks_of(self, opened: _OpenFile) -> Iterator[tuple[bytes, bool]]:
+        """Yield the blocks of a file; see `blocks`."""
+        size = opened.file.size
         while True:
             if opened.error:
                 raise opened.error
-            block = self._next_block(opened)
-            if block:
-                yield block
-                self._request()
-            elif opened.returned == opened.file.size and opened.after:
-                opened.file.require_same(opened.after)
-                return
-            else:
+            is_near_end = size - opened.returned <= BLOCK_BYTES
+            if (is_near_end and not opened.after) or (block := self._next_block(opened)) is None:
                 self._take_answer(*self.session.receive())
+                continue
+            is_last = opened.returned == size
+            yield block, is_last
+            if is_last:
+                return
+            self._request()
 
-    def _next_block(self, opened: _OpenFile) -> bytes:
-        """Return the next block once it is full or nothing more will follow; else b""."""
+    def _next_block(self, opened: _OpenFile) -> bytes | None:
+        """Return the next block once it is full, or the file is checked and ends; else None."""
         offset, parts = opened.returned, []
         while (
             offset - opened.returned < BLOCK_BYTES
@@ -122,8 +130,12 @@ class Reader:
         ):
             parts.append(part)
             offset += len(part)
-        if offset - opened.returned < BLOCK_BYTES and offset < opened.file.size:
-            return b""
+        if offset == opened.file.size:
+            if not opened.after:
+                return None
+            opened.file.require_same(opened.after)
+        elif offset - opened.returned < BLOCK_BYTES:
+            return None
         for part in parts:
             del opened.ranges[opened.returned]
             opened.returned += len(part)
@@ -135,16 +147,18 @@ class Reader:
     def _request(self) -> None:
         """Ask for what may be asked for ahead."""
         budget = self.session.ahead
-        while self._ahead < budget and len(self._open) < FILES_AHEAD:
+        while self._ahead < budget and len(self._open) < self._files_ahead:
             file, start = next(self._files, (None, 0))
             if file is None:
                 break
             self._open.append(self._request_open(file, start))
-        if self._tail:
-            self._request_data(self._tail, budget, first=True)
-        for opened in self._open:
-            # The first must proceed, whatever the others have taken.
-            self._request_data(opened, budget, first=opened is self._open[0])
+        if not self._unfinished:
+            return
+        for opened in self._unfinished:
+            # The first must proceed, whatever the others have taken; and a tail.
+            first = opened is self._tail or (bool(self._open) and opened is self._open[0])
+            self._request_data(opened, budget, first=first)
+        self._unfinished = [opened for opened in self._unfinished if not opened.closing]
 
     def _request_open(self, file: RemoteFile, start: int) -> _OpenFile:
         opened = _OpenFile(file, start, start)
@@ -155,7 +169,8 @@ class Reader:
 
     def _request_data(self, opened: _OpenFile, budget: int, *, first: bool) -> None:
         """Ask for more of an open file."""
-        if not opened.handle or opened.closing or opened.error:
+        if opened.error:
+            opened.closing = True
             return
         size = opened.file.size
         while opened.requested < size and (
@@ -201,6 +216,7 @@ class Reader:
     def _take_handle_or_facts(self, opened: _OpenFile, kind: int, body: bytes) -> None:
         if kind == packets.HANDLE:
             opened.handle = packets.read_handle(body)
+            self._unfinished.append(opened)
             self._ahead -= 1
             self._request()
         elif kind == packets.ATTRS and opened.handle:

@@ -42,7 +42,7 @@ MAX_READ_BYTES: Final = 255 * 2**10
 LINK_BYTES_PER_S: Final = 400e6
 """The fastest link expected: the bytes ahead are this times the round trip."""
 STATS_AHEAD: Final = 256
-REQUESTS_PER_PACKET: Final = 16
+REQUESTS_PER_PACKET: Final = 32
 """Requests sent in one packet while answers keep arriving; else each when none is left to take."""
 CHECKS_TRIED: Final = 16
 """Files of which a host that computes checksums has one; ProFTPD has none of an empty file."""

@@ -8,14 +8,13 @@ import errno
 import os
 import shutil
 import sys
-from io import FileIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.fetch.errors import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # renameat2(2)
@@ -57,48 +56,65 @@ def writing(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = {
-            errno.ENOSPC: "no space left",
-            errno.EDQUOT: "the quota is used up",
-            errno.EACCES: "no permission to write",
-            errno.EROFS: "the file system is read-only",
-        }.get(error.errno or 0, error.strerror or str(error))
-        raise LocalError(f"{path}: {what}") from error
+        raise _local_error(path, error) from error
+
+
+def _local_error(path: Path | str, error: OSError) -> LocalError:
+    what = {
+        errno.ENOSPC: "no space left",
+        errno.EDQUOT: "the quota is used up",
+        errno.EACCES: "no permission to write",
+        errno.EROFS: "the file system is read-only",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return LocalError(f"{path}: {what}")
 
 
 class NewFile:
-    """A file of a staging folder, made with its first byte or at its end; errors name `target`."""
+    """A file of a staging folder, made with its first byte or at its end; errors name `target`.
 
-    def __init__(self, staged: Path, target: Path) -> None:
+    Paths are texts, and the system's own calls are used: there may be 100,000 small files.
+    """
+
+    def __init__(self, staged: str, target: str) -> None:
         self._staged = staged
         self._target = target
-        self._file: FileIO | None = None  # unbuffered: blocks are large, or a small file's only one
+        self._file = -1
 
     def write(self, block: bytes) -> None:
         """Append bytes."""
-        with writing(self._target):
-            file, rest = self._opened(), memoryview(block)
-            while rest:
-                rest = rest[file.write(rest) :]
+        try:
+            file = self._opened()
+            count = os.write(file, block)
+            if count < len(block):
+                rest = memoryview(block)[count:]
+                while rest:
+                    rest = rest[os.write(file, rest) :]
+        except OSError as error:
+            raise _local_error(self._target, error) from error
 
     def close(self) -> None:
         """Complete the file."""
-        with writing(self._target):
-            self._opened().close()
+        try:
+            file, self._file = self._opened(), -1
+            os.close(file)
+        except OSError as error:
+            raise _local_error(self._target, error) from error
 
     def abort(self) -> None:
         """Close and remove it: an open file takes its room on the disk even when it is removed."""
-        if self._file is not None:
+        if self._file >= 0:
             with contextlib.suppress(OSError):
-                self._file.close()
+                file, self._file = self._file, -1
+                os.close(file)
             with contextlib.suppress(OSError):
-                self._staged.unlink(missing_ok=True)
+                Path(self._staged).unlink()
 
-    def _opened(self) -> FileIO:
-        if self._file is None:
+    def _opened(self) -> int:
+        if self._file < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             try:
-                self._file = FileIO(self._staged, "x")
+                self._file = os.open(self._staged, flags, 0o666)
             except FileNotFoundError:
-                self._staged.parent.mkdir(parents=True, exist_ok=True)
-                self._file = FileIO(self._staged, "x")
+                Path(self._staged).parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(self._staged, flags, 0o666)
         return self._file

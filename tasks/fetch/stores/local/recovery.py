@@ -80,7 +80,7 @@ def _restore(target: Target, others: list[Path]) -> None:
 def empty_trash(target: Target) -> None:
     """Remove the tree in the trash; rename it to `.replaced` if it contains foreign files."""
     trash = target.trash
-    found = tree.read_manifest(trash)
+    found = target.manifest(trash)
     if not tree.is_folder(trash) or (found is None and any(trash.iterdir())):
         return
     own = found.paths() if found else set()

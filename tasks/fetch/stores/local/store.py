@@ -50,6 +50,8 @@ class LocalStore:
         self._publication = Publication(self._target)
         self._lock = Lock(self._path)
         self._kept_paths: set[str] = set()
+        # As texts: there may be 100,000 files.
+        self._folder, self._staging_folder = str(self._path), str(self.staging)
 
     @property
     def published(self) -> bool:
@@ -83,16 +85,19 @@ class LocalStore:
 
     def create(self, path: str) -> NewFile:
         """Create a file in the staging folder."""
-        return NewFile(self.staging / path, self._path / path)
+        return NewFile(f"{self._staging_folder}/{path}", f"{self._folder}/{path}")
 
     def keep(self, file: File) -> None:
         """Take a published file into the staging folder: as a hard link, or a copy."""
-        with writing(f"{self._path}/{file.path}"):
-            self._link_or_copy(file)
+        try:
+            os.link(f"{self._folder}/{file.path}", f"{self._staging_folder}/{file.path}")
+        except OSError:  # mostly, there is no such folder yet
+            with writing(self._path / file.path):
+                self._link_or_copy(file)
         self._kept_paths.add(file.path)
 
     def _link_or_copy(self, file: File) -> None:
-        old, new = f"{self._path}/{file.path}", self.staging / file.path
+        old, new = self._path / file.path, self.staging / file.path
         for _ in range(2):
             try:
                 os.link(old, new)
@@ -108,7 +113,7 @@ class LocalStore:
         try:
             shutil.copyfile(old, new, follow_symlinks=False)
         except FileNotFoundError:
-            raise edited_error(self._path / file.path) from None
+            raise edited_error(old) from None
 
     def remove(self, path: str) -> None:
         """Remove a file from the staging folder."""
@@ -119,7 +124,7 @@ class LocalStore:
 
     def verify(self, file: File, content: bool) -> File | None:
         """Return the record of a published file that has not changed."""
-        return verify_file(self._path, file, content=content)
+        return verify_file(self._folder, file, content=content)
 
     def publish(self, manifest: Manifest) -> Manifest:
         """Exchange the staging folder with the target, and remove the replaced one."""
@@ -147,11 +152,11 @@ class LocalStore:
 
         def with_time(file: File) -> File:
             if file.path in self._kept_paths:
-                found = verify_file(self.staging, file, content=False)
+                found = verify_file(self._staging_folder, file, content=False)
             elif (mtime_ns := self.partial_downloads.mtime_ns(file.path)) is not None:
                 found = with_mtime(file, mtime_ns)
             else:
-                facts = tree.facts_of(self.staging, file)
+                facts = tree.facts_of(self._staging_folder, file)
                 found = with_mtime(file, facts.st_mtime_ns) if facts else None
             if found is None:
                 raise edited_error(self._path / file.path)

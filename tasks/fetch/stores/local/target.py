@@ -42,15 +42,19 @@ class Target:
         self._overwrite = overwrite
         self._cached: tuple[tuple[int, int, int], Manifest] | None = None
 
-    def manifest(self) -> Manifest | None:
-        """Return the manifest of the target; it is only read again if the file has changed."""
+    def manifest(self, folder: Path | None = None) -> Manifest | None:
+        """Return the manifest of the target, or of a folder beside it.
+
+        It is only read again if it is another file, or has changed: not after a rename.
+        """
+        folder = folder or self.path
         try:
-            facts = (self.path / NAME).stat()
+            facts = (folder / NAME).stat()
         except OSError:
             return None
         stamp = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
         if self._cached is None or self._cached[0] != stamp:
-            found = tree.read_manifest(self.path)
+            found = tree.read_manifest(folder)
             if found is None:
                 return None
             self._cached = stamp, found

@@ -48,7 +48,7 @@ def is_complete(folder: Path) -> bool:
     if not is_folder(folder):
         return False
     found = read_manifest(folder)
-    return found is not None and all(facts_of(folder, file) for file in found.all_files())
+    return found is not None and all(facts_of(str(folder), file) for file in found.all_files())
 
 
 def is_folder(path: Path) -> bool:
@@ -59,7 +59,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def facts_of(folder: Path, file: File) -> os.stat_result | None:
+def facts_of(folder: str, file: File) -> os.stat_result | None:
     """Return the status of a listed file; None where it does not exist with its size."""
     try:
         facts = os.lstat(f"{folder}/{file.path}")

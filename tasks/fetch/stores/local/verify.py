@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -18,8 +19,6 @@ from tasks.fetch.manifest import File
 from tasks.fetch.stores.local import tree
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tasks.fetch.manifest import Manifest
 
 TICK_NS = 12_000_000
@@ -28,7 +27,7 @@ COARSE_NS = 2_000_000_000
 """The same, where the file system stores whole seconds (FAT: every second one)."""
 
 
-def verify_file(folder: Path, file: File, *, content: bool) -> File | None:
+def verify_file(folder: str, file: File, *, content: bool) -> File | None:
     """Return a file's record with its present time, if it has the size and checksum stated.
 
     The checksum is computed if the time is not that of the record, or `content` is true.
@@ -39,7 +38,7 @@ def verify_file(folder: Path, file: File, *, content: bool) -> File | None:
     if not content and before.st_mtime_ns == file.mtime_ns != 0:
         return file
     try:
-        with (folder / file.path).open("rb") as opened:
+        with Path(folder, file.path).open("rb") as opened:
             same = hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
             after = os.fstat(opened.fileno())
     except OSError:

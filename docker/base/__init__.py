@@ -1,0 +1,1 @@
+"""Base images from Debian packages, where no image registry answers."""
