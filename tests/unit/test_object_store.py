@@ -22,8 +22,8 @@ from tasks.fetch.errors import (
     BusyError,
     ConfigError,
     LighterageError,
-    LocalError,
     NetworkError,
+    StoreError,
 )
 from tasks.fetch.manifest import File, Manifest, Source
 from tasks.fetch.staging import staging
@@ -103,7 +103,7 @@ def test_files_of_every_size_and_name_land(url: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", ["a\nb", "\udcff", "a" * 1024])
 def test_name_that_no_key_can_have_is_refused(url: str, name: str) -> None:
-    with pytest.raises(LocalError, match=r"cannot be stored: the name (has|makes)") as caught:
+    with pytest.raises(StoreError, match=r"cannot be stored: the name (has|makes)") as caught:
         land(url, {name: b"x"})
     assert "\n" not in str(caught.value)
 
@@ -248,7 +248,7 @@ def test_store_without_conditional_writes_is_refused_before_any_upload(
 ) -> None:
     relay(lambda method, path: "unconditional")
     store = open_store(url, overwrite=True)
-    with pytest.raises(LocalError, match="no conditional writes"), staging(store) as staged:
+    with pytest.raises(StoreError, match="no conditional writes"), staging(store) as staged:
         staged.begin()
     assert object_server.objects(bucket) == {}
 
@@ -259,12 +259,12 @@ def test_store_without_conditional_writes_is_refused_before_any_upload(
         ("403 InvalidAccessKeyId", AuthError, "refuses the credentials"),
         ("403 SignatureDoesNotMatch", AuthError, "refuses the credentials"),
         ("403 RequestTimeTooSkewed", AuthError, "clock"),
-        ("403 AccessDenied", LocalError, "permission denied"),
-        ("404 NoSuchBucket", LocalError, "no such bucket"),
+        ("403 AccessDenied", StoreError, "permission denied"),
+        ("404 NoSuchBucket", StoreError, "no such bucket"),
         ("400 AuthorizationHeaderMalformed", ConfigError, "AWS_REGION"),
         ("301 PermanentRedirect", ConfigError, "AWS_REGION"),
         ("503 SlowDown", NetworkError, "503 SlowDown, also after 2 retries"),
-        ("400 EntityTooLarge", LocalError, "400 EntityTooLarge"),
+        ("400 EntityTooLarge", StoreError, "400 EntityTooLarge"),
         ("hang", NetworkError, "no answer in time"),
     ],
 )
@@ -366,7 +366,7 @@ def test_package_that_is_missing_is_named(url: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("content", [b"{}", b"no JSON", b'{"schema": "lighterage-latest/2"}'])
 def test_foreign_latest_json_is_not_replaced(url: str, bucket: str, content: bytes) -> None:
     object_server.write(bucket, {"data/events/latest.json": content})
-    with pytest.raises(LocalError, match="not created by this version"):
+    with pytest.raises(StoreError, match="not created by this version"):
         land(url, NEW)
     assert object_server.objects(bucket) == {"data/events/latest.json": content}
 
@@ -380,7 +380,7 @@ def test_missing_or_broken_manifest_is_an_error(
     object_server.client().delete_object(Bucket=bucket, Key=key)
     if content:
         object_server.write(bucket, {key: content})
-    with pytest.raises(LocalError, match=r"delete latest\.json to download everything again"):
+    with pytest.raises(StoreError, match=r"delete latest\.json to download everything again"):
         open_store(url, overwrite=True).manifest()
 
 

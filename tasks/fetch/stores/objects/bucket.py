@@ -12,7 +12,7 @@ import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from tasks.fetch.errors import AuthError, ConfigError, LighterageError, LocalError, NetworkError
+from tasks.fetch.errors import AuthError, ConfigError, LighterageError, NetworkError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -203,11 +203,11 @@ class Bucket:
                 f"({code}): set the time"
             )
         if code == "NoSuchBucket":
-            return LocalError(f"{self._name}: there is no such bucket: create it, or name another")
+            return StoreError(f"{self._name}: there is no such bucket: create it, or name another")
         if code in _OTHER_REGION or "BareRedirect" in text:
             return ConfigError(f"{self._name}: the bucket is in another region: set AWS_REGION")
         if status == 403:
-            return LocalError(
+            return StoreError(
                 f"{self._name}: permission denied ({shown}): the account needs s3:ListBucket, "
                 "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload"
             )
@@ -217,8 +217,8 @@ class Bucket:
                 transient=True,
             )
         if status:
-            return LocalError(f"{self._name}: the store answers {shown}")
-        return self._connection_error(text) or LocalError(
+            return StoreError(f"{self._name}: the store answers {shown}")
+        return self._connection_error(text) or StoreError(
             f"{self._name}: {text.partition(chr(10))[0]}"
         )
 

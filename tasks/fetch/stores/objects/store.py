@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tasks.fetch import interrupt
-from tasks.fetch.errors import BusyError, LighterageError, LocalError, NetworkError
+from tasks.fetch.errors import BusyError, LighterageError, NetworkError, StoreError
 from tasks.fetch.manifest import Manifest
 from tasks.fetch.stores.objects.bucket import MAX_FILE_BYTES, Bucket
 from tasks.fetch.stores.objects.location import MAX_KEY_BYTES, Access, Location, name_error
@@ -75,12 +75,12 @@ class ObjectStore:
         if self._latest() is None:
             foreign = sorted(set(self._bucket.top_names()) - OWN_NAMES)
             if foreign:
-                raise LocalError(
+                raise StoreError(
                     f"{self._target}: contains objects not created by Lighterage ({foreign[0]!r}): "
                     "set file_save_path to another prefix"
                 )
         elif not self._overwrite:
-            raise LocalError(f"{self._target}: exists, and overwrite is false")
+            raise StoreError(f"{self._target}: exists, and overwrite is false")
 
     def lock(self, wait_s: float) -> None:  # noqa: ARG002 (`publish` decides)
         """Check the target: other runs are not kept out."""
@@ -95,7 +95,7 @@ class ObjectStore:
         try:
             return msgspec.json.decode(found[0], type=Latest)
         except msgspec.DecodeError as error:
-            raise LocalError(
+            raise StoreError(
                 f"{self._target}: its {LATEST} was not created by this version of Lighterage: set "
                 "file_save_path to another prefix"
             ) from error
@@ -108,7 +108,7 @@ class ObjectStore:
         found = self._bucket.get(latest.manifest)
         manifest = Manifest.decode(found[0]) if found else None
         if manifest is None:
-            raise LocalError(
+            raise StoreError(
                 f"{self._target}: {latest.manifest}, which {LATEST} names, is missing or cannot be "
                 f"read: delete {LATEST} to download everything again"
             )
@@ -151,7 +151,7 @@ class ObjectStore:
             with contextlib.suppress(LighterageError):
                 self._bucket.delete([key])
         if ignored or not created:
-            raise LocalError(
+            raise StoreError(
                 f"{self._target}: the store has no conditional writes (If-Match, If-None-Match), "
                 "without which two runs would overwrite each other: use another store"
             )
@@ -163,7 +163,7 @@ class ObjectStore:
         if len(f"{self._location.prefix}/{key}".encode(errors="replace")) > MAX_KEY_BYTES:
             reason = f"makes a key of more than {MAX_KEY_BYTES} bytes"
         if reason:
-            raise LocalError(f"{self._target}: {path!r} cannot be stored: the name {reason}")
+            raise StoreError(f"{self._target}: {path!r} cannot be stored: the name {reason}")
         self._keys.add(key)
         return _NewObject(self._bucket, key, self._uploads)
 
@@ -191,7 +191,7 @@ class ObjectStore:
         if not self._bucket.put_if(key, data, None):
             found = self._bucket.get(key)
             if found is None or found[0] != data:
-                raise LocalError(f"{self._target}: {key} exists already")
+                raise StoreError(f"{self._target}: {key} exists already")
         with interrupt.uninterrupted():
             self._swap(msgspec.json.encode(Latest(key)) + b"\n")
         return manifest
@@ -308,7 +308,7 @@ class _NewObject:
         """Append bytes."""
         self._size += len(block)
         if self._size > MAX_FILE_BYTES:
-            raise LocalError(f"{self._key}: is larger than {MAX_FILE_BYTES} bytes, S3's limit")
+            raise StoreError(f"{self._key}: is larger than {MAX_FILE_BYTES} bytes, S3's limit")
         if self._file is None:
             self._blocks.append(block)
             if self._size <= SMALL_BYTES:
