@@ -35,6 +35,8 @@ ENGINE ?= docker
 BASE ?=
 # A registry or mirror that has the hub's images: HUB=registry.example:5000/library.
 HUB ?=
+# Optional packages in the prod image: s3, for s3:// targets.
+EXTRAS ?=
 # Prefix of each image, container, network and volume: two clones side by side take two.
 PROJECT ?= lighterage
 # What make profile looks at: a work of make bench.
@@ -55,7 +57,7 @@ VARIANTS := $(sort $(filter $(patsubst docker/%/compose.yaml,%,$(wildcard docker
 TASKS := $(patsubst tasks/task_%.py,%,$(sort $(wildcard tasks/task_*.py)))
 
 COMMAND_VARIABLES := ENV TASK ARGS HOST YES FILE REGISTRY OFFLINE LOCKED DEBUGGER
-VARIABLES := $(COMMAND_VARIABLES) RUNNER ENGINE BASE HUB PROJECT SETUP WORK
+VARIABLES := $(COMMAND_VARIABLES) RUNNER ENGINE BASE HUB EXTRAS PROJECT SETUP WORK
 
 # What a shell exports for other programs must not change which compose project, file or platform
 # the recipes act on, which modules Python finds, or what the compose files read.
@@ -85,6 +87,7 @@ $(if $(call given,TASK),$(call one-of,TASK,$(TASKS)))
 $(call one-of,ENGINE,docker podman)
 $(call one-of-or-empty,RUNNER,container host)
 $(call one-of-or-empty,BASE,hub debian)
+$(call one-of-or-empty,EXTRAS,s3)
 $(foreach name,YES OFFLINE LOCKED DEBUGGER SETUP,$(call one-of-or-empty,$(name),0 1))
 REST := $(value PROJECT)
 $(foreach letter,a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 -,\
@@ -140,10 +143,13 @@ BASES := .lighterage/$(PROJECT)-bases
 $(BASES)/stamp: $(filter-out docker/base/__pycache__,$(wildcard docker/base/* docker/*/Dockerfile))
 	@$(STEP) bases
 
+build-arguments = $(if $(call on,OFFLINE),--network none --build-arg OFFLINE=1) \
+  $(EXTRAS:%=--build-arg EXTRAS=%)
+
 # $(call docker-build,IMAGE): docker build, with all that it takes.
 docker-build = $(STEP) $(if $(filter build %-build,$(MAKECMDGOALS)),build,build-quietly) $(BUILD) \
   --file docker/$1/Dockerfile --tag $(PROJECT)-$1 --iidfile .lighterage/$(PROJECT)-$1.id \
-  $(file <$(BASES)/$1) $(if $(call on,OFFLINE),--network none --build-arg OFFLINE=1) \
+  $(file <$(BASES)/$1) $(build-arguments) \
   $(SECRETS) $(LABELS) .
 compose = $(COMPOSE) -f docker/$*/compose.yaml
 
@@ -477,7 +483,7 @@ fmt: .venv/.lighterage ## format the Python files, and fix what the linter can
 	@$(BIN)/ruff format .
 
 # In the order of making: dev is bound by prod and the sample host.
-LOCKS := uv prod sample-host dev
+LOCKS := uv prod s3 sample-host dev
 PINS := $(LOCKS:%=requirements/%.txt)
 UV := .lighterage/uv/bin/uv
 
@@ -521,4 +527,4 @@ list:
 
 # What the tools read, beside the variables above.
 $(FAMILY) $(VARIANTS:%=%-trust) diff verify load bench-build: export LIGHTERAGE_BUILD = $(BUILD) \
-  $(file <$(BASES)/arguments) $(if $(call on,OFFLINE),--network none --build-arg OFFLINE=1) $(SECRETS)
+  $(file <$(BASES)/arguments) $(build-arguments) $(SECRETS)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a virtual environment at $1 with what $2 pins, for the images and for .venv alike; and
+# Makes a virtual environment at $1 with what $2 and $3 pin, for the images and for .venv alike; and
 # `install.sh --wheels FOLDER FILE...` downloads the wheels of what files pin, for make vendor.
 # A CA bundle and a pip.conf are used in here only: as build secrets, or named by the variables.
 set -eu
@@ -44,6 +44,7 @@ fi
 
 target=$1
 requirements=$2
+more=${3:-}
 set --
 if [ "${OFFLINE:-}" = 1 ]; then
     # No index, and no cache, which would have a good copy of a wheel that is broken here.
@@ -58,6 +59,7 @@ export UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never
 export UV_NO_INSTALLER_METADATA=1
 "$work/uv/bin/uv" venv --quiet --clear --python "$python" "$target"
 "$work/uv/bin/uv" pip install --quiet --python "$target/bin/python" \
-    --require-hashes --only-binary :all: "$@" --requirement "$requirements"
+    --require-hashes --only-binary :all: "$@" --requirement "$requirements" \
+    ${more:+--requirement "$more"}
 # uv's own, open to every user.
 rm -f "$target/.lock"

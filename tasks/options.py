@@ -28,7 +28,7 @@ exit codes:
   0 done, or nothing to do      5 network
   1 a bug, here or in a task    6 integrity: the data differs from the remote file
   2 usage or configuration      7 unsafe or broken archive
-  3 remote path, or no match    8 local disk, or a target that must not be replaced
+  3 remote path, or no match    8 local disk or object store, or not to be replaced
   4 authentication or host key  9 busy: another run uses the same target
   129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM"""
 

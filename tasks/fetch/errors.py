@@ -83,6 +83,12 @@ class LocalError(LighterageError):
     kind = "local disk"
 
 
+class StoreError(LocalError):
+    """An object store refuses a request: permission, a missing bucket, objects of others."""
+
+    kind = "object store"
+
+
 class BusyError(LighterageError):
     """Another run uses the same target."""
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS = 1.5
 """Time for the main thread to end after a signal, or after an uninterrupted block."""
+CLEAN_UP_SECONDS = 5.0
+"""Time for the clean-up of the watchdog, which may wait for a disk or a network that hangs."""
 AGAIN_SECONDS = 0.1
 """Until a signal that the handler has not seen is sent again."""
 FORCED: Final = b"""\
@@ -84,7 +86,9 @@ def _watch(reading: int) -> None:
         with _publishing:  # wait for the end of the block; then the main thread gets its time
             pass
     try:
-        clean_up()
+        cleaning = threading.Thread(target=clean_up, name="clean-up", daemon=True)
+        cleaning.start()
+        cleaning.join(CLEAN_UP_SECONDS)
     finally:
         if select.select([], [2], [], 0)[1]:  # not where its reader hangs
             os.write(2, FORCED)

@@ -42,12 +42,13 @@ class Source(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     verified: Literal["sha256", "size"] = "size"
 
 
-class File(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+class File(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """A published file, by its path in the target, and the remote file it came from.
 
     Attributes:
         mtime_ns: The local modification time when its content was last known to have this
             checksum; 0 where that is unknown, or the store has no such time.
+        run: In an object store, the run that uploaded it: the object is `objects/<run>/<path>`.
     """
 
     path: str
@@ -55,6 +56,7 @@ class File(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     sha256: str
     source: str
     mtime_ns: int = 0
+    run: str = ""
 
 
 class Published(Struct, frozen=True):

@@ -51,11 +51,15 @@ class WriteBehind:
     """Carries out jobs in a thread, in their order, a few of them behind.
 
     The first job that raises is the last: `put` and `finish` raise its error.
+
+    Args:
+        depth: Jobs that may wait or run.
+        threads: More than one carry out jobs in any order.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, threads: int = 1) -> None:
         self._depth = depth
-        self._thread = ThreadPoolExecutor(1, "write behind")
+        self._thread = ThreadPoolExecutor(threads, "write behind")
         self._jobs: deque[Future[None]] = deque()
         self._failed = False
 

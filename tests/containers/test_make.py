@@ -71,6 +71,7 @@ def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list
         (["trust", "YES=yes"], "YES=yes is not known; allowed: 0 1"),
         (["build", "OFFLINE=yes"], "OFFLINE=yes is not known; allowed: 0 1"),
         (["build", "LOCKED=yes"], "LOCKED=yes is not known; allowed: 0 1"),
+        (["build", "EXTRAS=s4"], "EXTRAS=s4 is not known; allowed: s3"),
         (["test", "SETUP=no"], "SETUP=no is not known; allowed: 0 1"),
         (["run", "TSAK=2"], "TSAK=2 is not a variable of this Makefile; known: ENV TASK"),
         (["prod-run", "ENV=dev"], "prod-run and ENV=dev name two variants; say one"),

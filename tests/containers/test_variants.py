@@ -294,3 +294,9 @@ def test_a_third_variant_is_a_folder_an_example_and_a_section(
     done = tree.make("verify", "ENV=staging")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok   differences of prod and staging" in done.stdout
+
+
+def test_prod_has_the_optional_packages_on_request(tree: Tree) -> None:
+    words = ("shell", "ENV=prod", "ARGS=-c \"python -c 'import obstore'\"")
+    tree.ok(*words, "EXTRAS=s3")
+    assert "No module named 'obstore'" in tree.make(*words).stderr

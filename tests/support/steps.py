@@ -22,7 +22,7 @@ from tasks.fetch.manifest import NAME, Manifest
 
 CHANGES = {
     "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate",
-    "os.chmod", "os.chown", "os.utime", "lighterage.exchange", "steps.half",
+    "os.chmod", "os.chown", "os.utime", "lighterage.exchange", "lighterage.request", "steps.half",
 }  # fmt: skip
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 

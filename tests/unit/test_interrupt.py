@@ -62,7 +62,7 @@ class Process:
     """A script in its own process, which has printed `ready`."""
 
     def __init__(self, body: str, *, ignoring: str = "") -> None:
-        self._hangs = "block()" in body or "began.wait()" in body  # the watchdog must end it
+        self._hangs = "block" in body or "began.wait()" in body  # the watchdog must end it
         script = SCRIPT.format(body=body, ignoring=ignoring, hangs=self._hangs)
         command = [sys.executable, "-c", script]
         if ignoring:
@@ -129,6 +129,9 @@ HANGING_CLEAN_UP = """
         say('ready'); time.sleep(60)
     finally:
         block()"""
+HANGING_STORE = """
+    with interrupt.cleaned_up_by(block):
+        say('ready'); time.sleep(60)"""
 UNINTERRUPTED = """
     with interrupt.uninterrupted():
         say('ready')
@@ -159,6 +162,7 @@ INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
             id="a second signal does not interrupt the clean-up",
         ),
         pytest.param(HANGING_CLEAN_UP, "", [TERM], 143, [], id="a clean-up that hangs"),
+        pytest.param(HANGING_STORE, "", [TERM], 143, [], id="a clean-up that hangs everywhere"),
         pytest.param(
             UNINTERRUPTED, "", [TERM], 143, ["complete", "interrupted"],
             id="the end of an uninterrupted block comes first",

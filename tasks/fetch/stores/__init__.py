@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STORES = {
     "": "tasks.fetch.stores.local.store:LocalStore",
+    "s3": "tasks.fetch.stores.objects.store:ObjectStore",
 }
 """The store of each URL scheme; a target without a scheme is a local folder.
 

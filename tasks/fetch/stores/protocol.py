@@ -196,6 +196,8 @@ class Store(Protocol):
         Raises:
             LocalError: It cannot be done, and nothing has changed; `transient` where a file that
                 was kept was edited during the run.
+            BusyError: Another run has published since `manifest` was called.
+            NetworkError: A remote store did not answer; the error says if it may have published.
         """
 
     def update_manifest(self, manifest: Manifest) -> None:

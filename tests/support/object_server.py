@@ -1,0 +1,173 @@
+"""A server with the S3 API, in a process of its own; and what its buckets contain."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+
+from landed import Tree, sha256
+
+SECRET = "secret-of-the-tests"
+
+
+def variables(endpoint: str) -> dict[str, str]:
+    """Return the variables with which a run uses a server."""
+    return {
+        "AWS_ACCESS_KEY_ID": "tester",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+    }
+
+
+@contextlib.contextmanager
+def running() -> Iterator[str]:
+    """Run a server, and give its URL."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        try:
+            for line in process.stderr:
+                if found := re.search(r"Running on (http://\S+)", line):
+                    break
+            else:
+                raise RuntimeError("the server did not start")
+            # It logs each request: a full pipe would stop it.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            yield found[1]
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def relay(endpoint: str, fault: Callable[[str, str], str]) -> Iterator[str]:
+    """Give the URL of a relay to a server, in which `fault` decides about each request.
+
+    Args:
+        endpoint: The server.
+        fault: Returns, for a method and a path: an error such as `503 SlowDown`; `unconditional`
+            to remove the conditions; `lose` to pass it on and close the connection without an
+            answer; `hang` for no answer; or nothing.
+    """
+    server = urlsplit(endpoint).netloc
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_request(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            action = fault(self.command, self.path)
+            if action == "hang":
+                self.rfile.read(1)
+            elif action[:1].isdigit():
+                status, _, code = action.partition(" ")
+                self.answer(int(status), f"<Error><Code>{code}</Code></Error>".encode(), {})
+            else:
+                self.pass_on(content, action)
+
+        def pass_on(self, content: bytes, action: str) -> None:
+            headers = dict(self.headers)
+            if action == "unconditional":
+                headers = {
+                    key: headers[key] for key in headers if not key.lower().startswith("if-")
+                }
+            connection = HTTPConnection(server)
+            connection.request(self.command, self.path, content, headers)
+            response = connection.getresponse()
+            data = response.read()
+            connection.close()
+            if action == "lose":
+                self.close_connection = True
+                return
+            dropped = {"content-length", "connection", "transfer-encoding"}
+            kept = {
+                key: text for key, text in response.headers.items() if key.lower() not in dropped
+            }
+            self.answer(response.status, data, kept)
+
+        def answer(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
+            self.send_response(status)
+            for key, text in headers.items():
+                self.send_header(key, text)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request  # noqa: N815 (http.server)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+@cache
+def _client(endpoint: str) -> Any:
+    return boto3.client(
+        "s3", endpoint_url=endpoint, region_name="us-east-1",
+        aws_access_key_id="tester", aws_secret_access_key=SECRET,
+    )  # fmt: skip
+
+
+def client() -> Any:
+    """Return a client of the server that the environment names."""
+    return _client(os.environ["AWS_ENDPOINT_URL"])
+
+
+def _keys(bucket: str) -> list[str]:
+    pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def _read(bucket: str, key: str) -> bytes:
+    content: bytes = client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    return content
+
+
+def objects(bucket: str) -> Tree:
+    """Return every object of a bucket."""
+    return {key: _read(bucket, key) for key in _keys(bucket)}
+
+
+def write(bucket: str, files: Tree) -> None:
+    for key, content in files.items():
+        client().put_object(Bucket=bucket, Key=key, Body=content)
+
+
+def clear(bucket: str) -> None:
+    for key in _keys(bucket):
+        client().delete_object(Bucket=bucket, Key=key)
+
+
+def published(url: str) -> Tree:
+    """Return the files that readers find, by nothing but the documented layout; each is checked."""
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    try:
+        latest = json.loads(_read(bucket, f"{prefix}/latest.json"))
+    except client().exceptions.NoSuchKey:
+        return {}
+    manifest = json.loads(_read(bucket, f"{prefix}/{latest['manifest']}"))
+    files = {}
+    for file in manifest["files"] + manifest["archives"]:
+        content = _read(bucket, f"{prefix}/objects/{file['run']}/{file['path']}")
+        assert (len(content), sha256(content)) == (file["size"], file["sha256"])
+        files[file["path"]] = content
+    return files
