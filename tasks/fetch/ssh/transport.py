@@ -8,7 +8,8 @@ from typing import Any
 
 import paramiko
 
-from tasks.fetch.ssh.paramiko_private import BufferedSocket, HookedTransport
+from tasks.fetch.ssh.packets import BufferedSocket
+from tasks.fetch.ssh.paramiko_private import HookedTransport
 
 # OpenSSH 9.2's own defaults, less what paramiko lacks; AES-GCM first, which is its fastest by far.
 CIPHERS = (
