@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,18 +75,18 @@ def _run(arena: Arena, work: works.Work, data: Dataset, *prefix: str) -> Sample:
 
 def _sampled(
     arena: Arena, work: works.Work, data: Dataset, samples: Path, *options: str
-) -> Counter[tuple[str, str]]:
+) -> dict[tuple[str, str], float]:
     """Run under py-spy; return the seconds by thread and stage."""
     prefix = (
         "py-spy", "record", "--nonblocking", "--rate", str(RATE), "--threads", "--format", "raw",
         "--output", str(samples), *options, "--",
     )  # fmt: skip
     _run(arena, work, data, *prefix)
-    found: Counter[tuple[str, str]] = Counter()
+    found: defaultdict[tuple[str, str], float] = defaultdict(float)
     for line in samples.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
         thread, *frames = stack.split(";")
-        found[_thread(thread), _stage(frames)] += int(count) / RATE  # type: ignore[assignment]
+        found[_thread(thread), _stage(frames)] += int(count) / RATE
     return found
 
 

@@ -124,7 +124,7 @@ class BufferedSocket:
 
         Raises:
             OSError: It failed; `TimeoutError` where nothing arrived in time.
-            EOFError: There are no more.
+            EOFError: The other side has closed the connection.
         """
         if self._start:
             rest = self._end - self._start
