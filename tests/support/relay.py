@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
+import sys
+import termios
 import threading
 import time
 from dataclasses import dataclass, field
@@ -155,9 +158,18 @@ class _Wire:
             while source.recv(16384):
                 pass
             return False
+        _wait_until_received(sink)
         for sock in (source, sink):
             sock.shutdown(socket.SHUT_RDWR)
         return False
+
+
+def _wait_until_received(sock: socket.socket) -> None:
+    """Wait until the other side's system has all that was sent: a reset would discard the rest."""
+    for _ in range(500):
+        if not int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder):
+            return
+        time.sleep(0.01)
 
 
 def _close(sock: socket.socket) -> None:
