@@ -136,9 +136,11 @@ def running(context: Context, part: str) -> str:
     """Name the one container with `part` in its name, once it runs."""
 
     def ask() -> str | None:
-        names = names_of(context, "container", part)
-        state = names and context.inspect("container", names[0])["State"]
-        return names[0] if state and state["Running"] else None
+        for name in names_of(context, "container", part):
+            # One that ended may be removed between the two questions: nothing is known of it then.
+            if Engine.of(context).inspect("container", name).get("State", {}).get("Running"):
+                return name
+        return None
 
     name: str = wait_for(ask)
     return name
