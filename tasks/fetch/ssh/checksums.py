@@ -79,7 +79,7 @@ def batches(paths: Sequence[str]) -> Iterator[dict[str, str]]:
     for path in paths:
         if "\0" in path:
             continue
-        name = f"./{path}" if path.startswith("-") else path
+        name = input_name(path)
         more = LINE_BYTES + 2 * len(encoded(name))
         if batch and size + more > BATCH_BYTES:
             yield batch
@@ -88,6 +88,11 @@ def batches(paths: Sequence[str]) -> Iterator[dict[str, str]]:
         size += more
     if batch:
         yield batch
+
+
+def input_name(path: str) -> str:
+    """Return a path as a command takes it that would read a leading dash as an option's."""
+    return f"./{path}" if path.startswith("-") else path
 
 
 def standard_input(names: Iterable[str]) -> bytes:

@@ -24,12 +24,12 @@ CHUNK = 2**16
 class CommandResult:
     """What a command wrote to its standard output, and why that may not be all."""
 
-    output: str
+    output: bytes | bytearray
     failure: str = ""
 
 
 def run(
-    link: Link, command: str, stdin: bytes, max_bytes: int, remaining_s: Callable[[], float]
+    link: Link, command: str, stdin: bytes, max_bytes: int, remaining_s: Callable[[float], float]
 ) -> CommandResult:
     """Run a command on the host.
 
@@ -38,7 +38,8 @@ def run(
         command: For the account's shell, whichever it is: plain words, and no text of users.
         stdin: The command's standard input.
         max_bytes: How many bytes the command may write, to each of its outputs.
-        remaining_s: Returns how long to wait for more of its output.
+        remaining_s: Returns how long to wait for more of its output, by the time at which its last
+            byte arrived, as `time.monotonic` has it.
 
     Raises:
         NetworkError: The connection is lost.
@@ -59,7 +60,7 @@ def run(
         raise
     except (OSError, EOFError, paramiko.SSHException) as error:
         log.debug("no command: %r", error)
-        result = CommandResult("", "the server runs no commands for this account")
+        result = CommandResult(b"", "the server runs no commands for this account")
     # The connection of the command: the link may have another one by now.
     if result.failure and not transport.is_active():
         raise connection_lost(link.name)
@@ -67,7 +68,7 @@ def run(
 
 
 def _result(
-    channel: paramiko.Channel, max_bytes: int, remaining_s: Callable[[], float]
+    channel: paramiko.Channel, max_bytes: int, remaining_s: Callable[[float], float]
 ) -> CommandResult:
     """Read what a command writes, up to a number of bytes and for some time."""
     output, errors, failure = bytearray(), bytearray(), ""
@@ -77,18 +78,20 @@ def _result(
             errors.extend(channel.recv_stderr(CHUNK))
 
     channel.settimeout(POLL_S)
+    last = time.monotonic()
     while not failure:
         try:
             block = channel.recv(CHUNK)
             if not block:
                 break
             output += block
+            last = time.monotonic()
         except TimeoutError:
             pass
         take_errors()
         if max(len(output), len(errors)) > max_bytes:
-            return CommandResult("", f"it wrote more than {max_bytes} bytes")
-        if remaining_s() <= 0:
+            return CommandResult(b"", f"it wrote more than {max_bytes} bytes")
+        if remaining_s(last) <= 0:
             failure = "it took too long"
     if not failure:
         status = _exit_status(channel)
@@ -96,8 +99,7 @@ def _result(
         if status:
             text = first_line(errors.decode("utf-8", "replace"))
             failure = text or f"it ended with exit status {status}"
-    lines = bytes(output).rpartition(b"\n")[0]  # a line that is cut off may be another's name
-    return CommandResult(lines.decode("utf-8", "surrogateescape"), failure)
+    return CommandResult(output, failure)
 
 
 def _exit_status(channel: paramiko.Channel) -> int:

@@ -17,6 +17,7 @@ from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.retry import RateLimit, Retries
 from tasks.fetch.ssh.sftp_reader import Reader
 from tasks.fetch.ssh.sftp_session import Session
+from tasks.fetch.ssh.tar_batches import TarBatches
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Download:
         self._retries = Retries(link.settings)
         self._rate_limit = RateLimit(link.settings.max_rate)
         self._speed = _LinkSpeed()
+        self._tar_batches = TarBatches(link, files)
         self._index = 0
         self._offset = files[0][1] if files else 0
         self.reader: Reader | None = None
@@ -79,10 +81,15 @@ class Download:
         file, _ = self._files[self._index]
         with translated(file.path):
             session = self._session(file, self._retries)
-            rest = [(file, self._offset), *self._files[self._index + 1 :]]
-            self.reader = Reader(session, rest)
-            blocks = self.reader.blocks()
-        while self._index < len(self._files) and self._link.is_current(session):
+            end, contents = self._tar_batches.next(self._index)
+            blocks: Iterator[tuple[bytes, bool]]
+            if contents:
+                blocks = ((bytes(content), True) for content in contents)
+            else:
+                rest = [(file, self._offset), *self._files[self._index + 1 : end]]
+                self.reader = Reader(session, rest)
+                blocks = self.reader.blocks()
+        while self._index < end and self._link.is_current(session):
             file, _ = self._files[self._index]
             started = time.monotonic()
             with translated(file.path):

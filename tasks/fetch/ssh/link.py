@@ -15,6 +15,7 @@ from tasks.fetch.errors import NetworkError
 from tasks.fetch.ssh.connection import close_hops, open_connection
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.errors import translated
+from tasks.fetch.ssh.paramiko_private import use_packet_queue
 from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.sftp_session import Session, open_session
 
@@ -88,10 +89,12 @@ class Link:
         Raises:
             SessionRefusedError: The server opens no second session on the connection.
         """
-        return open_session(
+        channel = open_session(
             lambda: transport.open_session(timeout=self.settings.timeout),
             retry=self._sftp is None,
         )
+        use_packet_queue(channel)
+        return channel
 
     # --- the connection -------------------------------------------------------------------
 

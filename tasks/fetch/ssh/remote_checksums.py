@@ -143,12 +143,13 @@ class RemoteChecksums:
             command,
             names,
             2 * len(names) + checksums.LINE_BYTES * len(batch) + OTHER_BYTES,
-            lambda: self._deadline - time.monotonic(),
+            lambda _: self._deadline - time.monotonic(),
         )
         if done.failure:
             self._reason = f"{command.split()[2]}: {done.failure}"
             log.debug("%s: %s", command, done.failure)
-        return checksums.read_output(done.output, batch)
+        lines = done.output.rpartition(b"\n")[0]  # a line that is cut off may be another's name
+        return checksums.read_output(lines.decode("utf-8", "surrogateescape"), batch)
 
 
 def _computed_by_sftp(link: Link, paths: Sequence[str], seconds: float) -> dict[str, str]:
