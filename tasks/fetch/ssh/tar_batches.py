@@ -39,7 +39,7 @@ MIN_FILES: Final = 256
 """Fewer are read by SFTP before a command has started."""
 BATCH_BYTES: Final = 2**22
 """Bytes of the archive of a batch, at most: the names fit into the window of a channel."""
-AHEAD: Final = 2
+AHEAD: Final = 1
 """Batches that are asked for ahead of the one that is read; the first is asked for alone."""
 BLOCK: Final = 512
 HEADER: Final = struct.Struct("100s24x11sx11s9xc")
@@ -116,7 +116,7 @@ class TarBatches:
     def _ask(self) -> None:
         """Ask for the next batches that are not on their way in the connection of now."""
         transport = self._link.transport
-        for batch, _ in zip(self._batches, range(1 + AHEAD * self._proved), strict=False):
+        for batch, _ in zip(self._batches, range(AHEAD if self._proved else 1), strict=False):
             if self._threads and (batch.transport is None or batch.transport is not transport):
                 batch.transport = transport
                 batch.archive = self._threads.submit(self._archive, batch)
