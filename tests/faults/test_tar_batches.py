@@ -43,7 +43,7 @@ class Host:
         self.server = Sshd(
             folder / "sshd", options=[f"SetEnv PATH={self.tar.parent}:/usr/bin:/bin"]
         )
-        self.use(f"exec {TAR} \"$@\"")
+        self.use(f'exec {TAR} "$@"')
 
     def use(self, script: str) -> None:
         """Have tar be a shell script that notes each run."""
@@ -68,7 +68,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 @pytest.fixture
 def client(tmp_path: Path, host: Host) -> Client:
     """Give a client of the host, which has the small files; its tar is the real one."""
-    host.use(f"exec {TAR} \"$@\"")
+    host.use(f'exec {TAR} "$@"')
     shutil.rmtree(host.server.home / "many", ignore_errors=True)
     put(host.server.home / "many", FILES)
     return Client(tmp_path, host.server)
@@ -110,12 +110,12 @@ def test_max_rate_applies_to_small_files(client: Client, host: Host) -> None:
 FAULTY = {
     "missing": "exit 127",
     "another tar": "echo 'unrecognized option: hard-dereference' >&2; exit 1",
-    "a fault at its end": f"{TAR} \"$@\"; exit 1",
-    "no end": f"{TAR} \"$@\" | head -c 100000",
+    "a fault at its end": f'{TAR} "$@"; exit 1',
+    "no end": f'{TAR} "$@" | head -c 100000',
     "nothing": "exec cat > /dev/null",
     "other bytes": "cat > /dev/null; exec head -c 200000 /dev/zero",
-    "a greeting": f"echo Welcome; exec {TAR} \"$@\"",
-    "more": f"{TAR} \"$@\"; exec head -c 10000000 /dev/zero",
+    "a greeting": f'echo Welcome; exec {TAR} "$@"',
+    "more": f'{TAR} "$@"; exec head -c 10000000 /dev/zero',
     "another order": f"tr '\\0' '\\n' | tac | tr '\\n' '\\0' | {TAR} \"$@\"",
     "another size": f"{TAR} \"$@\" | sed 's/00000000002/00000000001/'",
     "stuck": "sleep 20 & exec sleep 20",
