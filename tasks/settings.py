@@ -16,6 +16,7 @@ import msgspec
 
 from tasks.fetch.errors import ConfigError
 from tasks.fetch.progress import ProgressMode
+from tasks.fetch.rate import Rate
 
 MASK = "********"
 VARIANTS = ("dev", "prod")
@@ -24,6 +25,7 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 HostKeys = Literal["known", "accept-new"]
 OnError = Literal["fail", "continue"]
 Verify = Literal["checksum", "size"]
+Exec = Literal["auto", "never"]
 
 _SIZE_UNITS = ["", "k", "m", "g", "t"]
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
@@ -77,6 +79,7 @@ class Settings:
     verify: Verify = _setting(
         "compare with the remote SHA-256 where the host has one, or sizes only", "checksum"
     )
+    exec: Exec = _setting("`never` runs no command on the host: SFTP only", "auto")
     force: bool = _setting("download also what has not changed", False)
     checksum: bool = _setting("find changes by content, not by size and time", False)
     dry_run: bool = _setting("show what would be downloaded", False)
@@ -87,7 +90,9 @@ class Settings:
     )
     timeout: float = _setting("longest time without a byte from the host", 30.0, least=0.1)
     wait: float = _setting("seconds to wait for another run of the same target", 0.0, least=0)
-    max_rate: Size = _setting("bytes per second, such as 20MB/s; 0: no limit", Size(0), least=0)
+    max_rate: Rate = _setting(
+        "bytes per second, such as 20MB/s, or '20MB/s 08:00-18:00'; 0: no limit", Rate(0)
+    )
     log_level: LogLevel = _setting("how much to log", "INFO", env=True)
     progress: ProgressMode = _setting("how to show progress", "auto")
     schedule: str = _setting("cron expression: when the prod service runs it", "", cli=False)
@@ -151,6 +156,7 @@ _EXPECTED = {
     int: "a whole number",
     float: "a number",
     Size: "a size such as 500MB",
+    Rate: "a rate such as 20MB/s, or '20MB/s 08:00-18:00, 50MB/s 18:00-22:00'",
     StringList: "text, or a list of texts (in quotes, where YAML reads it as something else)",
     str: "text (in quotes, where YAML reads it as something else)",
 }
@@ -229,6 +235,8 @@ def _constrained(wanted: Any, least: float | None) -> Any:
 
 def _decode(wanted: Any, value: Any) -> Any:
     """Convert to a type that msgspec does not know."""
+    if wanted is Rate:
+        return Rate.parse(str(value).strip(), lambda text: _decode(Size, text))
     if wanted is Size:
         match = _SIZE.fullmatch(str(value).strip())
         if match is None:

@@ -118,7 +118,7 @@ class Attempt:
         timeout_s = max(settings.timeout, time.monotonic() - started)
         checksums = downloads.verify(remote_checksums, timeout_s)
         if settings.explain:
-            self._reasons.append(_explain_checksums(plan, remote_checksums, checksums))
+            self._reasons.append(self._explain_checksums(plan, remote_checksums, checksums))
 
     def _host_checksums(self, files: list[RemoteFile]) -> Mapping[str, str]:
         return self.host.remote_checksums(files).result(CHECKSUM_TIMEOUT_S)
@@ -200,13 +200,18 @@ class Attempt:
             )
         return reasons
 
-
-def _explain_checksums(plan: Plan, remote: RemoteChecksums, checksums: Mapping[str, str]) -> str:
-    """Say what the downloads were compared with, and why with nothing better."""
-    paths = [item.source.path for item in plan.downloads]
-    counts = {
-        "a checksum beside the data": sum(path in remote.from_files for path in paths),
-        "a remote checksum": sum(path in remote.from_host for path in paths),
-        "size only, as the host gives no checksum": sum(path not in checksums for path in paths),
-    }
-    return "verified by " + ", ".join(f"{how} ({n})" for how, n in counts.items() if n)
+    def _explain_checksums(
+        self, plan: Plan, remote: RemoteChecksums, checksums: Mapping[str, str]
+    ) -> str:
+        """Say what the downloads were compared with, and why with nothing better."""
+        settings = self.settings
+        why = "exec is never" if settings.exec == "never" else "the host gives no checksum"
+        if settings.verify == "size":
+            why = "verify is size"
+        paths = [item.source.path for item in plan.downloads]
+        counts = {
+            "a checksum beside the data": sum(path in remote.from_files for path in paths),
+            "a remote checksum": sum(path in remote.from_host for path in paths),
+            f"size only, as {why}": sum(path not in checksums for path in paths),
+        }
+        return "verified by " + ", ".join(f"{how} ({n})" for how, n in counts.items() if n)

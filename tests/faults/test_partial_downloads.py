@@ -11,7 +11,7 @@ import pytest
 from client import Client, ended, left_over, put, tarred, tree, trusted, wait_for, zipped
 from relay import Relay
 from selection import report
-from tasks.fetch.ssh import retry
+from tasks.fetch import rate
 
 pytestmark = pytest.mark.sshd
 
@@ -136,15 +136,18 @@ def test_partial_download_is_removed_by_an_unchanged_run(
 
 
 def test_rate_limit_sleeps_as_long_as_the_rate_requires(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=100.0, slept=0.0)
+    clock = SimpleNamespace(now=100.0, slept=0.0, hour=7)
 
     def sleep(seconds: float) -> None:
         clock.now += seconds
         clock.slept += seconds
 
-    time = SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
-    monkeypatch.setattr(retry, "time", time)
-    limit = retry.RateLimit(1000)
+    time = SimpleNamespace(
+        monotonic=lambda: clock.now, sleep=sleep,
+        localtime=lambda: SimpleNamespace(tm_hour=clock.hour, tm_min=59),
+    )  # fmt: skip
+    monkeypatch.setattr(rate, "time", time)
+    limit = rate.RateLimit(rate.Rate(1000))
     for _ in range(10):
         limit.wait(500)
     assert clock.slept == pytest.approx(5)
@@ -152,9 +155,16 @@ def test_rate_limit_sleeps_as_long_as_the_rate_requires(monkeypatch: pytest.Monk
     for _ in range(10):
         limit.wait(500)
     assert clock.slept == pytest.approx(5 + 4)
-    free = retry.RateLimit(0)
+    free = rate.RateLimit(rate.Rate(0))
     free.wait(10**9)
     assert clock.slept == pytest.approx(5 + 4)
+    by_day = rate.RateLimit(rate.Rate.parse("1000 08:00-18:00, 100 22:00-06:00", int))
+    for hour, seconds in ((7, 0), (8, 5), (17, 5), (18, 0), (22, 50), (0, 50), (6, 0)):
+        clock.hour, before = hour, clock.slept
+        clock.now += 1000
+        for _ in range(10):
+            by_day.wait(600)
+        assert clock.slept - before == pytest.approx(6 * seconds / 5 - bool(seconds))
 
 
 @pytest.mark.parametrize("killed", [False, True])

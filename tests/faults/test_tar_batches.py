@@ -40,9 +40,8 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.tar, self.runs = folder / "bin/tar", folder / "runs"
         self.tar.parent.mkdir()
-        self.server = Sshd(
-            folder / "sshd", options=[f"SetEnv PATH={self.tar.parent}:/usr/bin:/bin"]
-        )
+        options = [f"SetEnv PATH={self.tar.parent}:/usr/bin:/bin", "LogLevel VERBOSE"]
+        self.server = Sshd(folder / "sshd", options)
         self.use(f'exec {TAR} "$@"')
 
     def use(self, script: str) -> None:
@@ -163,6 +162,21 @@ def test_cut_in_a_batch_loses_nothing(client: Client, host: Host, share: float) 
         done = client.run("3", "many/more")
     assert done.code == 0, done.err
     assert tree(client.target) == files
+
+
+def test_exec_never_runs_no_command(client: Client, host: Host) -> None:
+    log = host.server.folder / "log"
+    before = log.stat().st_size
+    done = client.run("3", "many", "--exec=never", "--explain", "--checksum")
+    assert done.code == 0, done.err
+    assert tree(client.target) == FILES
+    assert "size only, as exec is never (300)" in done.out
+    sessions = [
+        line for line in log.read_text()[before:].splitlines() if "Starting session" in line
+    ]
+    assert sessions
+    assert all("subsystem 'sftp'" in line for line in sessions)
+    assert {source["verified"] for source in manifest(client)["sources"]} == {"size"}
 
 
 def test_account_without_commands_gets_small_files(client: Client, host: Host) -> None:

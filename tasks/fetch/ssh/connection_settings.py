@@ -7,6 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Protocol
 
+from tasks.fetch.rate import Rate
+
 
 class ConnectionSettings(Protocol):
     """How to reach a host, log in and read from it. Times are seconds, sizes are bytes."""
@@ -47,12 +49,14 @@ class ConnectionSettings(Protocol):
     # Seconds before the second try.
     @property
     def retry_delay(self) -> float: ...
-    # Bytes per second, 0 for no limit.
     @property
-    def max_rate(self) -> int: ...
+    def max_rate(self) -> Rate: ...
     # The most names of one listing.
     @property
     def max_members(self) -> int: ...
+    # Whether commands may run on the host.
+    @property
+    def exec(self) -> Literal["auto", "never"]: ...
     # Whether to get remote checksums.
     @property
     def verify(self) -> Literal["checksum", "size"]: ...

@@ -11,10 +11,11 @@ import zlib
 from collections.abc import Callable, Iterator
 
 from tasks.fetch.errors import HostKeyError, LighterageError, NetworkError
+from tasks.fetch.rate import RateLimit
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.link import Link
 from tasks.fetch.ssh.remote_files import RemoteFile
-from tasks.fetch.ssh.retry import RateLimit, Retries
+from tasks.fetch.ssh.retry import Retries
 from tasks.fetch.ssh.sftp_reader import Reader
 from tasks.fetch.ssh.sftp_session import Session
 from tasks.fetch.ssh.tar_batches import TarBatches

@@ -11,7 +11,6 @@ from pathlib import PurePosixPath
 import fabric
 
 from tasks.fetch.errors import RemotePathError
-from tasks.fetch.progress import human
 from tasks.fetch.ssh import paramiko_private
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.download import Download
@@ -58,7 +57,7 @@ class Host:
         if self._link.compressed:
             lines.append("SSH compression: the link is slow, and the data can be compressed")
         if self._settings.max_rate:
-            lines.append(f"at most {human(self._settings.max_rate)}/s: max_rate")
+            lines.append(f"at most so many bytes per second: {self._settings.max_rate} (max_rate)")
         return lines
 
     def facts(self, path: str) -> RemoteFile:

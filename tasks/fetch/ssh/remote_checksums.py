@@ -125,6 +125,9 @@ class RemoteChecksums:
             self._error = error
 
     def _compute(self) -> None:
+        if self._link.settings.exec == "never":
+            self._reason = "exec is never"
+            return
         available = list(checksums.COMMANDS)
         try:
             for batch in checksums.batches(self._missing()):

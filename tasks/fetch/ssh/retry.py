@@ -1,4 +1,4 @@
-"""Retry and pacing: how long to wait before the next try, and to keep to a rate."""
+"""Retry: how long to wait before the next try."""
 
 from __future__ import annotations
 
@@ -39,21 +39,3 @@ class Retries:
         delay = delay_before(self._settings, self.failures)
         log.warning("%s; %s in %.1f s", error, action, delay)
         time.sleep(delay)
-
-
-class RateLimit:
-    """Keeps to a rate: bytes per second, or 0 for none."""
-
-    def __init__(self, bytes_per_s: int) -> None:
-        self._bytes_per_s = bytes_per_s
-        self._next_s = time.monotonic()  # when the bytes so far have had their time
-
-    def wait(self, count: int) -> None:
-        """Wait until so many more bytes are within the rate."""
-        if not self._bytes_per_s:
-            return
-        now = time.monotonic()
-        # After a pause of the host, at most one second's worth arrives at once.
-        self._next_s = max(self._next_s, now - 1) + count / self._bytes_per_s
-        if self._next_s > now:
-            time.sleep(self._next_s - now)

@@ -78,7 +78,9 @@ class TarBatches:
     def __init__(self, link: Link, files: Sequence[tuple[RemoteFile, int]]) -> None:
         self._link = link
         self._files = files
-        self._batches = deque(() if link.settings.max_rate else _batches(files))
+        settings = link.settings
+        possible = settings.exec == "auto" and not settings.max_rate
+        self._batches = deque(_batches(files) if possible else ())
         self._proved = False  # a batch was used
         self._threads = ThreadPoolExecutor(AHEAD, "tar") if self._batches else None
 
