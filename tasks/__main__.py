@@ -119,6 +119,28 @@ def _run(task: str, parsed: argparse.Namespace) -> int:
     return report.exit_code
 
 
+def _prune(task: str, parsed: argparse.Namespace) -> int:
+    settings = _settings_of(task, parsed).settings
+    from tasks.fetch.progress import human
+    from tasks.fetch.stores import open_store
+
+    dry_run = settings.dry_run
+    store = open_store(str(settings.target), overwrite=True)
+    runs, objects, size = store.prune(
+        keep_runs=settings.keep_runs, min_age_s=settings.min_age, dry_run=dry_run
+    )
+    if parsed.json:
+        status = "planned" if dry_run else "pruned"
+        print(_json({"status": status, "runs": runs, "objects": objects, "bytes": size}))
+    else:
+        verb = "would delete" if dry_run else "deleted"
+        print(
+            f"task {task} ({settings.variant}): {verb} {objects} objects of {runs} earlier runs, "
+            f"{human(size)}, in {printable(str(settings.target))}"
+        )
+    return 0
+
+
 def _config(task: str, parsed: argparse.Namespace) -> int:
     rows = _settings_of(task, parsed).rows()
     config = load_config(parsed.config_file)
@@ -207,6 +229,8 @@ def _json(data: object) -> str:
 
 def _dispatch(arguments: Sequence[str]) -> int:
     words, parsed = parse(arguments)
+    if words[1:] in (["config"], ["prune"]):  # as `make run TASK=2 ARGS=prune` has them
+        words.reverse()
     verb, operands = (words[0], words[1:]) if words and words[0] in VERBS else ("", words)
     if verb == "scan":
         if len(operands) != 1:
@@ -217,7 +241,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
             raise ConfigError(f"{verb} takes no {operands[0]!r}")
         return _schedule(parsed) if verb == "schedule" else _health()
     task = _task_of(operands, parsed)
-    return _config(task, parsed) if verb == "config" else _run(task, parsed)
+    call = {"config": _config, "prune": _prune}.get(verb, _run)
+    return call(task, parsed)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -21,6 +21,7 @@ VERBS = {
     "schedule": "run the tasks by their schedule until a signal; each run gets the options, and\n"
     "            --dry-run checks the schedules only",
     "health": "exit with 0 while `schedule` runs",
+    "prune": "delete what earlier runs left in an object store: prune N; see keep_runs, min_age",
     "scan": "print a host's keys as lines for known_hosts: scan HOST[:PORT]",
 }
 EXIT_CODES = """\

@@ -29,6 +29,8 @@ Exec = Literal["auto", "never"]
 
 _SIZE_UNITS = ["", "k", "m", "g", "t"]
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) *([smhd]?)", re.IGNORECASE)
+_DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -37,6 +39,10 @@ _BOOLEANS = {
 
 class Size(int):
     """A number of bytes; written as a number, or with a unit: `500MB`, `2GiB`, `20MB/s`."""
+
+
+class Duration(float):
+    """Seconds; written as a number, or with a unit: `90s`, `15m`, `2h`, `7d`."""
 
 
 class StringList(tuple[str, ...]):
@@ -96,6 +102,10 @@ class Settings:
     log_level: LogLevel = _setting("how much to log", "INFO", env=True)
     progress: ProgressMode = _setting("how to show progress", "auto")
     schedule: str = _setting("cron expression: when the prod service runs it", "", cli=False)
+    keep_runs: int = _setting("earlier runs that `prune` keeps in an object store", 1, least=0)
+    min_age: Duration = _setting(
+        "`prune` keeps what was written later: `2h`, `7d`", Duration(86400), least=3600
+    )
     max_members: int = _setting(
         "number of members of an archive, and of files in a listing", 100_000, least=1
     )
@@ -156,6 +166,7 @@ _EXPECTED = {
     int: "a whole number",
     float: "a number",
     Size: "a size such as 500MB",
+    Duration: "a time such as 90s, 15m, 2h or 7d",
     Rate: "a rate such as 20MB/s, or '20MB/s 08:00-18:00, 50MB/s 18:00-22:00'",
     StringList: "text, or a list of texts (in quotes, where YAML reads it as something else)",
     str: "text (in quotes, where YAML reads it as something else)",
@@ -195,7 +206,9 @@ def _converted(value: Any, wanted: Any, least: float | None) -> Any:
         strict=not (wanted in {int, float} and isinstance(value, str)),
         dec_hook=_decode,
     )
-    if wanted is Size and converted < least:  # msgspec checks the limits of its own types only
+    if (
+        wanted in {Size, Duration} and converted < least
+    ):  # msgspec checks the limits of its own types only
         raise ValueError(value)
     return converted
 
@@ -237,6 +250,11 @@ def _decode(wanted: Any, value: Any) -> Any:
     """Convert to a type that msgspec does not know."""
     if wanted is Rate:
         return Rate.parse(str(value).strip(), lambda text: _decode(Size, text))
+    if wanted is Duration:
+        match = _DURATION.fullmatch(str(value).strip())
+        if match is None:
+            raise ValueError(value)
+        return Duration(float(match[1]) * _DURATION_UNITS[match[2].lower()])
     if wanted is Size:
         match = _SIZE.fullmatch(str(value).strip())
         if match is None:

@@ -18,7 +18,10 @@ from urllib.parse import urlsplit
 
 import boto3
 
-from landed import Tree, sha256
+from landed import Tree, sha256, stage
+from tasks.fetch.manifest import Manifest
+from tasks.fetch.staging import staging
+from tasks.fetch.stores import open_store
 
 SECRET = "secret-of-the-tests"
 
@@ -171,3 +174,10 @@ def published(url: str) -> Tree:
         assert (len(content), sha256(content)) == (file["size"], file["sha256"])
         files[file["path"]] = content
     return files
+
+
+def land(url: str, files: Tree) -> Manifest:
+    """Land files in a target."""
+    store = open_store(url, overwrite=True)
+    with staging(store) as staged:
+        return staged.publish(stage(store, staged, files))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.fetch.errors import LocalError
 from tasks.fetch.manifest import NAME, File, Manifest
-from tasks.fetch.stores.protocol import Writer
+from tasks.fetch.stores.protocol import Pruned, Writer
 
 
 class ZipStore:
@@ -75,6 +75,9 @@ class ZipStore:
 
     def update_manifest(self, manifest: Manifest) -> None:
         raise AssertionError("`verify` returns no new times")
+
+    def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:
+        return Pruned()
 
     def clean_up(self) -> None:
         self._staged.unlink(missing_ok=True)

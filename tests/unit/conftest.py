@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -22,3 +23,17 @@ def object_store(object_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in object_server.variables(object_endpoint).items():
         monkeypatch.setenv(name, value)
     return object_endpoint
+
+
+@pytest.fixture
+def bucket(object_store: str) -> str:
+    """Give the name of an empty bucket."""
+    name = f"bucket-{secrets.token_hex(8)}"
+    object_server.client().create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture
+def url(bucket: str) -> str:
+    """Give a target that does not exist."""
+    return f"s3://{bucket}/data/events"

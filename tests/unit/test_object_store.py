@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import pytest
 
 import object_server
 from landed import NEW, OLD, SAME, Tree, sha256, stage
+from object_server import land
 from steps import Steps
 from tasks.fetch import interrupt
 from tasks.fetch.errors import (
@@ -30,25 +30,12 @@ from tasks.fetch.staging import staging
 from tasks.fetch.stores import open_store
 from tasks.fetch.stores.objects import bucket as bucket_module
 from tasks.fetch.stores.objects import store as store_module
+from tasks.fetch.stores.objects import uploads as uploads_module
 from tasks.fetch.stores.objects.store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("object_store")
 
 Relay = Callable[[Callable[[str, str], str]], None]
-
-
-@pytest.fixture
-def bucket(object_store: str) -> str:
-    """Give the name of an empty bucket."""
-    name = f"bucket-{secrets.token_hex(8)}"
-    object_server.client().create_bucket(Bucket=name)
-    return name
-
-
-@pytest.fixture
-def url(bucket: str) -> str:
-    """Give a target that does not exist."""
-    return f"s3://{bucket}/data/events"
 
 
 @pytest.fixture
@@ -67,12 +54,6 @@ def relay(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]
         yield start
 
 
-def land(url: str, files: Tree) -> Manifest:
-    store = open_store(url, overwrite=True)
-    with staging(store) as staged:
-        return staged.publish(stage(store, staged, files))
-
-
 # --- what lands ----------------------------------------------------------------------------------
 
 
@@ -88,7 +69,7 @@ def test_unchanged_file_is_referenced_and_not_uploaded_again(url: str, bucket: s
 
 def test_files_of_every_size_and_name_land(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that are sent in parts."""
-    monkeypatch.setattr(store_module, "SMALL_BYTES", 1000)
+    monkeypatch.setattr(uploads_module, "SMALL_BYTES", 1000)
     monkeypatch.setattr(bucket_module, "PART_BYTES", 5 * 2**20)
     sizes = (0, 1, 1000, 1001, 5 * 2**20, 11 * 2**20 + 1)
     files = {f"{size}.csv": bytes(size) for size in sizes}

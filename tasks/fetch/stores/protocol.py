@@ -28,12 +28,20 @@ and `clean_up` may be called from another thread when the main thread does not e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.fetch.manifest import File, Manifest
+
+
+class Pruned(NamedTuple):
+    """What `Store.prune` removed: runs that had something, their objects, and bytes."""
+
+    runs: int = 0
+    objects: int = 0
+    size: int = 0
 
 
 class Writer(Protocol):
@@ -205,6 +213,18 @@ class Store(Protocol):
 
         Raises:
             LocalError: It cannot be written; the published one is unchanged.
+        """
+
+    def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:
+        """Remove what earlier runs published and readers of the published data do not need.
+
+        Args:
+            keep_runs: How many earlier runs stay complete, the newest ones.
+            min_age_s: Seconds: what was written later stays, a run may be in progress.
+            dry_run: Whether to count only.
+
+        Raises:
+            LighterageError: It cannot be done; the published data is complete all the same.
         """
 
     def clean_up(self) -> None:

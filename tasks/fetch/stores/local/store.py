@@ -29,6 +29,7 @@ from tasks.fetch.stores.local.verify import (
     with_mtime,
     with_reliable_times,
 )
+from tasks.fetch.stores.protocol import Pruned
 
 
 class LocalStore:
@@ -172,6 +173,10 @@ class LocalStore:
         self._publication.clean_up()
         if self.published and not self._publication.has_staging:
             self.partial_downloads.remove_all()
+
+    def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:  # noqa: ARG002 (each run removes what it replaces)
+        """Do nothing: of a folder there is one version."""
+        return Pruned()
 
     def clean_up(self) -> None:
         """Remove what is not published, but partial downloads, and release the lock."""

@@ -16,6 +16,7 @@ from tasks.fetch.errors import AuthError, ConfigError, LighterageError, NetworkE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from datetime import datetime
 
     from obstore import WritableFile
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -165,11 +166,11 @@ class Bucket:
         with self.errors(), contextlib.suppress(FileNotFoundError):
             self._api.delete(self._store, list(keys))
 
-    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Yield the key and the size of each object in a folder and those below."""
+    def entries(self, folder: str) -> Iterator[tuple[str, int, datetime]]:
+        """Yield key, size and time of writing of each object in a folder and those below."""
         with self.errors():
             for block in self._api.list(self._store, folder):
-                yield from ((item["path"], item["size"]) for item in block)
+                yield from ((item["path"], item["size"], item["last_modified"]) for item in block)
 
     def top_names(self) -> Iterator[str]:
         """Yield the names directly under the prefix."""

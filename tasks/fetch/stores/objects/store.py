@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import threading
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,30 +21,30 @@ from msgspec.structs import replace
 from tasks.fetch import interrupt
 from tasks.fetch.errors import BusyError, LighterageError, NetworkError, StoreError
 from tasks.fetch.manifest import Manifest
-from tasks.fetch.stores.objects.bucket import MAX_FILE_BYTES, Bucket
+from tasks.fetch.stores.objects.bucket import Bucket
 from tasks.fetch.stores.objects.location import MAX_KEY_BYTES, Access, Location, name_error
-from tasks.fetch.threads import WriteBehind
+from tasks.fetch.stores.objects.prune import prune
+from tasks.fetch.stores.objects.uploads import NewObject, Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from obstore import WritableFile
-
     from tasks.fetch.manifest import File
+    from tasks.fetch.stores.protocol import Pruned
 
 LATEST = "latest.json"
 OWN_NAMES = {LATEST, "manifests", "objects"}
-SMALL_BYTES = 2**20
-"""A file of up to so many bytes is uploaded in one request, beside others."""
-UPLOADS_AT_ONCE = 16
+LONG_RUN_S = 1800
+"""Below the least `min_age` by half an hour: a run that is longer checks its objects at the end."""
+MAX_PREVIOUS = 1000
+"""Earlier manifests that `latest.json` names, and so the most that `keep_runs` can keep."""
 SWAP_TRIES = 5
 SWAP_DELAY_S = 0.5
 
 
 class Latest(msgspec.Struct, frozen=True, tag_field="schema", tag="lighterage-latest/1"):
-    """What `latest.json` contains: the key of the published manifest."""
+    """What `latest.json` contains: the key of the published manifest, and of those before it."""
 
     manifest: str
+    previous: tuple[str, ...] = ()  # the newest first
 
 
 class ObjectStore:
@@ -61,12 +59,14 @@ class ObjectStore:
         self._overwrite = overwrite
         self.published = False
         self._e_tag: str | None = None  # of latest.json, when it was last read
+        self._previous: tuple[str, ...] = ()  # the manifests that it named
         self._run = ""
+        self._begun_s = 0.0
         self._has_conditions = False
         self._may_be_published = False  # whatever the response was: then nothing is deleted
         self._keys: set[str] = set()  # of this run
         self._sizes: dict[str, dict[str, int]] = {}  # by key, of each run that a manifest names
-        self._uploads = _Uploads()
+        self._uploads = Uploads()
 
     # --- published data ------------------------------------------------------------------------
 
@@ -90,15 +90,18 @@ class ObjectStore:
         found = self._bucket.get(LATEST)
         # Without overwrite `publish` is to create it, also where another run did so by now.
         self._e_tag = found[1] if found and self._overwrite else None
+        self._previous = ()
         if found is None:
             return None
         try:
-            return msgspec.json.decode(found[0], type=Latest)
+            latest = msgspec.json.decode(found[0], type=Latest)
         except msgspec.DecodeError as error:
             raise StoreError(
                 f"{self._target}: its {LATEST} was not created by this version of Lighterage: set "
                 "file_save_path to another prefix"
             ) from error
+        self._previous = (latest.manifest, *latest.previous)[:MAX_PREVIOUS]
+        return latest
 
     def manifest(self) -> Manifest | None:
         """Return the manifest that `latest.json` names; `publish` replaces this one only."""
@@ -118,7 +121,7 @@ class ObjectStore:
         """Return the record of a published file whose object has its size, or its content."""
         folder, key = f"objects/{file.run}", _key(file.run, file.path)
         if folder not in self._sizes:  # one request for 1000 objects, not one for each
-            self._sizes[folder] = dict(self._bucket.sizes(folder))
+            self._sizes[folder] = {name: size for name, size, _ in self._bucket.entries(folder)}
         if self._sizes[folder].get(key) != file.size:
             return None
         if content:
@@ -135,12 +138,13 @@ class ObjectStore:
         """Choose the folder of the new objects; prove that the store has conditional writes."""
         self._discard()
         self._sizes.clear()
-        self._uploads = _Uploads()
+        self._uploads = Uploads()
         self._may_be_published = False
         if not self._has_conditions:
             self._prove_conditions(f"objects/{run_id}.probe")
             self._has_conditions = True
         self._run = run_id
+        self._begun_s = time.monotonic()
 
     def _prove_conditions(self, key: str) -> None:
         """Write an object on conditions that do not hold: a store that ignores them is refused."""
@@ -156,7 +160,7 @@ class ObjectStore:
                 "without which two runs would overwrite each other: use another store"
             )
 
-    def create(self, path: str) -> _NewObject:
+    def create(self, path: str) -> NewObject:
         """Create an object of this run."""
         key = _key(self._run, path)
         reason = name_error(path)
@@ -165,7 +169,7 @@ class ObjectStore:
         if reason:
             raise StoreError(f"{self._target}: {path!r} cannot be stored: the name {reason}")
         self._keys.add(key)
-        return _NewObject(self._bucket, key, self._uploads)
+        return NewObject(self._bucket, key, self._uploads)
 
     def keep(self, file: File) -> None:
         """Do nothing: the new manifest names the object that is there."""
@@ -181,6 +185,7 @@ class ObjectStore:
     def publish(self, manifest: Manifest) -> Manifest:
         """Write the manifest of this run, and let `latest.json` name it."""
         self._uploads.finish()
+        self._require_own_objects()
         manifest = replace(
             manifest,
             files=[self._with_run(file) for file in manifest.files],
@@ -193,8 +198,19 @@ class ObjectStore:
             if found is None or found[0] != data:
                 raise StoreError(f"{self._target}: {key} exists already")
         with interrupt.uninterrupted():
-            self._swap(msgspec.json.encode(Latest(key)) + b"\n")
+            self._swap(msgspec.json.encode(Latest(key, self._previous)) + b"\n")
         return manifest
+
+    def _require_own_objects(self) -> None:
+        """Check that `prune` did not take a long run for one that was killed."""
+        if time.monotonic() - self._begun_s < LONG_RUN_S:
+            return
+        existing = {key for key, _, _ in self._bucket.entries(f"objects/{self._run}")}
+        if missing := self._keys - existing:
+            raise StoreError(
+                f"{self._target}: {min(missing)} was deleted during the run: prune with a larger "
+                "min_age"
+            )
 
     def _with_run(self, file: File) -> File:
         return file if file.run else replace(file, run=self._run)
@@ -246,6 +262,17 @@ class ObjectStore:
 
     # --- the end -------------------------------------------------------------------------------
 
+    def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:
+        """Delete the objects of earlier runs."""
+
+        def published() -> list[str]:
+            found = self._latest()
+            return [found.manifest, *found.previous] if found else []
+
+        return prune(
+            self._bucket, published, keep_runs=keep_runs, min_age_s=min_age_s, dry_run=dry_run
+        )
+
     def _discard(self) -> None:
         """Delete the objects of this run, unless they may be published."""
         with contextlib.suppress(LighterageError):
@@ -262,78 +289,3 @@ class ObjectStore:
 
 def _key(run: str, path: str) -> str:
     return f"objects/{run}/{path}"
-
-
-class _Uploads:
-    """Uploads of small files, several at once; their errors are raised by a later call."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._threads: WriteBehind | None = None
-
-    def put(self, upload: Callable[[], None]) -> None:
-        """Carry out an upload in another thread; wait while there are many."""
-        with self._lock:
-            if self._threads is None:
-                self._threads = WriteBehind(UPLOADS_AT_ONCE, threads=UPLOADS_AT_ONCE)
-            self._threads.put(upload)
-
-    def finish(self) -> None:
-        """Wait until all are done; raise the first error."""
-        with self._lock:
-            threads, self._threads = self._threads, None
-            if threads:
-                threads.finish()
-
-    def stop(self) -> None:
-        """Drop those that have not started, and wait for the others."""
-        with self._lock:
-            threads, self._threads = self._threads, None
-            if threads:
-                threads.stop()
-
-
-class _NewObject:
-    """A file on its way into the bucket: kept in memory while it is small, then sent in parts."""
-
-    def __init__(self, bucket: Bucket, key: str, uploads: _Uploads) -> None:
-        self._bucket = bucket
-        self._key = key
-        self._uploads = uploads
-        self._blocks: list[bytes] = []
-        self._size = 0
-        self._file: WritableFile | None = None
-
-    def write(self, block: bytes) -> None:
-        """Append bytes."""
-        self._size += len(block)
-        if self._size > MAX_FILE_BYTES:
-            raise StoreError(f"{self._key}: is larger than {MAX_FILE_BYTES} bytes, S3's limit")
-        if self._file is None:
-            self._blocks.append(block)
-            if self._size <= SMALL_BYTES:
-                return
-            self._file = self._bucket.open(self._key)
-            block = b"".join(self._blocks)
-            self._blocks.clear()
-        with self._bucket.errors():
-            self._file.write(block)
-
-    def close(self) -> None:
-        """Complete the object, or have it uploaded: `finish` waits for that."""
-        if self._file is None:
-            upload = partial(self._bucket.put, self._key, b"".join(self._blocks))
-            self._blocks.clear()
-            self._uploads.put(upload)
-            return
-        with self._bucket.errors():
-            self._file.close()
-        self._file = None
-
-    def abort(self) -> None:
-        """Discard what was written."""
-        self._blocks.clear()
-        file, self._file = self._file, None
-        if file:
-            with contextlib.suppress(LighterageError), self._bucket.errors():
-                file.__exit__(LighterageError, None, None)
