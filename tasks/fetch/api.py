@@ -11,8 +11,6 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-import tenacity
-
 from tasks.fetch import memory
 from tasks.fetch.attempt import Attempt
 from tasks.fetch.errors import LighterageError
@@ -20,7 +18,7 @@ from tasks.fetch.report import Report
 from tasks.fetch.sources import Selection, Sources
 from tasks.fetch.ssh.connection import connect
 from tasks.fetch.ssh.host import Host
-from tasks.fetch.ssh.retry import MAX_DELAY
+from tasks.fetch.ssh.retry import Retries
 from tasks.fetch.staging import staging
 from tasks.fetch.stores import open_store
 
@@ -106,27 +104,12 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
     """
     settings.require()
     memory.keep_freed()
-    attempts = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_transient),
-        stop=tenacity.stop_after_attempt(settings.max_tries),
-        wait=tenacity.wait_exponential_jitter(
-            multiplier=settings.retry_delay, max=MAX_DELAY, jitter=settings.retry_delay / 2
-        ),
-        before_sleep=lambda state: _log_retry(state, settings.max_tries),
-        reraise=True,
-    )
+    retries = Retries(settings)
     store = open_store(str(settings.target), overwrite=settings.overwrite)
     with staging(store, wait_s=settings.wait, dry_run=settings.dry_run) as staged:
-        return attempts(run, Fetch(settings, staged))
-
-
-def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, LighterageError) and error.transient
-
-
-def _log_retry(state: tenacity.RetryCallState, most: int) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    delay = state.next_action.sleep if state.next_action else 0
-    log.warning(
-        "attempt %d of %d failed: %s; retrying in %.1f s", state.attempt_number, most, error, delay
-    )
+        fetch = Fetch(settings, staged)
+        while True:
+            try:
+                return run(fetch)
+            except LighterageError as error:
+                retries.wait(error, "starting again")

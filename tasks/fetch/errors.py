@@ -20,10 +20,12 @@ class LighterageError(Exception):
         exit_code: The exit code of the process.
         kind: The exit code in words.
         transient: Whether a retry may succeed.
+        delay_factor: How many times longer than usual to wait before a retry.
     """
 
     exit_code = 1
     kind = "internal error"
+    delay_factor = 1.0
 
     def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(printable(message))

@@ -7,9 +7,11 @@ import os
 import pty
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 
 import hosts
 import sshd
-from client import Client, Ended, write_datasets
+from client import Client, Ended, ended, wait_for, write_datasets
 from sshd import Sshd
 
 PAM = [
@@ -205,3 +207,52 @@ def test_a_server_without_common_algorithms_is_answered_with_both_lists(
     assert ours in client_has
     assert kind
     assert "try 1" not in done.err, "the next try would not be another one"
+
+
+# --- a host that accepts no more logins -------------------------------------------------------
+
+
+def test_login_waits_for_a_host_that_has_too_many(start: Callable[..., Client]) -> None:
+    client = start("MaxStartups 1:100:1", "LoginGraceTime 100")
+    client.options["ssh-key-file"] = str(client.server.user_key)
+    with socket.create_connection(("127.0.0.1", client.server.port)) as other:
+        assert other.recv(100).startswith(b"SSH-2.0"), "it takes the only place"
+        process = client.start("1", "csv.zip", retry_delay="0.4")
+        wait_for(lambda: "the host accepts no more logins at present" in process.said())
+    done = ended(process)
+    assert done.code == 0, done.err
+    delays = [float(line.split()[-2]) for line in done.err.splitlines() if " failed: " in line]
+    assert all(2 <= delay <= 3 for delay in delays[:1]), done.err
+    assert "it wrote 'Exceeded MaxStartups'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("greeting", "code", "text"),
+    [
+        (b"Not allowed at this time\r\n", 5, "accepts no more logins at present"),
+        (b"go away\r\n", 5, "no greeting of an SSH server; it wrote 'go away'"),
+        (b"", 5, "no greeting of an SSH server"),
+    ],
+)
+def test_server_that_closes_instead_of_a_greeting_is_a_network_error(
+    start: Callable[..., Client], greeting: bytes, code: int, text: str
+) -> None:
+    """A fake server: OpenSSH from 9.8 on writes the first text, and none is here."""
+    client = start()
+    client.options["ssh-key-file"] = str(client.server.user_key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.sendall(greeting)
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(1000)
+                    connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        done = client.run("1", "csv.zip", remote_host_address=address, max_tries="2")
+    assert (done.code, text in done.err) == (code, True), done.err
+    assert done.err.count("\n") == 2, "one line for each try"

@@ -130,6 +130,7 @@ class Sshd:
 
     def _write_config(self) -> Path:
         lines = [
+            "MaxStartups 50",  # of two such lines sshd uses the last
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
             f"HostKey {self.host_key}",
@@ -140,7 +141,6 @@ class Sshd:
             "PermitRootLogin yes",
             f"KbdInteractiveAuthentication {'yes' if self.pam else 'no'}",
             "PasswordAuthentication yes",
-            "MaxStartups 50",
             f"Subsystem sftp {self.sftp}",
             *self.options,
             "Match User sftp",

@@ -74,7 +74,7 @@ def test_help_works_with_a_broken_config_file_and_task(clone: Clone) -> None:
         assert clone.run(*arguments, env={"LIGHTERAGE_VARIANT": "x"}).returncode == 0
 
 
-HEAVY = {"fabric", "paramiko", "invoke", "cryptography", "cronsim", "tenacity", "tqdm", "yaml"}
+HEAVY = {"fabric", "paramiko", "invoke", "cryptography", "cronsim", "tqdm", "yaml"}
 
 
 @pytest.mark.parametrize(

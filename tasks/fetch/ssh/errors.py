@@ -32,6 +32,10 @@ _EXPIRED = re.compile(
     r"password.{0,20}expired|password change required|change your password", re.IGNORECASE
 )
 """What OpenSSH and PAM write in place of a session where a password has expired."""
+_BUSY = re.compile(r"Exceeded MaxStartups|Not allowed at this time")
+"""What OpenSSH writes in place of its greeting where it refuses logins for a while."""
+BUSY_DELAY_FACTOR = 5.0
+"""How many times longer than usual to wait then: 10 s at first, with the default delay."""
 
 _EXPECTED = (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError)
 
@@ -149,12 +153,29 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
         return AuthError(f"{where}: login denied: {reason}")
     if says(error, Text.NO_SESSION):
         return NetworkError(f"{where}: timed out while agreeing on keys", transient=True)
+    if says(error, Text.NO_GREETING):
+        return _of_greeting(where, str(error).partition(Text.NO_GREETING)[2])
     if isinstance(error, paramiko.ChannelException):
         refused = error.code == 2  # the jump host could not connect onwards (RFC 4254, 5.1)
         return NetworkError(f"{where}: refused by the host: {reason}", transient=refused)
     if isinstance(error, AlgorithmError | paramiko.ssh_exception.IncompatiblePeer):
         return NetworkError(f"{where}: {reason}")
     return NetworkError(f"{where}: {reason}", transient=True)
+
+
+def _of_greeting(where: str, text: str) -> NetworkError:
+    """Return why a server closed a connection before it said who it is; `text` is what it wrote."""
+    line = printable(text.removeprefix(": "))
+    if not _BUSY.search(line):
+        written = f"; it wrote {line!r}" if line else ""
+        return NetworkError(f"{where}: no greeting of an SSH server{written}", transient=True)
+    error = NetworkError(
+        f"{where}: the host accepts no more logins at present; it wrote {line!r} (MaxStartups, "
+        "PerSourcePenalties in sshd_config)",
+        transient=True,
+    )
+    error.delay_factor = BUSY_DELAY_FACTOR
+    return error
 
 
 def _of_session(where: str, error: NoSftpError) -> LighterageError:

@@ -165,12 +165,21 @@ class DirectPacketizer(Packetizer):
         super().__init__(sock)  # type: ignore[arg-type] # it is used as a socket
         self.queues: WeakValueDictionary[int, PacketQueue] = WeakValueDictionary()
         self._sock = sock
+        self._greeting = ""
         self._gcm: Any = None
         self._iv = b""
         self._decompress: Any = None
         self._number = 0  # of the next packet
         self._bytes = self._packets = 0  # since the keys are in use
         self._added: PacketQueue | None = None
+
+    def readline(self, timeout: float) -> str:
+        """Return a line of the greeting; an error has the line before it."""
+        try:
+            self._greeting = line = super().readline(timeout)
+        except EOFError as error:
+            raise EOFError(f": {self._greeting}" if self._greeting else "") from error
+        return line
 
     def set_inbound_cipher(self, block_engine: Any, *args: Any, **options: Any) -> None:
         """Use new keys."""

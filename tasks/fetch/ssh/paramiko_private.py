@@ -51,6 +51,7 @@ class Text(StrEnum):
     CLOSED_IN_LOGIN = "Authentication failed: transport"
     NO_SESSION = "No existing session"
     """Paramiko proceeds without a session when the time to agree on keys is over."""
+    NO_GREETING = "Error reading SSH protocol banner"
     PASSWORD_CHANGE = "info request"  # noqa: S105 (a message)
     """SSH_MSG_USERAUTH_PASSWD_CHANGEREQ (RFC 4252, 8), which paramiko takes for another."""
 

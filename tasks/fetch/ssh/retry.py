@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 
 from tasks.fetch.errors import LighterageError
@@ -14,9 +15,13 @@ MAX_DELAY = 120.0
 """Seconds between two tries at most, however often the delay was doubled."""
 
 
-def delay_before(settings: ConnectionSettings, tries: int) -> float:
-    """Return how many seconds to wait after so many tries: each time twice as long."""
-    return min(settings.retry_delay * 2.0 ** (tries - 1), MAX_DELAY)
+def delay_before(settings: ConnectionSettings, tries: int, factor: float = 1) -> float:
+    """Return how many seconds to wait after so many tries: each time twice as long.
+
+    Up to half as much more, at random: runs that failed at the same time do not meet again.
+    """
+    jitter = 1 + secrets.randbelow(501) / 1000
+    return min(settings.retry_delay * factor * 2.0 ** (tries - 1) * jitter, MAX_DELAY)
 
 
 class Retries:
@@ -36,6 +41,9 @@ class Retries:
         if not error.transient or self.failures >= self._settings.max_tries:
             error.transient = False  # no caller is to try again
             raise error
-        delay = delay_before(self._settings, self.failures)
-        log.warning("%s; %s in %.1f s", error, action, delay)
+        delay = delay_before(self._settings, self.failures, error.delay_factor)
+        log.warning(
+            "try %d of %d failed: %s; %s in %.1f s",
+            self.failures, self._settings.max_tries, error, action, delay,
+        )  # fmt: skip
         time.sleep(delay)
