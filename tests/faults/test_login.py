@@ -215,8 +215,14 @@ def test_a_server_without_common_algorithms_is_answered_with_both_lists(
 def test_login_waits_for_a_host_that_has_too_many(start: Callable[..., Client]) -> None:
     client = start("MaxStartups 1:100:1", "LoginGraceTime 100")
     client.options["ssh-key-file"] = str(client.server.user_key)
-    with socket.create_connection(("127.0.0.1", client.server.port)) as other:
-        assert other.recv(100).startswith(b"SSH-2.0"), "it takes the only place"
+    with contextlib.ExitStack() as stack:
+
+        def takes_the_only_place() -> bool:
+            other = socket.create_connection(("127.0.0.1", client.server.port))
+            stack.enter_context(other)
+            return other.recv(100).startswith(b"SSH-2.0")
+
+        wait_for(takes_the_only_place)
         process = client.start("1", "csv.zip", retry_delay="0.4")
         wait_for(lambda: "the host accepts no more logins at present" in process.said())
     done = ended(process)
