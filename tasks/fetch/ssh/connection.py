@@ -7,6 +7,7 @@ import logging
 import re
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host_keys import verify_hop
+from tasks.fetch.ssh.sftp_channel import open_channel
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,10 @@ def open_connection(
             f"USERNAME is missing: set it in envs/{settings.variant}.env, or pass --username"
         )
     connection.connect_kwargs["compress"] = compress
+    if not compress:  # which would start between the login and what is sent with it
+        connection.connect_kwargs["auth_strategy"].open_session = partial(
+            open_channel, timeout=settings.timeout
+        )
     address = f"{connection.host} port {connection.port}"
     log.info("connecting to %s as %s", address, connection.user)
     try:
