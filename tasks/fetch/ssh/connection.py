@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import shlex
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +13,8 @@ from typing import Any
 import fabric
 import paramiko
 
+from tasks.fetch import dial
+from tasks.fetch.dial import split_address
 from tasks.fetch.errors import ConfigError
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
@@ -22,25 +23,6 @@ from tasks.fetch.ssh.host_keys import verify_hop
 from tasks.fetch.ssh.sftp_channel import open_channel
 
 log = logging.getLogger(__name__)
-
-
-def split_address(address: str) -> tuple[str, int | None]:
-    """Split `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
-
-    Raises:
-        ConfigError: It is none of these.
-    """
-    match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\s\[\]@]+))(?::(\d{1,5}))?", address)
-    if match:
-        port = int(match[3]) if match[3] else None
-        if port is None or 0 < port < 65536:
-            return match[1] or match[2], port
-    elif re.fullmatch(r"[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*", address):
-        return address, None
-    raise ConfigError(
-        f"remote_host_address is {address!r}: expected host or host:port ([address]:port for IPv6);"
-        " the account goes into USERNAME"
-    )
 
 
 @contextlib.contextmanager
@@ -83,7 +65,11 @@ def open_connection(
     log.info("connecting to %s as %s", address, connection.user)
     try:
         with translated(f"{connection.user}@{address}"), _local_commands():
+            sock = None if connection.gateway else dial.take(connection.host, connection.port)
+            if sock:
+                connection.connect_kwargs["sock"] = sock
             connection.open()
+            connection.connect_kwargs.pop("sock", None)
     except BaseException:
         close_hops(connection)
         raise
