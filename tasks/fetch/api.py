@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import tenacity
 
-from tasks.fetch import memory
 from tasks.fetch.attempt import Attempt
 from tasks.fetch.errors import LighterageError
 from tasks.fetch.report import Report
@@ -105,7 +104,6 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
         LighterageError: One of its kinds; the data published before is unchanged.
     """
     settings.require()
-    memory.keep_freed()
     attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception(_is_transient),
         stop=tenacity.stop_after_attempt(settings.max_tries),

@@ -22,7 +22,7 @@ COMMAND = 3
 
 def takes(client: Client, trips: int, task: str, path: str, **options: str | None) -> bool:
     """Return whether one of up to three runs takes just so many; a busy machine adds some."""
-    counts = []
+    counts: list[int] = []
     relay = CountingRelay(client.server.port)
     with relay.running() as address:
         client.options["remote-host-address"] = trusted(client, address)
