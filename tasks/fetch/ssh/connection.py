@@ -15,11 +15,12 @@ import paramiko
 
 from tasks.fetch import dial
 from tasks.fetch.dial import split_address
-from tasks.fetch.errors import ConfigError
+from tasks.fetch.errors import ConfigError, NetworkError
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host_keys import verify_hop
+from tasks.fetch.ssh.paramiko_private import HookedTransport
 from tasks.fetch.ssh.sftp_channel import open_channel
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,9 @@ def open_connection(
             f"USERNAME is missing: set it in envs/{settings.variant}.env, or pass --username"
         )
     connection.connect_kwargs["compress"] = compress
-    if not compress:  # which would start between the login and what is sent with it
+    # Compression would start between the login and what is sent with it.
+    in_steps = compress or HookedTransport.unproven
+    if not in_steps:
         connection.connect_kwargs["auth_strategy"].open_session = partial(
             open_channel, timeout=settings.timeout
         )
@@ -70,8 +73,13 @@ def open_connection(
                 connection.connect_kwargs["sock"] = sock
             connection.open()
             connection.connect_kwargs.pop("sock", None)
-    except BaseException:
+            if isinstance(connection.transport, HookedTransport):
+                connection.transport.wait_for_session()
+    except BaseException as error:
         close_hops(connection)
+        if HookedTransport.unproven and not in_steps and isinstance(error, NetworkError):
+            log.debug("%s: logging in again, in steps", error)
+            return open_connection(settings, compress=compress, prompt=prompt)
         raise
     return connection
 

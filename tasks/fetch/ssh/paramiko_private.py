@@ -105,6 +105,7 @@ class HookedTransport(paramiko.Transport):
 
     Attributes:
         open_session_with_login: Called once, with the login, to open a session for SFTP.
+        session: The one that was opened so, until it is used.
         round_trip: Seconds from the request for the login's service to the answer.
     """
 
@@ -124,23 +125,23 @@ class HookedTransport(paramiko.Transport):
         super().__init__(sock, **options)
         self.first_host_key: paramiko.PKey | None = None
         self.open_session_with_login: Callable[[paramiko.Transport], paramiko.Channel] | None = None
+        self.session: paramiko.Channel | None = None
         self.round_trip = float("inf")
         self._opened: SimpleQueue[paramiko.Channel | Exception] | None = None
         self._opener = threading.Thread()
         if _get(self, Item.REKEY_BYTES):
             self.packetizer.REKEY_BYTES = REKEY_BYTES
 
-    def session_of_login(self) -> paramiko.Channel | None:
-        """Return the session that was opened with the login, once; None where there is none.
+    def wait_for_session(self) -> None:
+        """Wait for the session that was opened with the login, if one was.
 
         Raises:
-            SSHException: It was refused.
+            Exception: It was not opened; the connection may be closed.
         """
-        opened, self._opened = self._opened, None
-        result = opened.get() if opened else None
+        result = self._opened.get() if self._opened else None
         if isinstance(result, Exception):
             raise result
-        return result
+        self.session = result
 
     def _send_message(self, data: paramiko.Message) -> None:
         message = data.asbytes()
@@ -235,7 +236,7 @@ def session_of_login(transport: paramiko.Transport) -> tuple[paramiko.Channel, f
     """
     if not isinstance(transport, HookedTransport):
         return None
-    channel = transport.session_of_login()
+    channel, transport.session = transport.session, None
     return (channel, transport.round_trip) if channel else None
 
 

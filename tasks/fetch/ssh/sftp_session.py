@@ -234,7 +234,8 @@ class Session:
 
     def _agree(self) -> None:
         """Take the server's answer to our version, which comes first (draft-02, 4)."""
-        end = time.monotonic() + (self._channel.gettimeout() or 0)
+        started = time.monotonic()
+        end = started + (self._channel.gettimeout() or 0)
         head = b""
         try:
             head = self._exactly(4)
@@ -243,6 +244,7 @@ class Session:
                 body = self._exactly(size, end)
                 if body[0] == packets.VERSION:
                     self._agreed = True
+                    self.round_trip = min(self.round_trip, time.monotonic() - started)
                     if self._is_of_login:
                         HookedTransport.unproven = False
                     if packets.LIMITS_NAME in body:
