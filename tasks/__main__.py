@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import tasks
 from tasks.config_file import load_config
-from tasks.fetch import interrupt
+from tasks.fetch import dial, interrupt, memory
 from tasks.fetch.errors import ConfigError, Interrupted, LighterageError, did_you_mean, printable
 from tasks.options import PREFIX, VERBS, given, known_tasks, parse
 from tasks.resolve import resolve
@@ -105,6 +105,9 @@ def _log_at(level: str) -> None:
 def _run(task: str, parsed: argparse.Namespace) -> int:
     resolved = _settings_of(task, parsed)
     settings = resolved.settings.require()
+    if not settings.wait:  # for another run, while the host waits for a login
+        dial.start(settings.remote_host_address, settings.ssh_config_file, settings.timeout)
+    memory.keep_freed()
     import importlib
 
     from tasks.fetch.api import Report, execute

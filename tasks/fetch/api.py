@@ -11,7 +11,6 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from tasks.fetch import memory
 from tasks.fetch.attempt import Attempt
 from tasks.fetch.errors import LighterageError
 from tasks.fetch.report import Report
@@ -103,7 +102,6 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
         LighterageError: One of its kinds; the data published before is unchanged.
     """
     settings.require()
-    memory.keep_freed()
     retries = Retries(settings)
     store = open_store(str(settings.target), overwrite=settings.overwrite)
     with staging(store, wait_s=settings.wait, dry_run=settings.dry_run) as staged:

@@ -146,6 +146,8 @@ def compare(
 
 def _has_same_paths(item: Item, published: Published) -> bool:
     """Whether the files of a source have the paths that they would get now."""
+    if len(published.files) == 1 and not published.archives and not item.is_archive:
+        return published.files[0].path == item.path  # of most, and there may be many
     start = item.folder if item.is_archive else item.path
     others = [archive for archive in published.archives if archive.path != item.path]
     others += [file for file in published.files if not file.path.startswith(start)]

@@ -127,6 +127,20 @@ def test_a_server_that_asks_for_a_new_password_denies_the_login(
     assert "expired" in done.err
 
 
+def test_a_server_that_only_calls_itself_openssh_is_logged_in_to_in_steps(
+    tmp_path: Path,
+) -> None:
+    """A fake server (asyncssh): it disconnects when a session is opened with the login."""
+    sshd.need_sshd()
+    client = Client(tmp_path, Sshd(tmp_path / "sshd"))
+    write_datasets(client.server.home)
+    client.environ["PASSWORD"] = hosts.PASSWORD
+    with hosts.host(asyncssh.SFTPServer, client.known_hosts, "OpenSSH_9.9") as address:
+        done = client.run("1", "csv.zip", ssh_key_file=None, remote_host_address=address)
+    assert done.code == 0, done.err
+    assert done.err == ""
+
+
 # --- at a terminal ----------------------------------------------------------------------------
 
 

@@ -40,15 +40,19 @@ class Unreadable(asyncssh.SFTPServer):
 def host(
     sftp: Callable[[asyncssh.SSHServerChannel[bytes]], asyncssh.SFTPServer] | None,
     known_hosts: Path,
+    version: str = "",
 ) -> Iterator[str]:
-    """Serve SFTP, or none, for a block; gives `host:port`, trusted in `known_hosts`."""
+    """Serve SFTP, or none, for a block; gives `host:port`, trusted in `known_hosts`.
+
+    The server calls itself `version`, or by its own name.
+    """
     key = asyncssh.generate_private_key("ssh-ed25519")
     loop = asyncio.new_event_loop()
 
     async def listen() -> asyncssh.SSHAcceptor:
         return await asyncssh.listen(
             "127.0.0.1", 0, server_factory=_Server, server_host_keys=[key],
-            sftp_factory=sftp, encoding=None,
+            sftp_factory=sftp, encoding=None, server_version=version or (),
         )  # fmt: skip
 
     listener = loop.run_until_complete(listen())

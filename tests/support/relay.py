@@ -90,6 +90,7 @@ class Relay:
                 except OSError:
                     _close(client)
                     continue
+                server.settimeout(None)  # a client may ask for nothing for long
                 self._open.append(server)
                 _Wire(self, client, server, self.connections <= self.times).start()
 

@@ -4,41 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fabric
 import paramiko
 
-from tasks.fetch.errors import ConfigError
+from tasks.fetch import dial
+from tasks.fetch.dial import split_address
+from tasks.fetch.errors import ConfigError, NetworkError
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host_keys import verify_hop
+from tasks.fetch.ssh.paramiko_private import HookedTransport
+from tasks.fetch.ssh.sftp_channel import open_channel
 
 log = logging.getLogger(__name__)
-
-
-def split_address(address: str) -> tuple[str, int | None]:
-    """Split `host`, `host:port`, `[v6]:port` or a bare IPv6 address.
-
-    Raises:
-        ConfigError: It is none of these.
-    """
-    match = re.fullmatch(r"(?:\[([^\]\s]+)\]|([^:\s\[\]@]+))(?::(\d{1,5}))?", address)
-    if match:
-        port = int(match[3]) if match[3] else None
-        if port is None or 0 < port < 65536:
-            return match[1] or match[2], port
-    elif re.fullmatch(r"[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*", address):
-        return address, None
-    raise ConfigError(
-        f"remote_host_address is {address!r}: expected host or host:port ([address]:port for IPv6);"
-        " the account goes into USERNAME"
-    )
 
 
 @contextlib.contextmanager
@@ -73,13 +58,28 @@ def open_connection(
             f"USERNAME is missing: set it in envs/{settings.variant}.env, or pass --username"
         )
     connection.connect_kwargs["compress"] = compress
+    # Compression would start between the login and what is sent with it.
+    in_steps = compress or HookedTransport.unproven
+    if not in_steps:
+        connection.connect_kwargs["auth_strategy"].open_session = partial(
+            open_channel, timeout=settings.timeout
+        )
     address = f"{connection.host} port {connection.port}"
     log.info("connecting to %s as %s", address, connection.user)
     try:
         with translated(f"{connection.user}@{address}"), _local_commands():
+            sock = None if connection.gateway else dial.take(connection.host, connection.port)
+            if sock:
+                connection.connect_kwargs["sock"] = sock
             connection.open()
-    except BaseException:
+            connection.connect_kwargs.pop("sock", None)
+            if isinstance(connection.transport, HookedTransport):
+                connection.transport.wait_for_session()
+    except BaseException as error:
         close_hops(connection)
+        if HookedTransport.unproven and not in_steps and isinstance(error, NetworkError):
+            log.debug("%s: logging in again, in steps", error)
+            return open_connection(settings, compress=compress, prompt=prompt)
         raise
     return connection
 

@@ -12,6 +12,7 @@ import fabric
 
 from tasks.fetch.errors import RemotePathError
 from tasks.fetch.ssh import paramiko_private
+from tasks.fetch.ssh.checksums import places as places_of_checksums
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.download import Download
 from tasks.fetch.ssh.errors import translated
@@ -39,6 +40,7 @@ class Host:
         self._link = Link(connection, settings)
         self._settings = settings
         self._download: Download | None = None
+        self._beside: dict[str, RemoteFile | Exception] = {}  # checksum files that were asked for
 
     @property
     def name(self) -> str:
@@ -89,6 +91,8 @@ class Host:
             return [RemoteFile(patterns[0], 0, 0, folder=True)], []
         with translated(", ".join(patterns[:1])):
             session = self._link.session()
+            if len(patterns) == 1 and not _is_glob(patterns[0]) and self._settings.verify != "size":
+                return [self._facts_and_beside(session, patterns[0])], []
         limits = self._limits()
         found: dict[str, RemoteFile] = {}
         faults: list[Fault] = []
@@ -98,6 +102,15 @@ class Host:
                 raise RemotePathError(f"{pattern}: no file or directory on the host matches")
             found.update((file.path, file) for file in files)
         return list(found.values()), faults
+
+    def _facts_and_beside(self, session: Session, path: str) -> RemoteFile:
+        """Return the facts of `path`; in the same round trip get those of its checksum files."""
+        places = places_of_checksums(path)
+        facts, *beside = session.stats([path, *places])
+        self._beside = dict(zip(places, beside, strict=True))
+        if isinstance(facts, Exception):
+            raise facts
+        return facts
 
     def listing(self, path: str) -> Listing:
         """List the files below a folder; links and special files are counted, not followed.
@@ -173,7 +186,9 @@ class Host:
             return RemoteChecksums(self._link, [], {})
         paths = [file.path for file in files]
         with translated(", ".join(paths[:1])):
-            from_files = read_checksum_files(self._link, self._read_whole, paths, listed)
+            from_files = read_checksum_files(
+                self._link, self._read_whole, paths, listed, self._beside
+            )
         missing = [path for path in paths if path not in from_files]
         return RemoteChecksums(self._link, missing, from_files)
 

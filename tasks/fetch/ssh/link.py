@@ -17,7 +17,8 @@ from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.paramiko_private import use_packet_queue
 from tasks.fetch.ssh.remote_files import RemoteFile
-from tasks.fetch.ssh.sftp_session import Session, open_session
+from tasks.fetch.ssh.sftp_channel import open_session
+from tasks.fetch.ssh.sftp_session import Session
 
 
 class Link:

@@ -20,7 +20,7 @@ import paramiko
 from paramiko.ssh_exception import AuthenticationException, BadAuthenticationType
 
 from tasks.fetch.errors import printable
-from tasks.fetch.ssh.paramiko_private import Item, Text, says, set_timeout
+from tasks.fetch.ssh.paramiko_private import HookedTransport, Item, Text, says, set_timeout
 
 PUBLICKEY: Final = "publickey"
 PASSWORD: Final = "password"  # noqa: S105 (the name of a method)
@@ -35,7 +35,7 @@ class NoCredentialsError(paramiko.SSHException):
     """There is no key and no password to log in with."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Login:
     """The credentials of one account, and the way to log in with them.
 
@@ -45,6 +45,7 @@ class Login:
         private_keys: Returns the keys, in the order in which to try them.
         password: Also the answer where the server asks one hidden question (PAM's password).
         prompt: Whether a person at the terminal may be asked.
+        open_session: Opens a session for SFTP with the login, where the server allows that.
     """
 
     user: str
@@ -52,6 +53,7 @@ class Login:
     private_keys: Callable[[], Iterable[paramiko.PKey]]
     password: str | None
     prompt: bool
+    open_session: Callable[[paramiko.Transport], paramiko.Channel] | None = None
 
     def authenticate(self, transport: paramiko.Transport) -> None:
         """Log in; paramiko calls this once the host key is verified.
@@ -59,6 +61,8 @@ class Login:
         Raises:
             AuthenticationException: Denied, or the server asks for more than there is.
         """
+        if isinstance(transport, HookedTransport):
+            transport.open_session_with_login = self.open_session
         _Attempt(transport, self).run()
 
 

@@ -7,9 +7,13 @@ a slower way through the documented interface does the same. No other module tou
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
+import time
+from collections.abc import Callable
 from enum import StrEnum
 from operator import attrgetter
+from queue import SimpleQueue
 from typing import Any, Final
 
 import paramiko
@@ -24,8 +28,13 @@ REKEY_BYTES: Final = 2**35
 Paramiko asks at 512 MiB, and a busy channel can then hang (paramiko #822). What the server asks
 for is served all the same.
 """
+USERAUTH: Final = b"\0\0\0\x0cssh-userauth"
+SERVICE_REQUEST: Final = b"\x05" + USERAUTH
+"""SSH_MSG_SERVICE_REQUEST, for a login (RFC 4253, 10)."""
+OPENSSH: Final = re.compile(r"SSH-2\.0-OpenSSH_\d")
+CHANNEL_OPEN: Final = b"\x5a"
 CHANNEL_REQUEST: Final = b"\x62"
-"""SSH_MSG_CHANNEL_REQUEST (RFC 4254, 9)."""
+"""SSH_MSG_CHANNEL_OPEN and SSH_MSG_CHANNEL_REQUEST (RFC 4254, 9)."""
 
 
 class Item(StrEnum):
@@ -40,6 +49,10 @@ class Item(StrEnum):
     KEX_INIT = "_parse_kex_init"
     VERIFY_KEY = "_verify_key"
     CIPHER = "remote_cipher"
+    SERVICE_ACCEPT = "auth_handler._parse_service_accept"
+    LOGIN_KEY = "auth_handler.private_key"
+    SERVER_EXTENSIONS = "server_extensions"
+    SERVER_VERSION = "remote_version"
     LOGIN_TIMEOUT = "auth_timeout"
     BANNER_TIMEOUT = "banner_timeout"
 
@@ -85,7 +98,21 @@ def set_timeout(transport: paramiko.Transport, item: Item, seconds: float) -> No
 
 
 class HookedTransport(paramiko.Transport):
-    """A transport with larger rekey limits, and two checks during key exchanges."""
+    """A transport with larger rekey limits, two checks in key exchanges, and a login in one step.
+
+    A login is sent with the request for its service, and to OpenSSH also with the opening of the
+    SFTP session: three round trips less. A server must pass on what follows a successful login
+    (RFC 4252, 5.3); after a failed one OpenSSH answers that it does not know these messages.
+
+    Attributes:
+        open_session_with_login: Called once, with the login, to open a session for SFTP.
+        session: The one that was opened so, until it is used.
+        round_trip: Seconds from the request for the login's service to the answer.
+    """
+
+    unproven = False
+    """Whether the last session that was opened with a login has not served yet. While that is so,
+    the connections of this process do without: another server may call itself OpenSSH."""
 
     def __init__(self, sock: Any, **options: Any) -> None:
         needed = {Item.TRIGGER_REKEY, Item.CHECK_KEEPALIVE}
@@ -98,8 +125,73 @@ class HookedTransport(paramiko.Transport):
             options["packetizer_class"] = DirectPacketizer
         super().__init__(sock, **options)
         self.first_host_key: paramiko.PKey | None = None
+        self.open_session_with_login: Callable[[paramiko.Transport], paramiko.Channel] | None = None
+        self.session: paramiko.Channel | None = None
+        self.round_trip = float("inf")
+        self._opened: SimpleQueue[paramiko.Channel | Exception] | None = None
+        self._opener = threading.Thread()
         if _get(self, Item.REKEY_BYTES):
             self.packetizer.REKEY_BYTES = REKEY_BYTES
+
+    def wait_for_session(self) -> None:
+        """Wait for the session that was opened with the login, if one was.
+
+        Raises:
+            Exception: It was not opened; the connection may be closed.
+        """
+        result = self._opened.get() if self._opened else None
+        if isinstance(result, Exception):
+            raise result
+        self.session = result
+
+    def _send_message(self, data: paramiko.Message) -> None:
+        message = data.asbytes()
+        log_in = self._login() if message == SERVICE_REQUEST else None
+        super()._send_message(data)  # type: ignore[misc] # not in the stubs
+        if log_in:
+            log_in(paramiko.Message(USERAUTH))
+            self._open_session()
+        elif message[:1] == CHANNEL_OPEN and threading.current_thread() is self._opener:
+            # The first channel of a connection: OpenSSH takes the lowest number that is free.
+            super()._send_message(_subsystem_request(0, "sftp"))  # type: ignore[misc] # as above
+
+    def _login(self) -> Callable[[paramiko.Message], None] | None:
+        """Return what sends the login, which paramiko is then not to send at the server's answer.
+
+        None for an RSA key while the server's algorithms are unknown (RFC 8332, 3.3).
+        """
+        self._opened = None  # of a login that failed
+        log_in: Callable[[paramiko.Message], None] | None = _get(self, Item.SERVICE_ACCEPT)
+        key = _get(self, Item.LOGIN_KEY)
+        is_rsa = key is not None and "rsa" in key.get_name()
+        if log_in is None or (is_rsa and not _get(self, Item.SERVER_EXTENSIONS)):
+            return None
+        started = time.monotonic()
+
+        def note_accept(_: paramiko.Message) -> None:
+            self.round_trip = time.monotonic() - started
+
+        setattr(self.auth_handler, Item.SERVICE_ACCEPT.rpartition(".")[2], note_accept)
+        return log_in
+
+    def _open_session(self) -> None:
+        """Start to open the session for SFTP, where the server is known to allow it by now."""
+        opener, self.open_session_with_login = self.open_session_with_login, None
+        version = str(_get(self, Item.SERVER_VERSION) or "")
+        if opener is None or HookedTransport.unproven or not OPENSSH.match(version):
+            return
+        HookedTransport.unproven = True
+        opened: SimpleQueue[paramiko.Channel | Exception] = SimpleQueue()
+        self._opened = opened
+
+        def open_session() -> None:
+            try:
+                opened.put(opener(self))
+            except Exception as error:  # noqa: BLE001 (raised in the thread that wants the session)
+                opened.put(error)
+
+        self._opener = threading.Thread(target=open_session, name="open session", daemon=True)
+        self._opener.start()
 
     def incompatible(self, kex_init: bytes) -> paramiko.SSHException | None:
         """Return a better error for a server's SSH_MSG_KEXINIT than paramiko's, or None."""
@@ -138,6 +230,17 @@ def require_same_host_key(transport: paramiko.Transport) -> None:
         raise paramiko.SSHException("the host showed another key in a later key exchange")
 
 
+def session_of_login(transport: paramiko.Transport) -> tuple[paramiko.Channel, float] | None:
+    """Return the session that was opened with the login, once, and the seconds of a round trip.
+
+    None where there is no such session.
+    """
+    if not isinstance(transport, HookedTransport):
+        return None
+    channel, transport.session = transport.session, None
+    return (channel, transport.round_trip) if channel else None
+
+
 def request_subsystem(channel: paramiko.Channel, name: str, timeout: float) -> None:
     """Ask for a subsystem without waiting for the answer, which saves a round trip.
 
@@ -149,13 +252,17 @@ def request_subsystem(channel: paramiko.Channel, name: str, timeout: float) -> N
     if number is None or send is None:
         _invoke_subsystem(channel, name, timeout)
         return
+    send(_subsystem_request(number, name))
+
+
+def _subsystem_request(number: int, name: str) -> paramiko.Message:
     message = paramiko.Message()
     message.add_byte(CHANNEL_REQUEST)
     message.add_int(number)
     message.add_string("subsystem")
     message.add_boolean(True)
     message.add_string(name)
-    send(message)
+    return message
 
 
 def _invoke_subsystem(channel: paramiko.Channel, name: str, timeout: float) -> None:

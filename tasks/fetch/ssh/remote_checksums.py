@@ -171,7 +171,11 @@ def _computed_by_sftp(link: Link, paths: Sequence[str], seconds: float) -> dict[
 
 
 def read_checksum_files(
-    link: Link, read: Read, paths: list[str], listed: Collection[str] | None
+    link: Link,
+    read: Read,
+    paths: list[str],
+    listed: Collection[str] | None,
+    facts: Mapping[str, RemoteFile | Exception],
 ) -> dict[str, str]:
     """Read the checksum files beside the data: NAME.sha256, and SHA256SUMS.
 
@@ -180,22 +184,23 @@ def read_checksum_files(
         read: Yields the stream of each file.
         paths: The files whose checksums are wanted.
         listed: The paths of a listing; None where the folders were not listed.
+        facts: Of checksum files, or why there are none; others are asked for.
 
     Returns:
         The SHA-256 in lower case hex by path, of those that have one.
     """
     if listed is not None and not listed:
         return {}
-    candidates = [
+    candidates = dict.fromkeys(
         place
         for path in paths
         for place in checksums.places(path)
         if listed is None or place in listed
-    ]
-    facts = link.session().stats(list(dict.fromkeys(candidates)))
+    )
+    unknown = [place for place in candidates if place not in facts]
     found = [
         file
-        for file in facts
+        for file in (*link.session().stats(unknown), *map(facts.get, candidates))
         if isinstance(file, RemoteFile) and not file.folder and file.size <= checksums.MAX_SIZE
     ]
     of_folder: dict[str, str] = {}

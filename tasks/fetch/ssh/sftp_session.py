@@ -11,29 +11,35 @@ import contextlib
 import logging
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
 import paramiko
 
 from tasks.fetch import memory
 from tasks.fetch.ssh import sftp_packets as packets
-from tasks.fetch.ssh.errors import NoSftpError, SessionRefusedError
+from tasks.fetch.ssh.errors import NoSftpError
 from tasks.fetch.ssh.paramiko_private import (
+    HookedTransport,
     request_subsystem,
     require_same_host_key,
+    session_of_login,
     use_packet_queue,
 )
 from tasks.fetch.ssh.remote_files import RemoteFile
+from tasks.fetch.ssh.sftp_channel import (
+    CHANNEL_PACKET,
+    MOST_AHEAD_BYTES,
+    open_channel,
+    text_instead,
+)
 
 AHEAD_BYTES: Final = 2 * 2**20
 """Bytes asked for ahead where the host is near."""
 MAX_AHEAD_BYTES: Final = 32 * 2**20
 """The same at most, where the host is far: this much may wait in memory, or a quarter of what is
 free up to `MOST_AHEAD_BYTES`."""
-MOST_AHEAD_BYTES: Final = 256 * 2**20
 MIN_AHEAD_BYTES: Final = 2**16
 READ_BYTES: Final = 2**16
 """Bytes of one READ where the server announces no limit."""
@@ -46,16 +52,8 @@ REQUESTS_PER_PACKET: Final = 32
 """Requests sent in one packet while answers keep arriving; else each when none is left to take."""
 CHECKS_TRIED: Final = 16
 """Files of which a host that computes checksums has one; ProFTPD has none of an empty file."""
-CHANNEL_WINDOW: Final = 2 * MOST_AHEAD_BYTES
-CHANNEL_PACKET: Final = 2**18
 MAX_PACKET: Final = 2**20
-TEXT_BYTES: Final = 2**14
-TEXT_TIMEOUT_S: Final = 1.0
-"""How long to wait for the end of a session that is no SFTP: error output may be on its way."""
-SESSION_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""To wait for a server that refuses a session because a closed one still counts."""
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -74,14 +72,18 @@ class Session:
     """
 
     def __init__(self, transport: paramiko.Transport, timeout: float, max_rate: int = 0) -> None:
-        started = time.monotonic()
-        channel = transport.open_session(
-            window_size=CHANNEL_WINDOW, max_packet_size=CHANNEL_PACKET, timeout=timeout
-        )
-        self.round_trip = time.monotonic() - started
+        opened = session_of_login(transport)
+        self._is_of_login = opened is not None
+        if opened:
+            channel, self.round_trip = opened
+        else:
+            started = time.monotonic()
+            channel = open_channel(transport, timeout)
+            self.round_trip = time.monotonic() - started
         channel.settimeout(timeout)
         use_packet_queue(channel)
-        request_subsystem(channel, "sftp", timeout)
+        if not opened:
+            request_subsystem(channel, "sftp", timeout)
         self.deadline = float("inf")
         self._channel = channel
         self._transport = transport
@@ -232,7 +234,8 @@ class Session:
 
     def _agree(self) -> None:
         """Take the server's answer to our version, which comes first (draft-02, 4)."""
-        end = time.monotonic() + (self._channel.gettimeout() or 0)
+        started = time.monotonic()
+        end = started + (self._channel.gettimeout() or 0)
         head = b""
         try:
             head = self._exactly(4)
@@ -241,6 +244,9 @@ class Session:
                 body = self._exactly(size, end)
                 if body[0] == packets.VERSION:
                     self._agreed = True
+                    self.round_trip = min(self.round_trip, time.monotonic() - started)
+                    if self._is_of_login:
+                        HookedTransport.unproven = False
                     if packets.LIMITS_NAME in body:
                         self._limits_number = self.send(packets.EXTENDED, packets.LIMITS_NAME)
                     return
@@ -250,7 +256,7 @@ class Session:
         except (EOFError, OSError):
             if not self._transport.is_active():
                 raise  # the connection is lost, and not only the session
-        raise NoSftpError(_text_instead(self._channel, head + bytes(self._rest)))
+        raise NoSftpError(text_instead(self._channel, head + bytes(self._rest)))
 
     def _flush(self) -> None:
         require_same_host_key(self._transport)
@@ -288,61 +294,3 @@ class Session:
             last = parts[-1]
             parts[-1], self._rest = last[:missing], last[missing:]
         return b"".join(parts)
-
-
-def open_session(opener: Callable[[], T], *, retry: bool) -> T:
-    """Open a session of a transport with `opener`, and return what it returns.
-
-    Args:
-        opener: Called again where the server refuses.
-        retry: Whether to do that: after a session was closed, it may still count for a moment.
-
-    Raises:
-        SessionRefusedError: The server opens no further session.
-    """
-    for delay_s in SESSION_DELAYS_S if retry else ():
-        with contextlib.suppress(paramiko.ChannelException):
-            return opener()
-        time.sleep(delay_s)
-    try:
-        return opener()
-    except paramiko.ChannelException as error:
-        raise SessionRefusedError(error.text) from error
-
-
-def _text_instead(channel: paramiko.Channel, start: bytes) -> str:
-    """Return what a server wrote in place of SFTP packets, after `start`."""
-    text = _output(channel, start)
-    if not text.strip():
-        # OpenSSH sends no error output of a subsystem, as that a password has expired.
-        channel.close()
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            text = _output_of_exit(channel.get_transport())
-    return text.decode("utf-8", "replace")
-
-
-def _output_of_exit(transport: paramiko.Transport) -> bytes:
-    """Return what the server writes when a command is run that does nothing."""
-    opener = partial(transport.open_session, timeout=TEXT_TIMEOUT_S)
-    with contextlib.closing(open_session(opener, retry=True)) as channel:
-        channel.settimeout(TEXT_TIMEOUT_S)
-        channel.exec_command("exit")
-        return _output(channel, b"")
-
-
-def _output(channel: paramiko.Channel, start: bytes) -> bytes:
-    """Return `start`, the rest of a channel's output and its error output, within a second."""
-    end = time.monotonic() + TEXT_TIMEOUT_S
-
-    def read(receive: Callable[[int], bytes]) -> bytes:
-        text = b""
-        with contextlib.suppress(TimeoutError):
-            while len(text) < TEXT_BYTES:
-                channel.settimeout(max(0.01, end - time.monotonic()))
-                block = receive(TEXT_BYTES)
-                if not block:
-                    break
-                text += block
-        return text
-
-    return start + read(channel.recv) + b"\n" + read(channel.recv_stderr)
