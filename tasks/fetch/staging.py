@@ -1,7 +1,7 @@
 """Staging: the new data of a run, on its way into a store.
 
-What is the same for every store: names that must not collide, checksums, and writing in a second
-thread. The bytes go to the store, see `stores.protocol`.
+What is the same for every store: names that must not collide, checksums, and writing large files
+in a second thread. The bytes go to the store, see `stores.protocol`.
 """
 
 from __future__ import annotations
