@@ -127,7 +127,7 @@ class Unpacker:
             tail: Its last bytes, if they were downloaded first.
             key: Of its partial download.
         """
-        source, skipped = item.source, self.skipped
+        source, folder, skipped = item.source, item.folder, self.skipped
         copy = None
         if self.settings.keep_archive:
             copy = self.staging.create_archive(item.path, source.path, key)
@@ -138,14 +138,13 @@ class Unpacker:
             tail=tail,
             read_tail=partial(self.host.read_tail, source),
         )
-        wants = partial(self._wants, item.folder)
+        wants = partial(self._wants, folder)
         try:
             for member in unpack.members(archive, self.settings, source.path, wants):
                 if member is None:
                     self.skipped += 1
                 else:
-                    path = f"{item.folder}{member.path}"
-                    self.staging.write(path, member.blocks, source.path)
+                    self.staging.write(folder + member.path, member.blocks, source.path)
             archive.drain()  # bytes after the archive's own end are part of its checksum
             if copy is not None:
                 copy.close()

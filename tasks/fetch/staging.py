@@ -1,7 +1,7 @@
 """Staging: the new data of a run, on its way into a store.
 
-What is the same for every store: names that must not collide, checksums, and writing in a second
-thread. The bytes go to the store, see `stores.protocol`.
+What is the same for every store: names that must not collide, checksums, and writing large files
+in a second thread. The bytes go to the store, see `stores.protocol`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 WAITING_BLOCKS = 32
 """Blocks that may wait to be hashed and written: 8 MiB at most."""
-JOB_FILES, JOB_BYTES = 64, 2**18
-"""Files of one block each that are written in one job: a job costs more than such a file."""
+SMALL_BYTES = 2**15
+"""A file up to this size is written at once: two threads would wait for Python's lock, at each of
+its system calls, longer than it takes."""
 
 
 class Staging:
@@ -46,8 +47,6 @@ class Staging:
         self._files: list[File] = []
         self._thread: WriteBehind | None = None
         self._open_files: set[Writer] = set()
-        self._small: list[tuple[str, str, Writer, bytes]] = []  # path, source, writer, content
-        self._small_bytes = 0
 
     def begin(self) -> None:
         """Start with no files; also when an attempt failed."""
@@ -80,7 +79,7 @@ class Staging:
         self.archives = [file for file in self.archives if file.source != source]
 
     def write(self, path: str, blocks: Iterable[bytes], source: str) -> None:
-        """Write a file of the new data; another thread hashes and writes it, until `finish`.
+        """Write a file of the new data; a large one in another thread, until `finish`.
 
         Raises:
             ArchiveError: The path collides with that of another file.
@@ -94,37 +93,22 @@ class Staging:
         for block in blocks:
             if last:
                 if file is None:
-                    self._write_small()
                     file = _HashedFile(writer)
                 self._put(partial(file.write, last))
             last = block
-        if file is not None:
-            self._put(partial(self._close, file, path, source, last))
+        if file is not None or len(last) > SMALL_BYTES:
+            self._put(partial(self._close, file or _HashedFile(writer), path, source, last))
             return
-        if self._small_bytes + len(last) > JOB_BYTES or len(self._small) >= JOB_FILES:
-            self._write_small()
-        self._small.append((path, source, writer, last))
-        self._small_bytes += len(last)
+        if last:
+            writer.write(last)
+        writer.close()
+        self._open_files.discard(writer)
+        self._files.append(File(path, len(last), hashlib.sha256(last).hexdigest(), source))
 
     def _put(self, job: Callable[[], None]) -> None:
         if self._thread is None:
             self._thread = WriteBehind(WAITING_BLOCKS)
         self._thread.put(job)
-
-    def _write_small(self) -> None:
-        """Write the small files that wait for it."""
-        if self._small:
-            small, self._small, self._small_bytes = self._small, [], 0
-            self._put(partial(self._write_all, small))
-
-    def _write_all(self, small: Iterable[tuple[str, str, Writer, bytes]]) -> None:
-        for path, source, writer, content in small:
-            if content:
-                writer.write(content)
-            writer.close()
-            sha256 = hashlib.sha256(content).hexdigest()
-            self._files.append(File(path, len(content), sha256, source))
-            self._open_files.discard(writer)
 
     def _close(self, file: _HashedFile, path: str, source: str, last: bytes) -> None:
         file.write(last)
@@ -132,8 +116,7 @@ class Staging:
         self._open_files.discard(file.writer)
 
     def finish(self) -> list[File]:
-        """Wait until all files are written; return them in that order, or raise the first error."""
-        self._write_small()
+        """Wait until all files are written; return them, or raise the first error."""
         if self._thread is not None:
             self._thread.finish()
             self._thread = None
@@ -173,7 +156,6 @@ class Staging:
         self.store.clean_up()
 
     def _stop_writing(self) -> None:
-        self._small, self._small_bytes = [], 0
         if self._thread is not None:
             self._thread.stop()
             self._thread = None

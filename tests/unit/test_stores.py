@@ -294,9 +294,10 @@ def test_interrupt_states_whether_the_data_was_published(landed: Target) -> None
 
 
 def test_small_and_large_files_can_be_written_in_any_order_and_dropped(target: Target) -> None:
-    """Small ones are written in jobs of many: none is lost, or lands although it was dropped."""
+    """Small ones overtake large ones: none is lost, or lands although it was dropped."""
     files = {f"d{n % 7}/{n}.csv": b"%d\n" % n * (n % 90) for n in range(400)}
     files |= {f"large/{n}.csv": b"%d" % n * 2**17 for n in range(9)}
+    files |= {f"block/{n}.csv": b"%d" % n * 50_000 for n in range(9)}
     store = target.open()
     with staging(store) as staged:
         staged.begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import struct
 import subprocess
 import tarfile
@@ -185,6 +186,31 @@ def test_stream_that_needs_too_much_memory_is_refused() -> None:
     packer = zstd.ZstdCompressor(options=parameters)
     far = packer.compress(archives.tarred({"a.csv": archives.noise(2**20)})) + packer.flush()
     assert "limit of 64 MiB" in refusal("tar", far)
+
+
+@pytest.mark.parametrize("size", [600, 2**16, 2**16 + 1], ids=["small", "largest small", "large"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ((1, 0, 0), "bad CRC"),
+        ((0, 0, -1), r"\d+ of \d+ bytes"),
+        ((0, 0, 1), r"\d+ of \d+ bytes"),
+        ((0, -1, 0), "the member ends early"),
+    ],
+    ids=["CRC", "too small", "too large", "cut"],
+)
+def test_member_that_differs_from_both_headers_is_refused(
+    size: int, change: tuple[int, int, int], says: str
+) -> None:
+    """Small members are extracted in one step, others block by block: the errors are the same."""
+    content = (b"2026-01-01,12,x\n" * 2**13)[:size]
+    data = archives.zipped({"a.csv": content, "b.csv": b"1"})
+    assert unpacked("zip", data)["a.csv"] == content
+    fields = archives.LOCAL.unpack_from(data)[archives.LOCAL_CRC : archives.LOCAL_SIZE + 1]
+    wrong = [field + more for field, more in zip(fields, change, strict=True)]
+    data = archives.patched(data, archives.LOCAL, dict(enumerate(wrong, archives.LOCAL_CRC)))
+    data = archives.patched(data, archives.CENTRAL, dict(enumerate(wrong, archives.CENTRAL_CRC)))
+    assert re.search(f"member 'a.csv': broken archive: {says}", refusal("zip", data))
 
 
 def test_zip_that_contains_two_archives_is_refused() -> None:

@@ -120,8 +120,9 @@ class Extraction:
         if self._bytes > self.limits.max_unpacked_size:
             text = f"extracts to more than {self.limits.max_unpacked_size} bytes"
             raise self._exceeded(text, "max_unpacked_size")
-        most = self.limits.max_ratio * max(self.compressed_bytes(), 1)
-        if self._bytes > RATIO_FLOOR_BYTES and self._bytes > most:
+        if self._bytes > RATIO_FLOOR_BYTES and self._bytes > self.limits.max_ratio * max(
+            self.compressed_bytes(), 1
+        ):
             text = f"extracts to more than {self.limits.max_ratio:g} times its size, as a bomb does"
             raise self._exceeded(text, "max_ratio")
 

@@ -23,8 +23,8 @@ MAX_EXTENDED_HEADER_BYTES = 2**16
 """Size of one PAX or GNU header. tarfile takes quadratic time over it before Python 3.11.10
 (CVE-2024-6232): 64 KiB keep it busy for seconds, 1 MiB for most of an hour."""
 MAX_HEADERS_BYTES = 2**20
-"""Size of all headers before one member's content, in whole blocks of `BLOCK_BYTES`: tarfile keeps
-the map of a sparse file in memory, and sets no limit."""
+"""Size of all headers before one member's content: tarfile keeps the map of a sparse file in
+memory, and sets no limit."""
 _EXTENDED = {
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
@@ -51,11 +51,9 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
         ArchiveError: The archive is broken or unsafe to extract.
     """
     with extraction.library_errors(), stream.reading_ahead(extraction.input.size):
-        counted = _Counted(stream, extraction)
-        info_class = type("_Info", (_StrictInfo,), {"stream": counted})
-        with tarfile.open(
-            fileobj=cast("IO[bytes]", counted), mode="r|", bufsize=BLOCK_BYTES, tarinfo=info_class
-        ) as archive:
+        file = _ForwardFile(stream, extraction)
+        info_class = type("_Info", (_StrictInfo,), {"stream": file})
+        with tarfile.TarFile(fileobj=cast("IO[bytes]", file), tarinfo=info_class) as archive:
             while (info := archive.next()) is not None:
                 cast("Any", archive).members = []  # it would remember every member of a stream
                 path = extraction.path(info.name + ("/" if info.isdir() else ""))
@@ -70,12 +68,9 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
                         "out with `exclude`",
                         info.name,
                     )
-                content = archive.extractfile(info)
-                if content is None:
-                    raise extraction.broken("no content", info.name)
-                with content:
-                    yield Member(path, _blocks(content, info, extraction))
-            _require_padding(cast("IO[bytes]", archive.fileobj), extraction)
+                content = archive.extractfile(info) if info.issparse() else None
+                yield Member(path, _blocks(file, content, info, extraction))
+            _require_padding(file, extraction)
 
 
 FORMAT = Format(
@@ -91,7 +86,7 @@ FORMAT = Format(
 class _StrictInfo(tarfile.TarInfo):
     """A header that must be valid: tarfile takes a damaged one after the first for the end."""
 
-    stream: _Counted  # set in a subclass for each archive
+    stream: _ForwardFile  # set in a subclass for each archive
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
@@ -114,21 +109,39 @@ class _StrictInfo(tarfile.TarInfo):
         return info
 
 
-class _Counted:
-    """A stream whose bytes are counted by the extraction."""
+class _ForwardFile:
+    """A stream as a file that is read forwards only, and whose bytes the extraction counts.
+
+    tarfile's own mode for streams copies all content four times.
+    """
 
     def __init__(self, stream: Stream, extraction: Extraction) -> None:
         self._stream = stream
         self._extraction = extraction
         self._header_bytes: int | None = None
 
-    def read(self, _size: int) -> bytes:  # tarfile takes blocks of any size
-        block = self._stream.read()
-        self._extraction.add_bytes(len(block))
+    def tell(self) -> int:
+        return self._stream.offset
+
+    def seek(self, offset: int) -> None:
+        if offset < self._stream.offset:
+            raise tarfile.StreamError(f"byte {offset} was read before")
+        while self._stream.offset < offset and self.block(offset - self._stream.offset):
+            pass
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.exactly(size)
+        self._extraction.add_bytes(len(data))
         if self._header_bytes is not None:
-            self._header_bytes += len(block)
+            self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADERS_BYTES:
                 raise tarfile.ReadError(f"more than {MAX_HEADERS_BYTES} bytes of headers")
+        return data
+
+    def block(self, size: int = BLOCK_BYTES) -> bytes:
+        """Return at most `size` bytes, b"" at the end."""
+        block = self._stream.read(min(size, BLOCK_BYTES))
+        self._extraction.add_bytes(len(block))
         return block
 
     @contextlib.contextmanager
@@ -142,9 +155,9 @@ class _Counted:
             self._header_bytes = outer
 
 
-def _require_padding(rest: IO[bytes], extraction: Extraction) -> None:
+def _require_padding(rest: _ForwardFile, extraction: Extraction) -> None:
     """Read the stream to its end, so that its checksum is verified; only zeros may follow."""
-    while block := rest.read(BLOCK_BYTES):
+    while block := rest.block():
         if block.strip(b"\0"):
             raise extraction.broken("other data follows the end marker")
 
@@ -157,12 +170,20 @@ def _kind(info: tarfile.TarInfo) -> str:
     return next((kind for kind, it_is in kinds.items() if it_is), f"a file of type {info.type!r}")
 
 
-def _blocks(content: IO[bytes], info: tarfile.TarInfo, extraction: Extraction) -> Iterator[bytes]:
+def _blocks(
+    file: _ForwardFile, sparse: IO[bytes] | None, info: tarfile.TarInfo, extraction: Extraction
+) -> Iterator[bytes]:
+    """Yield the content of a member, which is read from `sparse` if it is a sparse file."""
     count = 0
     with extraction.library_errors(info.name):
-        while block := content.read(BLOCK_BYTES):
+        if sparse is None:
+            file.seek(info.offset_data)
+        while left := info.size - count:
+            block = sparse.read(min(left, BLOCK_BYTES)) if sparse else file.block(left)
+            if not block:
+                break
             count += len(block)
-            if info.issparse():  # its holes are not in the stream, where bytes are counted
+            if sparse:  # its holes are not in the stream, where bytes are counted
                 extraction.add_bytes(len(block))
             yield block
     if count != info.size:

@@ -43,6 +43,9 @@ _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # 4.3.7
 _LZMA_HEADER = struct.Struct("<2sHBL")  # 5.8.8: version, size of the properties, and those
 _ENCRYPTED, _SIZES_FOLLOW_DATA = 1, 1 << 3  # 4.4.4
 _PART_NAME = re.compile(r"\.z\d\d+$", re.IGNORECASE)
+_FILE_KINDS = {0, stat.S_IFREG, stat.S_IFDIR}
+_SMALL_BYTES = 2**16
+"""A deflated member up to this size is extracted in one step, without generators."""
 
 
 def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
@@ -66,9 +69,9 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
         ends = [entry.offset for entry, _ in entries[1:]]
         with stream.reading_ahead(extraction.input.size):
             for (entry, path), end in zip(entries, [*ends, table_start], strict=False):
-                compressed = _compressed(stream, entry, end, extraction)
+                _go_to_data(stream, entry, end, extraction)
                 if path:
-                    yield Member(path, _blocks(compressed, entry, extraction))
+                    yield Member(path, _blocks(stream, entry, extraction))
                 elif not entry.is_folder:
                     yield None
             while stream.read():  # the table, which is part of the archive's checksum
@@ -98,7 +101,7 @@ def _checked_path(entry: Entry, extraction: Extraction) -> str:
         return ""
     if not extraction.wants(path):
         return ""
-    if stat.S_IFMT(entry.mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+    if stat.S_IFMT(entry.mode) not in _FILE_KINDS:
         kind = "symbolic link" if stat.S_ISLNK(entry.mode) else "special file"
         raise extraction.error(
             f"a {kind}, which is not extracted; if you do not need it, leave it out with `exclude`",
@@ -119,8 +122,8 @@ def _checked_path(entry: Entry, extraction: Extraction) -> str:
     return path
 
 
-def _compressed(stream: Stream, entry: Entry, end: int, extraction: Extraction) -> Iterator[bytes]:
-    """Go to a member's data, and return its compressed bytes.
+def _go_to_data(stream: Stream, entry: Entry, end: int, extraction: Extraction) -> None:
+    """Read up to a member's data.
 
     Its own header must agree with the table: one flipped bit in the table is enough to lose a
     member unnoticed. No byte may belong to two members either: the trick of the densest bombs
@@ -130,11 +133,14 @@ def _compressed(stream: Stream, entry: Entry, end: int, extraction: Extraction) 
     header = stream.exactly(_LOCAL_HEADER.size)
     if entry.offset < 0 or len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
         raise extraction.broken("it is not where the table of contents says", entry.name)
-    _, _, flags, method, _, _, *sizes, name_size, extra_size = _LOCAL_HEADER.unpack(header)
+    _, _, flags, method, _, _, crc, compressed_size, size, name_size, extra_size = (
+        _LOCAL_HEADER.unpack(header)
+    )
     name = zip_table.decoded(stream.exactly(name_size), entry.flags)
-    if (name, method) != (entry.name, entry.method):
+    if name != entry.name or method != entry.method:
         raise extraction.broken(f"its own header names {name!r}, method {method}", entry.name)
-    expected = [entry.crc, entry.compressed_size, entry.size]
+    sizes = (crc, compressed_size, size)
+    expected = (entry.crc, entry.compressed_size, entry.size)
     if (
         sizes != expected
         and not flags & _SIZES_FOLLOW_DATA
@@ -146,7 +152,6 @@ def _compressed(stream: Stream, entry: Entry, end: int, extraction: Extraction) 
         raise extraction.broken("it overlaps with another member", entry.name)
     if extra_size:
         stream.exactly(extra_size)
-    return _read(stream, entry.compressed_size)
 
 
 def _read(stream: Stream, size: int) -> Iterator[bytes]:
@@ -158,8 +163,28 @@ def _read(stream: Stream, size: int) -> Iterator[bytes]:
         yield block
 
 
-def _blocks(compressed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
-    """Yield the content of a member, counted, and verify its size and CRC."""
+def _blocks(stream: Stream, entry: Entry, extraction: Extraction) -> Iterable[bytes]:
+    """Return the content of a member, counted, and verify its size and CRC.
+
+    That of a small one is extracted at once.
+    """
+    size = entry.compressed_size
+    if max(size, entry.size) > _SMALL_BYTES or entry.method != zipfile.ZIP_DEFLATED:
+        return _checked(_read(stream, size), entry, extraction)
+    compressed = stream.exactly(size)
+    inflater = isal_zlib.decompressobj(-15)
+    try:
+        content = inflater.decompress(compressed, entry.size + 1)
+    except Exception:  # as in `_checked`
+        with extraction.library_errors(entry.name):
+            raise
+    if inflater.eof and len(content) == entry.size and isal_zlib.crc32(content) == entry.crc:
+        extraction.add_bytes(len(content))
+        return (content,)
+    return _checked(iter([compressed]), entry, extraction)  # raises what is wrong
+
+
+def _checked(compressed: Iterator[bytes], entry: Entry, extraction: Extraction) -> Iterator[bytes]:
     count = crc = 0
     try:
         for block in _decompressed(compressed, entry, extraction):

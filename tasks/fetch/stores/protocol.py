@@ -22,7 +22,7 @@ and are checked by the caller: they stay inside the target, and no two of a run 
 any file system. Errors are those of `tasks.fetch.errors`, mostly `LocalError`: what failed, why,
 and what to do.
 
-One thread uses a store at a time, with two exceptions: writers write in a thread of their own,
+One thread uses a store at a time, with two exceptions: writers may write in another thread,
 and `clean_up` may be called from another thread when the main thread does not end after a signal.
 """
 
