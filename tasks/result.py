@@ -79,7 +79,12 @@ class Result:
         self.landed = report.status in {"landed", "partial"}
         data = {**report.data(), "exit_code": code}
         with interrupt.deferred():
-            self._write(data)
+            try:
+                self._write(data)
+            except LocalError as error:
+                if not self.landed:
+                    raise
+                raise LocalError(f"{error} (the new data had landed)") from error
             self.running = False
         with contextlib.suppress(BrokenPipeError):  # the exit code stays that of the result
             print(self.text(data) if self._form else "\n".join(map(printable, report.lines())))
@@ -91,7 +96,8 @@ class Result:
         try:
             self._write(data)
         except LocalError as error:
-            lines.append(f"lighterage: {error.kind}: {error}")
+            if str(error) not in text:
+                lines.append(f"lighterage: {error.kind}: {error}")
         with contextlib.suppress(BrokenPipeError):
             print("\n".join(lines), file=sys.stderr)
             if self._form:
