@@ -258,7 +258,7 @@ def test_config_file_names_a_result_file_for_each_scheduled_task(clone: Clone) -
     config.write_text(text + both)
     assert clone.run("schedule", "--dry-run").returncode == 0
     refused(clone.run("schedule", "--dry-run", "--result-file=r.json"), 2, "r.json: set another")
-    refused(clone.run("schedule", "--unchanged-exit-code=99"), 2, "result_file")
+    refused(clone.run("schedule", "--unchanged-exit-code=99", timeout=60), 2, "result_file")
 
 
 def test_one_line_is_the_last_of_standard_output(clone: Clone) -> None:
