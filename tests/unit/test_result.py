@@ -109,7 +109,7 @@ def test_wrong_settings_are_written_where_the_path_is_an_option(
 
 
 def test_verbs_write_no_result_file(clone: Clone) -> None:
-    for words in (["config", "9"], ["config", "99"], ["health"], ["schedule", "--dry-run"]):
+    for words in (["config", "9"], ["prune", "9"], ["config", "99"], ["schedule", "--dry-run"]):
         clone.run(*words, FILE)
         assert not (clone.folder / "results").exists(), words
 
