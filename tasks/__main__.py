@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import logging
 import os
 import pwd
@@ -23,8 +22,9 @@ import tasks
 from tasks.config_file import load_config
 from tasks.fetch import dial, interrupt, memory
 from tasks.fetch.errors import ConfigError, Interrupted, LighterageError, did_you_mean, printable
-from tasks.options import PREFIX, VERBS, given, known_tasks, parse
+from tasks.options import PREFIX, VERBS, given, known_tasks, output_options, parse
 from tasks.resolve import resolve
+from tasks.result import Result
 from tasks.settings import FIELDS, VARIANTS
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ TASK = "task"
 OWN_MODULES = {
     f"tasks/{name}.py"
     for name in (
-        "__main__", "config_file", "env_file", "options", "resolve", "schedule", "settings",
+        "__main__", "config_file", "env_file", "options", "resolve", "result", "schedule",
+        "settings",
     )
 }  # fmt: skip
 """The modules of `tasks` in which an unexpected exception is a bug of Lighterage."""
@@ -102,9 +103,9 @@ def _log_at(level: str) -> None:
     )
 
 
-def _run(task: str, parsed: argparse.Namespace) -> int:
-    resolved = _settings_of(task, parsed)
-    settings = resolved.settings.require()
+def _run(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    settings = _settings_of(task, parsed).settings.require()
+    result.begin(settings)
     if not settings.wait:  # for another run, while the host waits for a login
         dial.start(settings.remote_host_address, settings.ssh_config_file, settings.timeout)
     memory.keep_freed()
@@ -118,11 +119,12 @@ def _run(task: str, parsed: argparse.Namespace) -> int:
     report = execute(settings, module.run)
     if not isinstance(report, Report):
         raise ConfigError(f"tasks/{PREFIX}{task}.py: run() must return the report of its fetch")
-    print(_json(report.data()) if parsed.json else "\n".join(map(printable, report.lines())))
-    return report.exit_code
+    code = settings.unchanged_exit_code if report.status == "unchanged" else report.exit_code
+    result.succeed(report, code)
+    return code
 
 
-def _prune(task: str, parsed: argparse.Namespace) -> int:
+def _prune(task: str, parsed: argparse.Namespace, result: Result) -> int:
     settings = _settings_of(task, parsed).settings
     from tasks.fetch.progress import human
     from tasks.fetch.stores import open_store
@@ -134,7 +136,7 @@ def _prune(task: str, parsed: argparse.Namespace) -> int:
     )
     if parsed.json:
         status = "planned" if dry_run else "pruned"
-        print(_json({"status": status, "runs": runs, "objects": objects, "bytes": size}))
+        print(result.text({"status": status, "runs": runs, "objects": objects, "bytes": size}))
     else:
         verb = "would delete" if dry_run else "deleted"
         print(
@@ -144,13 +146,15 @@ def _prune(task: str, parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _config(task: str, parsed: argparse.Namespace) -> int:
+def _config(task: str, parsed: argparse.Namespace, result: Result) -> int:
     rows = _settings_of(task, parsed).rows()
     config = load_config(parsed.config_file)
     for variant in sorted({*VARIANTS, *config.variants}):
         _next_runs(config, variant)
     if parsed.json:
-        print(_json({name: {"value": value, "origin": origin} for name, value, origin in rows}))
+        print(
+            result.text({name: {"value": value, "origin": origin} for name, value, origin in rows})
+        )
         return 0
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, value, origin in rows:
@@ -181,8 +185,21 @@ def _schedule(parsed: argparse.Namespace) -> int:
     config = load_config(parsed.config_file)
     variant = resolved.settings.variant
     lines = _next_runs(config, variant)
-    for task in config.schedules(variant):
-        _settings_of(task, parsed).settings.require()
+    if parsed.unchanged_exit_code:
+        raise ConfigError(
+            "schedule takes no --unchanged-exit-code: nothing reads the exit codes of its runs; "
+            "read their result files (result_file)"
+        )
+    files = [
+        settings.result_file
+        for task in config.schedules(variant)
+        if (settings := _settings_of(task, parsed).settings.require()).result_file
+    ]
+    if len(set(files)) < len(files):
+        raise ConfigError(
+            f"{len(files)} scheduled tasks have one result_file, {files[0]}: set another for each "
+            f"in {config.path}"
+        )
     for name in ("remote_file_path", "file_save_path"):
         if len(lines) > 1 and getattr(parsed, name):
             raise ConfigError(
@@ -220,17 +237,7 @@ def _scan(address: str, parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _json(data: object) -> str:
-    """Write readable JSON; in ASCII where the output cannot encode a name."""
-    text = json.dumps(data, ensure_ascii=False, indent=2)
-    try:
-        text.encode(sys.stdout.encoding if sys.stdout else "utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(data, indent=2)
-    return text
-
-
-def _dispatch(arguments: Sequence[str]) -> int:
+def _dispatch(arguments: Sequence[str], result: Result) -> int:
     words, parsed = parse(arguments)
     if words[1:] in (["config"], ["prune"]):  # as `make run TASK=2 ARGS=prune` has them
         words.reverse()
@@ -245,32 +252,34 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return _schedule(parsed) if verb == "schedule" else _health()
     task = _task_of(operands, parsed)
     call = {"config": _config, "prune": _prune}.get(verb, _run)
-    return call(task, parsed)
+    return call(task, parsed, result)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command line; print one line if it fails, and return the exit code."""
-    interrupt.install()
+    result = Result(*output_options(arguments))
+    interrupt.install(result.end_by_force)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # for names that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(arguments)
+        return _dispatch(arguments, result)
     except SystemExit as end:  # --help, or a task's own
         if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        return _failed(arguments, LighterageError.exit_code, TASK, str(end.code))
+            return result.end(end.code or 0)
+        return result.fail(LighterageError.exit_code, TASK, str(end.code))
     except LighterageError as error:
-        return _failed(arguments, error.exit_code, error.kind, str(error))
+        return result.fail(error.exit_code, error.kind, str(error))
     except Interrupted as stop:
         interrupt.clean_up()  # a signal may arrive at the very start or end of a block
-        text = "the new data had landed" if stop.landed else "nothing was changed"
-        return _failed(arguments, stop.exit_code, "interrupted", text)
-    except BrokenPipeError:  # the reader of the output has closed it
-        return 0
+        landed = stop.landed or result.landed
+        text = "the new data had landed" if landed else "nothing was changed"
+        return result.fail(stop.exit_code, "interrupted", text)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and not result.running:
+            return 0  # the reader of the output has closed it
         log.debug("%s", type(error).__name__, exc_info=True)
-        return _failed(arguments, LighterageError.exit_code, *_unexpected(error))
+        return result.fail(LighterageError.exit_code, *_unexpected(error))
 
 
 def _unexpected(error: Exception) -> tuple[str, str]:
@@ -296,13 +305,6 @@ def _unexpected(error: Exception) -> tuple[str, str]:
     bug = "a bug: " if is_bug else ""
     text += f" ({bug}--log-level DEBUG shows where it was called from)"
     return LighterageError.kind if is_bug else TASK, text
-
-
-def _failed(arguments: Sequence[str], code: int, kind: str, text: str) -> int:
-    print(f"lighterage: {kind}: {printable(text)}", file=sys.stderr)
-    if "--json" in arguments:
-        print(_json({"status": "failed", "exit_code": code, "kind": kind, "error": text}))
-    return code
 
 
 def _exit(code: int) -> NoReturn:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import tasks
 from tasks.fetch.errors import ConfigError, did_you_mean
-from tasks.settings import FIELDS, TYPES, StringList, choices
+from tasks.settings import FIELDS, TYPES, StringList, choices, convert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,12 @@ def _parser(description: str, usage: str) -> _Parser:
             action = "append" if TYPES[name] is StringList else "store"
             settings.add_argument(option, dest=name, help=text, metavar=hint, action=action)
     parser.add_argument("--config-file", type=Path, help="instead of config.yaml of this folder")
-    parser.add_argument("--json", action="store_true", default=None, help="the result as JSON")
+    parser.add_argument(
+        "--json",
+        choices=("indent", "line"),
+        metavar="[=line]",
+        help="the result as JSON; --json=line in one line, the last of standard output",
+    )
     return parser
 
 
@@ -114,10 +120,27 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], argparse.Namespace]:
     return list(parsed.words), parsed
 
 
+def output_options(arguments: Sequence[str]) -> tuple[str, Path | None]:
+    """Return --json and --result-file of a command line that may be wrong in other places.
+
+    The result file is that of a run: None for a verb.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--json", default="")
+    parser.add_argument("--result-file", default="")
+    with contextlib.suppress(ConfigError):
+        known, others = parser.parse_known_args([*map(_dashed, arguments)])
+        path = None if VERBS.keys() & others else convert("result_file", known.result_file, "")
+        return known.json, path
+    return "", None
+
+
 def _dashed(argument: str) -> str:
-    """Accept --file_save_path for --file-save-path."""
+    """Accept --file_save_path for --file-save-path, and --json, which needs no value."""
     if not argument.startswith("--"):
         return argument
+    if argument == "--json":
+        return "--json=indent"
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value
 

@@ -45,6 +45,14 @@ class Duration(float):
     """Seconds; written as a number, or with a unit: `90s`, `15m`, `2h`, `7d`."""
 
 
+class ExitCode(int):
+    """An exit code that a user may choose: 0, or one without another meaning, 10 to 124.
+
+    1 to 9 are failures of Lighterage, 125 to 127 of a container engine or shell, 128 and above
+    signals.
+    """
+
+
 class StringList(tuple[str, ...]):
     """Some texts; written as one, as a list, or as an option given several times."""
 
@@ -101,6 +109,10 @@ class Settings:
     )
     log_level: LogLevel = _setting("how much to log", "INFO", env=True)
     progress: ProgressMode = _setting("how to show progress", "auto")
+    result_file: Path | None = _setting("a file to write the result to as JSON, at the run's end")
+    unchanged_exit_code: ExitCode = _setting(
+        "exit code of a run that found nothing new, such as 99, which Airflow skips", ExitCode(0)
+    )
     schedule: str = _setting("cron expression: when the prod service runs it", "", cli=False)
     keep_runs: int = _setting("earlier runs that `prune` keeps in an object store", 1, least=0)
     min_age: Duration = _setting(
@@ -156,7 +168,16 @@ def _missing(task: str, name: str) -> str:
 
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 TYPES: dict[str, Any] = typing.get_type_hints(Settings)
-_ONCE = {"task", "variant", "password", "force", "checksum", "dry_run", "explain"}
+_ONCE = {
+    "task",
+    "variant",
+    "password",
+    "force",
+    "checksum",
+    "dry_run",
+    "explain",
+    "unchanged_exit_code",
+}
 CONFIGURABLE = [n for n in FIELDS if n not in _ONCE]
 ENVIRONMENT = {n.upper(): n for n, f in FIELDS.items() if f.metadata["env"]}
 
@@ -168,6 +189,7 @@ _EXPECTED = {
     Size: "a size such as 500MB",
     Duration: "a time such as 90s, 15m, 2h or 7d",
     Rate: "a rate such as 20MB/s, or '20MB/s 08:00-18:00, 50MB/s 18:00-22:00'",
+    ExitCode: "an exit code without another meaning: 0, or 10 to 124",
     StringList: "text, or a list of texts (in quotes, where YAML reads it as something else)",
     str: "text (in quotes, where YAML reads it as something else)",
 }
@@ -261,6 +283,10 @@ def _decode(wanted: Any, value: Any) -> Any:
             raise ValueError(value)
         digits, unit, binary = match.groups()
         return Size(float(digits) * (1024 if binary else 1000) ** _SIZE_UNITS.index(unit.lower()))
+    if wanted is ExitCode:
+        if not re.fullmatch("0|[1-9][0-9]|1[01][0-9]|12[0-4]", str(value)):
+            raise ValueError(value)
+        return ExitCode(str(value))
     if wanted is StringList:
         texts = value if isinstance(value, list | tuple) else [value] if value != "" else []
         if "" in texts:

@@ -36,6 +36,8 @@ def task(project: Project, *command: str) -> int:
         from tasks.fetch.errors import LighterageError  # not at the top: most runs need none
 
         kinds = {error.exit_code: error.kind for error in LighterageError.__subclasses__()}
+        if any(a.replace("_", "-").startswith("--unchanged-exit-code") for a in project.args):
+            kinds.update(dict.fromkeys(range(10, 125), "unchanged (--unchanged-exit-code)"))
         meaning = {**kinds, **SIGNALLED}.get(code, "a bug, or the engine refused; see above")
         say(f"task {project.task} ({variant}) ended with exit code {code}: {meaning}")
     elif (

@@ -43,12 +43,19 @@ _handled = threading.Event()  # the handler has run
 _publishing = threading.RLock()  # held during `uninterrupted`, and by the watchdog to the end
 
 
-def install() -> None:
-    """Raise the first signal as `Interrupted` in the main thread, and start the watchdog."""
+def install(at_forced_end: Callable[[int], None] = lambda _: None) -> None:
+    """Raise the first signal as `Interrupted` in the main thread, and start the watchdog.
+
+    Args:
+        at_forced_end: Called with the exit code where the watchdog ends the process, beside the
+            clean-ups, and in another thread than the main one.
+    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reading,), name="watchdog", daemon=True).start()
+    watchdog = threading.Thread(target=_watch, args=(reading, at_forced_end), name="watchdog")
+    watchdog.daemon = True
+    watchdog.start()
     for signum in SIGNALS:
         # Shells start background jobs with SIGINT ignored; nohup ignores SIGHUP on purpose.
         if signal.getsignal(signum) is not signal.SIG_IGN or signum == signal.SIGINT:
@@ -72,7 +79,7 @@ def _on_signal(signum: int, _frame: FrameType | None) -> None:
         raise Interrupted(signum)
 
 
-def _watch(reading: int) -> None:
+def _watch(reading: int, at_forced_end: Callable[[int], None]) -> None:
     """Wait for a signal; then end the process if the main thread does not end it in time."""
     while (signum := os.read(reading, 1)[0]) not in SIGNALS:
         pass
@@ -86,9 +93,16 @@ def _watch(reading: int) -> None:
         with _publishing:  # wait for the end of the block; then the main thread gets its time
             pass
     try:
-        cleaning = threading.Thread(target=clean_up, name="clean-up", daemon=True)
-        cleaning.start()
-        cleaning.join(CLEAN_UP_SECONDS)
+        # Side by side, since each may wait for a disk of its own.
+        threads = [
+            threading.Thread(target=at_forced_end, args=(128 + signum,), daemon=True),
+            threading.Thread(target=clean_up, name="clean-up", daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + CLEAN_UP_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
     finally:
         if select.select([], [2], [], 0)[1]:  # not where its reader hangs
             os.write(2, FORCED)

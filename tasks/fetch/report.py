@@ -143,6 +143,7 @@ class Report:
         manifest, plan = self.manifest, self.plan
         data: dict[str, object] = {
             "status": self.status,
+            "exit_code": self.exit_code,
             "task": manifest.task,
             "variant": manifest.variant,
             "target": self.target,
@@ -165,7 +166,6 @@ class Report:
         else:
             data["checked"] = self._checked() if plan.downloads else ""
         if self.failed:
-            data["exit_code"] = self.exit_code
             data["failed"] = [
                 {
                     "path": failed.path,

@@ -12,6 +12,7 @@ import pytest
 
 from docker.tools.context import Context
 from images import VARIANTS, edited, in_shell
+from results import last_line, valid
 from tree import REPOSITORY, Tree, on_terminal
 
 PROJECT = f"lighterage-test-{os.getpid()}"
@@ -127,6 +128,30 @@ def test_a_task_of_ones_own_runs_in_both_variants(tree: Tree) -> None:
     finally:
         task.unlink()
         config.write_text(before)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_result_file_is_written_below_data_and_prod_refuses_its_read_only_root(
+    tree: Tree, variant: str
+) -> None:
+    options = "--result-file=data/results/2.json --json=line --unchanged-exit-code=99"
+    tree.ok("run", "TASK=2", f"ENV={variant}")
+    done = tree.make("run", "TASK=2", f"ENV={variant}", f"ARGS={options}")
+    assert done.returncode == 2, "make's own"
+    assert last_line(done.stdout, 99)["status"] == "unchanged"
+    assert "ended with exit code 99: unchanged (--unchanged-exit-code)" in done.stderr
+    assert last_line(tree.ok("run", "TASK=2", f"ENV={variant}", f"ARGS={options} --force"), 0)
+    landed = in_shell(tree, variant, "cat data/results/2.json")
+    assert valid(landed, 0)["status"] == "landed"
+    if variant == "dev":
+        path = tree.folder / "data/results/2.json"
+        assert path.read_text() == landed
+        assert path.stat().st_uid == tree.folder.stat().st_uid
+        return
+    done = tree.make("run", "TASK=2", "ENV=prod", "ARGS=--result-file=result.json --force")
+    assert "result file result.json: Read-only file system: choose a path" in done.stderr
+    assert "ended with exit code 8: local disk" in done.stderr
+    assert not done.stdout
 
 
 def test_the_commands_of_a_dry_run_work_when_typed(tree: Tree) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from client import wait_for
+from results import last_line, valid
 from tree import NO_ENGINE, Tree, fake_docker
 
 TARGETS = (
@@ -330,6 +331,24 @@ def test_the_exit_code_of_a_task_is_printed(tree: Tree) -> None:
 def test_the_result_alone_is_on_standard_output(tree: Tree) -> None:
     report = json.loads(tree.ok("run", "TASK=2", "ARGS=--json --force"))
     assert (report["status"], report["variant"]) == ("landed", "dev")
+
+
+@pytest.mark.parametrize("variant", ["dev", "prod"])
+def test_the_result_file_of_a_run_here(tree: Tree, variant: str) -> None:
+    """With the options of docs/orchestrators.md, also for a task that fails."""
+    words = ["run", "TASK=2", f"ENV={variant}", "RUNNER=host"]
+    tree.ok(*words)
+    options = "ARGS=--result-file=result.json --json=line --unchanged-exit-code=99"
+    for more, code, meaning in (
+        ("", 99, "unchanged (--unchanged-exit-code)"),
+        (" --force", 0, ""),
+        (" --remote-file-path=missing", 3, "remote path"),
+    ):
+        done = tree.make(*words, options + more)
+        assert done.returncode == (2 if code else 0), "make's own"
+        written = (tree.folder / "result.json").read_text()
+        assert valid(written, code) == last_line(done.stdout, code)
+        assert (f"ended with exit code {code}: {meaning}" in done.stderr) == bool(code)
 
 
 def test_help_of_a_task_starts_nothing(copy: Tree) -> None:

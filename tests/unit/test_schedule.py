@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from clone import Clone
+from results import valid
 from tasks import schedule
 from tasks.fetch.errors import ConfigError
 
@@ -220,6 +222,21 @@ def test_task_runs_repeatedly_and_never_twice_at_once(
     assert "task 9 started" in log
     assert "task 9 ended with exit code 0" in log
     assert not service.healthy(), "an ended service is not healthy"
+
+
+def test_each_run_of_the_service_writes_its_result(
+    tmp_path: Path, start: Callable[..., Service]
+) -> None:
+    """The file is there between the runs: it is removed when one starts."""
+    service, path = start("a.zip", "--result-file=results/9.json"), tmp_path / "results/9.json"
+    found, deadline = set[int](), time.monotonic() + 2 * SOON
+    while len(found) < 2:
+        with contextlib.suppress(FileNotFoundError):
+            assert valid(path.read_text(), 0)["status"] == "landed"
+            found.add(path.stat().st_mtime_ns)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    service.end()
 
 
 @pytest.mark.parametrize(

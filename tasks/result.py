@@ -1,0 +1,188 @@
+"""The result of a run for programs: JSON on standard output, and the result file.
+
+docs/result.schema.json describes it. The result file is absent while a run goes on: a run that was
+killed leaves none, so a reader never takes the result of an earlier run for its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.fetch import interrupt
+from tasks.fetch.errors import ConfigError, LocalError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tasks.fetch.report import Report
+    from tasks.settings import Settings
+
+_START = re.compile(rb'\{\s*"status": "')
+"""How each result starts. A file that starts otherwise belongs to something else."""
+_PROBE_BYTES = 4096
+
+
+class Result:
+    """Where the result of one command line goes.
+
+    Attributes:
+        running: Whether a run has started and has no result yet.
+        landed: Whether the run has published new data.
+    """
+
+    def __init__(self, form: str, path: Path | None) -> None:
+        """Remember the form of --json, empty without it, and the result file as far as known."""
+        self.running = False
+        self.landed = False
+        self._form = form
+        self._path = path
+
+    def begin(self, settings: Settings) -> None:
+        """Check that the result file can be written, and remove that of an earlier run.
+
+        Raises:
+            ConfigError: It is in the target, where only Lighterage writes.
+            LocalError: It cannot be written, or is a file of something else.
+        """
+        self.running = True
+        self._path, path = None, settings.result_file
+        if path is None:
+            return
+        # Absolute, since a task may change the working directory.
+        place = Path(os.path.realpath(path))
+        if isinstance(settings.target, Path):
+            target = Path(os.path.realpath(settings.target))
+            if place.is_relative_to(target) or target.is_relative_to(place):
+                raise ConfigError(
+                    f"result_file is {path}: choose a path outside of the target {settings.target}"
+                )
+        with _errors_named(path):
+            _require_replaceable(path)
+            with _new_file(place) as new:
+                new.write_bytes(bytes(_PROBE_BYTES))
+            place.unlink(missing_ok=True)
+        self._path = place
+
+    def succeed(self, report: Report, code: int) -> None:
+        """Write and print the report of a run that ends with an exit code.
+
+        Raises:
+            LocalError: The result file can no longer be written.
+        """
+        self.landed = report.status in {"landed", "partial"}
+        data = {**report.data(), "exit_code": code}
+        with interrupt.deferred():
+            try:
+                self._write(data)
+            except LocalError as error:
+                if not self.landed:
+                    raise
+                raise LocalError(f"{error} (the new data had landed)") from error
+            self.running = False
+        with contextlib.suppress(BrokenPipeError):  # the exit code stays that of the result
+            print(self.text(data) if self._form else "\n".join(map(printable, report.lines())))
+
+    def fail(self, code: int, kind: str, text: str) -> int:
+        """Write and print a failure; return the exit code."""
+        lines = [f"lighterage: {kind}: {printable(text)}"]
+        data = {"status": "failed", "exit_code": code, "kind": kind, "error": text}
+        try:
+            self._write(data)
+        except LocalError as error:
+            if str(error) not in text:
+                lines.append(f"lighterage: {error.kind}: {error}")
+        with contextlib.suppress(BrokenPipeError):
+            print("\n".join(lines), file=sys.stderr)
+            if self._form:
+                print(self.text(data))
+        return code
+
+    def end(self, code: int) -> int:
+        """Write and print that a task ended the process itself; return the exit code."""
+        if self.running:
+            data = {"status": "failed" if code else "ended", "exit_code": code, "kind": "task"}
+            data["error"] = "the task ended the process and gave no report"
+            with contextlib.suppress(LocalError):
+                self._write(data)
+            if self._form:
+                print(self.text(data))
+        return code
+
+    def end_by_force(self, code: int) -> None:
+        """Write that a signal ends the process by force; called in another thread."""
+        text = "the new data had landed" if self.landed else "no data is published in part"
+        with contextlib.suppress(LocalError):
+            self._write(
+                {"status": "failed", "exit_code": code, "kind": "interrupted", "error": text}
+            )
+
+    def text(self, data: object) -> str:
+        """Return JSON in the form of --json; in ASCII where the output cannot encode a name."""
+        return _json(data, self._form, sys.stdout.encoding if sys.stdout else "utf-8")
+
+    def _write(self, data: object) -> None:
+        if self._path is None:
+            return
+        with _errors_named(self._path):
+            _require_replaceable(self._path)
+            with _new_file(self._path) as new:
+                new.write_bytes((_json(data, self._form, "utf-8") + "\n").encode())
+                new.replace(self._path)
+
+
+def _json(data: object, form: str, encoding: str) -> str:
+    indent = None if form == "line" else 2
+    text = json.dumps(data, ensure_ascii=False, indent=indent)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(data, indent=indent)
+    return text
+
+
+@contextlib.contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `LocalError` that names the result file."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalError(
+            f"result file {path}: {error.strerror}: choose a path that this run can write to; in a "
+            "container, below data/ or another mount"
+        ) from error
+
+
+def _require_replaceable(path: Path) -> None:
+    """Raise `LocalError` where the path is neither free, nor an empty file, nor a result."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise LocalError(f"result file {path}: not a regular file: choose another path")
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start and not _START.match(start):
+        raise LocalError(
+            f"result file {path}: contains something else than a result, which is not replaced: "
+            "choose another path, or remove it"
+        )
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
+    """Give the path of a new file beside `path`; remove it at the end unless it was renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    try:
+        yield new
+    finally:
+        with contextlib.suppress(OSError):
+            new.unlink()

@@ -1,0 +1,48 @@
+"""The recipes of docs/orchestrators.md, and the packages that they are for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from clone import REPOSITORY
+
+DOCS = REPOSITORY / "docs/orchestrators.md"
+
+
+def recipe(language: str, text: str, *changes: tuple[str, str]) -> str:
+    """Return the one code block in a language that contains a text, with other words in it."""
+    blocks = re.findall(rf"(?ms)^```{language}\n(.*?)^```$", DOCS.read_text("utf-8"))
+    (found,) = (block for block in blocks if text in block)
+    for old, new in changes:
+        assert old in found, old
+        found = found.replace(old, new)
+    return str(found)
+
+
+def python_of(package: str) -> Path:
+    """Return the interpreter of the environment that has a package, or skip loudly."""
+    python = REPOSITORY / f".lighterage/orchestrators/{package}/bin/python"
+    if not python.exists():
+        pytest.skip(f"NO {package} HERE (make test-orchestrators): its recipe is untested")
+    return python
+
+
+def run(package: str, folder: Path, script: str) -> str:
+    """Run a script where a package is installed, with its state in a folder; return its output."""
+    environ = {
+        "PATH": os.environ["PATH"], "HOME": str(folder), "AIRFLOW_HOME": str(folder / "airflow"),
+        "DAGSTER_HOME": "", "PREFECT_HOME": str(folder / "prefect"), "NO_COLOR": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }  # fmt: skip
+    (folder / "recipe.py").write_text(script)
+    done = subprocess.run(
+        [python_of(package), "recipe.py"], cwd=folder, env=environ, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
