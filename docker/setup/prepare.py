@@ -29,9 +29,6 @@ STOP = {"down", "clean"}
 # Those before which env files must be correct, and those that need no image.
 START = {"run", "config", "shell", "trust", "up", "verify", "diff"}
 NO_BUILD = {"logs", "load", "vendor", *STOP}
-# What decides which client answers.
-CLIENT_VARIABLES = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
-                    "CONTAINER_HOST")  # fmt: skip
 OCI = "org.opencontainers.image."
 ANSWER_TIMEOUT_S = 10.0
 
@@ -158,7 +155,11 @@ def _with_engine(
             sample_host.stamp(variant).unlink(missing_ok=True)
     sample_host.trust(project)
     words = {"DOCKER": (engine.client,), "BUILD": engine.build, "COMPOSE": engine.compose}
-    lines = {"FOUND": "container", **{key: _typeable(value) for key, value in words.items()}}
+    lines = {
+        "FOUND": "container",
+        "SOCKET": engine.socket,
+        **{key: _typeable(value) for key, value in words.items()},
+    }
     uid = (0, 0) if engine.root_is_caller else owner()
     lines["CONTAINER_USER"] = "{}:{}".format(*uid)
     secrets = venv.build_secrets()
@@ -190,7 +191,10 @@ def _engine(
     if project.runner == "host":
         return NoEngine("RUNNER=host", "do without"), {}
     path = project.state / f"{project.engine}-clients.json"
-    surroundings = [os.environ.get(name) for name in CLIENT_VARIABLES]
+    surroundings = [os.environ.get(name) for name in Engine.VARIABLES]
+    # `docker context use` writes there which engine is meant.
+    config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
+    surroundings.append(str(config.stat().st_mtime_ns) if config.exists() else None)
     with contextlib.suppress(OSError, ValueError, TypeError):
         found_in, *words = json.loads(path.read_text(encoding="utf-8"))
         known = Engine(project.engine, *words)
@@ -201,7 +205,7 @@ def _engine(
     if isinstance(engine, NoEngine):
         return engine, {}
     if engine.build and engine.compose:
-        facts = [surroundings, engine.client, engine.build, engine.compose]
+        facts = [surroundings, engine.client, engine.build, engine.compose, engine.socket]
         write_changed(path, json.dumps(facts))
     return engine, _ask(project, engine, variants)
 

@@ -59,6 +59,8 @@ class Project:
     docker: tuple[str, ...] = ()
     compose: tuple[str, ...] = ()
     build: tuple[str, ...] = ()
+    # Where the engine listens, if it does so on this machine.
+    socket: str = ""
     host: str = ""
     yes: bool = False
 
