@@ -19,7 +19,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,8 @@ class Yard:
         for number in (1, 2, 3):
             shutil.copy(HERE / "peers/three_scripts.py", self.peer / f"task_{number}.py")
         self.pin()
-        project = replace(Project.from_environment(), root=self.tree.folder, name=self.name)
-        self.project = replace(project, args=())
+        project = Project.from_environment()
+        self.project = project._replace(root=self.tree.folder, name=self.name, args=())
 
     def pin(self) -> None:
         """Give the peer what our lock file pins, as people write it: without hashes."""

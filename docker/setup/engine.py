@@ -14,9 +14,8 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from docker.setup.messages import explain
 from docker.setup.project import Failure, Project, last_line
@@ -28,6 +27,9 @@ BUILDKIT_SINCE, BUILDKIT_UNTIL = (18, 9), (23, 0)
 # same, too. The Dockerfiles give files the same time: any does, if it is always the same.
 MOMENT = "1767225600"
 CALL_TIMEOUT_S = 10.0
+# What decides which client answers, and for which engine.
+CLIENT_VARIABLES = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
+                    "CONTAINER_HOST")  # fmt: skip
 DENIED = re.compile(
     r"(socket|connect|dial).*permission denied|permission denied.*(socket|connect)", re.IGNORECASE
 )
@@ -56,8 +58,7 @@ def quiet(
         return subprocess.CompletedProcess(command, 125, "", str(error))
 
 
-@dataclass(frozen=True)
-class NoEngine:
+class NoEngine(NamedTuple):
     """Why no engine can be used.
 
     Args:
@@ -74,8 +75,7 @@ class NoEngine:
         return f"{self.why}: {self.fix}"
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """A client that answers, of the docker or of the podman kind.
 
     Args:
@@ -91,11 +91,6 @@ class Engine:
     build: tuple[str, ...] = ()
     compose: tuple[str, ...] = ()
     socket: str = ""
-
-    # What decides which client answers, and for which engine.
-    VARIABLES = (
-        "PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "CONTAINER_HOST",
-    )  # fmt: skip
 
     @classmethod
     def of(cls, project: Project) -> Engine:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docker.setup.engine import Engine
+from docker.setup.engine import CLIENT_VARIABLES, Engine
 from docker.setup.project import make_folder, write_atomic
 from docker.setup.variants import Variant
 
@@ -124,7 +124,7 @@ class OneOff:
         if others or BEYOND.search(text):
             return []
         env = self._variant.compose_file.with_name(".env").read_text("utf-8")
-        names = {*re.findall(r"\$\{?(\w+)", text), *self._engine.VARIABLES}
+        names = {*re.findall(r"\$\{?(\w+)", text), *CLIENT_VARIABLES}
         values = {name: os.environ.get(name) for name in sorted(names)}
         version = self._engine.call("GET", "/version")[1]["Version"]
         return [str(self._variant.compose_file), files, env, values, version, self._engine.socket]

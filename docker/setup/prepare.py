@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from docker.setup import bases, envfiles, locks, sample_host, venv
-from docker.setup.engine import Engine, NoEngine, quiet
+from docker.setup.engine import CLIENT_VARIABLES, Engine, NoEngine, quiet
 from docker.setup.project import Failure, Project, make_folder, owner, say, write_changed
 from docker.setup.variants import Variant
 
@@ -191,7 +191,7 @@ def _engine(
     if project.runner == "host":
         return NoEngine("RUNNER=host", "do without"), {}
     path = project.state / f"{project.engine}-clients.json"
-    surroundings = [os.environ.get(name) for name in Engine.VARIABLES]
+    surroundings = [os.environ.get(name) for name in CLIENT_VARIABLES]
     # `docker context use` writes there which engine is meant.
     config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
     surroundings.append(str(config.stat().st_mtime_ns) if config.exists() else None)
