@@ -103,7 +103,7 @@ class OneOff:
             for path in self._path.parent.glob("*.json"):
                 if time.time() - path.stat().st_mtime > KEPT_S:
                     path.unlink()
-            if kept[0][2] == facts["Image"] and self._reading() == self._read:
+            if kept[0][2] == json.dumps([facts["Image"]]) and self._reading() == self._read:
                 write_atomic(self._path, json.dumps([self._read, kept, body]).encode(), 0o600)
 
     @property
@@ -113,7 +113,9 @@ class OneOff:
     def _identity(self, kind: str, name: str) -> str:
         """Return what changes when something of that name is made again."""
         facts = self._engine.inspect(kind, name)
-        return str(facts["CreatedAt" if kind == "volume" else "Id"])
+        # Volumes have no id, and CreatedAt is the time of the last change in the folder.
+        own = ("Driver", "Labels", "Options") if kind == "volume" else ("Id",)
+        return json.dumps([facts[key] for key in own], sort_keys=True)
 
     def _reading(self) -> list[Any]:
         """Return all that compose and the engine go by; nothing where only they know it."""
