@@ -111,7 +111,8 @@ def _without_engine(project: Project, engine: NoEngine, chosen: Mapping[Variant,
     if on_purpose:
         return
     if verbs <= STOP:
-        if engine.refused:
+        # Containers that another user started from this clone may run.
+        if engine.refused and _clients_file(project).exists():
             raise Failure(str(engine), 1)
         say(f"{engine.why}: no containers to stop or remove")
         return
@@ -190,7 +191,7 @@ def _engine(
     """
     if project.runner == "host":
         return NoEngine("RUNNER=host", "do without"), {}
-    path = project.state / f"{project.engine}-clients.json"
+    path = _clients_file(project)
     surroundings = [os.environ.get(name) for name in CLIENT_VARIABLES]
     # `docker context use` writes there which engine is meant.
     config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
@@ -208,6 +209,11 @@ def _engine(
         facts = [surroundings, engine.client, engine.build, engine.compose, engine.socket]
         write_changed(path, json.dumps(facts))
     return engine, _ask(project, engine, variants)
+
+
+def _clients_file(project: Project) -> Path:
+    """Return the file that is there once this clone has used the engine."""
+    return project.state / f"{project.engine}-clients.json"
 
 
 def _ask(project: Project, engine: Engine, variants: Sequence[Variant]) -> Mapping[str, str | None]:

@@ -232,3 +232,19 @@ def test_another_base_or_argument_makes_another_image(
     assert "build" in warm.of(lambda: tree.ok(*HELP))
     labels = engine.inspect("image", f"{PROJECT}-prod")["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"].startswith("9.")
+
+
+def test_bases_that_the_engine_has_are_not_made_again(tree: Tree, engine: Context) -> None:
+    """After a change of the time of a Dockerfile, or of what is asked for."""
+    if "debian" not in (tree.folder / f".lighterage/{PROJECT}-bases/arguments").read_text():
+        pytest.skip("THE BASES ARE A REGISTRY'S HERE: they are not made")
+    words = ("build", "ENV=prod", "BASE=debian")
+    tree.ok(*words, timeout=600)
+    (tree.folder / "docker/dev/Dockerfile").touch()
+    done = tree.make(*words)
+    assert "base images: debian" in done.stderr, "chosen again"
+    assert "making base image" not in done.stderr
+    engine.must("image", "rm", f"{PROJECT}-base:build")
+    assert f"making base image {PROJECT}-base:build" in tree.make(*words).stderr
+    (tree.folder / "docker/base/packages.py").open("a").write("# changed\n")
+    assert f"making base image {PROJECT}-base:runtime" in tree.make(*words).stderr
