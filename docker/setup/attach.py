@@ -70,7 +70,8 @@ def attach(project: Project, *command: str) -> int:
     if variant.binds_tree and Path(socket).is_socket():  # the caller's SSH agent
         options += ["-v", f"{socket}:/run/ssh-agent", "-e", "SSH_AUTH_SOCK=/run/ssh-agent"]
     at = command.index("run") + 1
-    end = next(i for i in range(at, len(command)) if command[i] in variant.services) + 1
+    services = [i for i in range(at, len(command)) if command[i] in variant.services]
+    end = (services or [len(command)])[0] + 1
     words = [*command[:at], *options, *command[at:end]]
     container = OneOff(Engine.of(project), variant, words, [*command[end:], *project.args])
     return _run(project, container.by_compose, variant.compose_file, container)

@@ -30,6 +30,9 @@ BEYOND = re.compile(
 # An update of compose is noticed after a day at the latest.
 KEPT_S = 24 * 3600
 POLL_S = 0.03
+# A container takes over its image's settings. Volumes have no id, and CreatedAt is no help: it is
+# the time of the last change in their folder.
+IDENTITY = {"image": ["Config"], "network": ["Id"], "volume": ["Driver", "Labels", "Options"]}
 SLUG = "com.docker.compose.slug"
 
 
@@ -97,13 +100,13 @@ class OneOff:
                 return
             (network,) = body["NetworkingConfig"]["EndpointsConfig"]
             volumes = [mount["Name"] for mount in facts["Mounts"] if mount["Type"] == "volume"]
-            parts = [("image", body["Image"]), ("network", network)]
-            parts += [("volume", name) for name in volumes]
+            parts = [("network", network), *(("volume", name) for name in volumes)]
             kept = [(*part, self._identity(*part)) for part in parts]
+            kept.append(("image", body["Image"], self._identity("image", facts["Image"])))
             for path in self._path.parent.glob("*.json"):
                 if time.time() - path.stat().st_mtime > KEPT_S:
                     path.unlink()
-            if kept[0][2] == json.dumps([facts["Image"]]) and self._reading() == self._read:
+            if self._reading() == self._read:
                 write_atomic(self._path, json.dumps([self._read, kept, body]).encode(), 0o600)
 
     @property
@@ -111,11 +114,9 @@ class OneOff:
         return make_folder(self._variant.project.state / "compose", 0o700) / self._file
 
     def _identity(self, kind: str, name: str) -> str:
-        """Return what changes when something of that name is made again."""
+        """Return what compose goes by of something that it finds or makes."""
         facts = self._engine.inspect(kind, name)
-        # Volumes have no id, and CreatedAt is the time of the last change in the folder.
-        own = ("Driver", "Labels", "Options") if kind == "volume" else ("Id",)
-        return json.dumps([facts[key] for key in own], sort_keys=True)
+        return json.dumps([facts[key] for key in IDENTITY[kind]], sort_keys=True)
 
     def _reading(self) -> list[Any]:
         """Return all that compose and the engine go by; nothing where only they know it."""
@@ -128,8 +129,9 @@ class OneOff:
         env = self._variant.compose_file.with_name(".env").read_text("utf-8")
         names = {*re.findall(r"\$\{?(\w+)", text), *CLIENT_VARIABLES}
         values = {name: os.environ.get(name) for name in sorted(names)}
-        version = self._engine.call("GET", "/version")[1]["Version"]
-        return [str(self._variant.compose_file), files, env, values, version, self._engine.socket]
+        # The engine makes this network when it starts, with the settings that it has then.
+        started = self._engine.inspect("network", "bridge").get("Id")
+        return [str(self._variant.compose_file), files, env, values, started]
 
 
 def specification(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,12 +142,8 @@ def specification(facts: Mapping[str, Any]) -> dict[str, Any]:
     """
     host, networks = facts["HostConfig"], facts["NetworkSettings"]["Networks"]
     shared = [value for value in host.values() if str(value).startswith("container:")]
-    if (
-        shared
-        or host.get("VolumesFrom")
-        or host.get("Links")
-        or [*networks] != [host["NetworkMode"]]
-    ):
+    shared += [host.get("VolumesFrom"), host.get("Links")]
+    if any(shared) or [*networks] != [host["NetworkMode"]]:
         return {}
     ((network, endpoint),) = networks.items()
     own = {facts["Id"][:12], facts["Name"].lstrip("/")}
