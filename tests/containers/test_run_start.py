@@ -153,6 +153,7 @@ def test_compose_reads_a_file_again_that_changed(
     "more",
     [
         "    env_file: [../../config.yaml]\n",
+        "    env_file: [../../envs/dev.env.example]\n",
         "    depends_on: [sample-host]\n",
         "    volumes_from: [sample-host]\n",
     ],
