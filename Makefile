@@ -109,13 +109,14 @@ $(foreach goal,$(filter $(FAMILY),$(MAKECMDGOALS)),$(if $(call given,ENV),\
   $(if $(filter $(ENV)-%,$(goal)),,$(error $(goal) and ENV=$(ENV) name two variants; say one))))
 
 # What this machine has: its PYTHON (not a slow shim), whether tasks run in a container or on the
-# host (FOUND), DOCKER, BUILD and COMPOSE, build SECRETS and LABELS, the SERVICES of each variant,
-# and the variants whose env file names the sample host (SAMPLED).
+# host (FOUND), DOCKER, BUILD and COMPOSE, the engine's SOCKET, build SECRETS and LABELS, the SERVICES
+# of each variant, and the variants whose env file names the sample host (SAMPLED).
 # Written before the recipes run, also with -n; the same step makes and checks the files in envs/.
 FOUND :=
 DOCKER :=
 BUILD :=
 COMPOSE :=
+SOCKET :=
 SECRETS :=
 SECRET_VOLUMES :=
 LABELS :=
@@ -136,6 +137,7 @@ FORCE:
 
 export LIGHTERAGE_DOCKER := $(DOCKER)
 export LIGHTERAGE_COMPOSE := $(COMPOSE)
+export LIGHTERAGE_SOCKET := $(SOCKET)
 
 # The base images: chosen and made when the scripts in docker/base changed, when other ones are
 # asked for, or when the engine no longer has them. The folder has the build arguments by image.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +42,8 @@ def reported(command: Callable[[], int]) -> int:
         say(f"{error.filename or 'this machine'}: {error.strerror or error}{_fix_of(error)}")
         return 8
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, only where it was
+        import traceback  # not at the top: it takes 6 ms
+
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(where.filename).name}:{where.lineno}"
         say(f"a bug, please report it: {type(error).__name__} at {place}: {error}")

@@ -19,6 +19,7 @@ from docker.setup.project import (
     last_line,
     make_folder,
     say,
+    sha256,
     write_atomic,
     write_changed,
 )
@@ -180,10 +181,19 @@ def _pull(
 
 
 def _debian_base(project: Project, engine: Engine, kind: str) -> str:
-    """Make the Debian-made base of that kind; return its name."""
+    """Make the Debian-made base of that kind unless the engine has it; return its name."""
     from docker.base.build import build
 
     name = f"{project.name}-base:{kind}"
+    record = folder_of(project) / f"{kind}.made"
+    files = sorted(path for path in (project.root / "docker/base").iterdir() if path.is_file())
+    inputs = [str(project.locked), *(f"{path.name} {sha256(path)}" for path in files)]
+
+    def made() -> str:
+        return "\n".join([*inputs, str(engine.inspect("image", name).get("Id"))])
+
+    if record.exists() and record.read_text(encoding="utf-8") == made():
+        return name
     output = project.state / f"base-{kind}-{os.getpid()}.tar"
     say(f"making base image {name} from Debian packages")
     # So that temporary folders are removed.
@@ -195,6 +205,7 @@ def _debian_base(project: Project, engine: Engine, kind: str) -> str:
         raise Failure(f"{name}: {failure}", 1) from None
     finally:
         output.unlink(missing_ok=True)
+    write_changed(record, made())
     return name
 
 

@@ -11,11 +11,11 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from docker.setup.messages import explain
 from docker.setup.project import Failure, Project, last_line
@@ -26,6 +26,10 @@ BUILDKIT_SINCE, BUILDKIT_UNTIL = (18, 9), (23, 0)
 # BuildKit 0.11 and newer (engine 23) and podman date image and history by it, so that the id is the
 # same, too. The Dockerfiles give files the same time: any does, if it is always the same.
 MOMENT = "1767225600"
+CALL_TIMEOUT_S = 10.0
+# What decides which client answers, and for which engine.
+CLIENT_VARIABLES = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
+                    "CONTAINER_HOST")  # fmt: skip
 DENIED = re.compile(
     r"(socket|connect|dial).*permission denied|permission denied.*(socket|connect)", re.IGNORECASE
 )
@@ -54,8 +58,7 @@ def quiet(
         return subprocess.CompletedProcess(command, 125, "", str(error))
 
 
-@dataclass(frozen=True)
-class NoEngine:
+class NoEngine(NamedTuple):
     """Why no engine can be used.
 
     Args:
@@ -72,8 +75,7 @@ class NoEngine:
         return f"{self.why}: {self.fix}"
 
 
-@dataclass(frozen=True)
-class Engine:
+class Engine(NamedTuple):
     """A client that answers, of the docker or of the podman kind.
 
     Args:
@@ -81,17 +83,20 @@ class Engine:
         client: The program.
         build: The words of a build command, without options; none where nothing here can build.
         compose: The words of compose; none where there is none.
+        socket: Where docker's engine listens, if that is a socket of this machine.
     """
 
     kind: str
     client: str
     build: tuple[str, ...] = ()
     compose: tuple[str, ...] = ()
+    socket: str = ""
 
     @classmethod
     def of(cls, project: Project) -> Engine:
         """Return the client that the recipes use."""
-        return cls(project.engine, (project.docker or (project.engine,))[0])
+        client = (project.docker or (project.engine,))[0]
+        return cls(project.engine, client, socket=project.socket)
 
     @classmethod
     def find(cls, kind: str) -> Engine | None:
@@ -109,7 +114,7 @@ class Engine:
             if answer.returncode == 0:
                 if kind == "podman":
                     return cls(kind, client, _podman_build(client), _podman_compose(client))
-                return cls(kind, client, _docker_build(), _docker_compose())
+                return cls(kind, client, _docker_build(), _docker_compose(), _socket(client))
             errors.append(answer.stderr)
         return _why_not(kind, errors)
 
@@ -143,9 +148,39 @@ class Engine:
         return answer.stdout.strip()
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
-        """Return what the engine knows of an image or a container; nothing where there is none."""
+        """Return what the engine knows of an image, a container and so on; nothing of none."""
+        if self.socket:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                end = "/json" if kind in ("image", "container") else ""
+                status, facts = self.call("GET", f"/{kind}s/{name}{end}")
+                if status in (200, 404):
+                    return dict(facts) if status == 200 else {}
         found = json.loads(self.ask(kind, "inspect", name).stdout or "[]")
         return dict(found[0]) if found else {}
+
+    def call(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Ask the engine itself, which takes 1 ms where its client takes 30.
+
+        Raises:
+            OSError: It does not answer.
+            ValueError: It answers something else.
+        """
+        content = json.dumps(body).encode() if body is not None else b""
+        # 1.0: the answer comes in one piece, and ends the connection.
+        head = f"{method} {path} HTTP/1.0\r\nContent-Type: application/json\r\n"
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(CALL_TIMEOUT_S)
+            connection.connect(self.socket)
+            connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        head, _, text = answer.decode("utf-8", "replace").partition("\r\n\r\n")
+        return int(head.split()[1]), json.loads(text)
+
+
+def _socket(client: str) -> str:
+    where = quiet(client, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").stdout
+    path = where.strip().removeprefix("unix://")
+    return path if path != where.strip() and os.access(path, os.W_OK) else ""
 
 
 def _docker_build() -> tuple[str, ...]:

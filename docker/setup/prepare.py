@@ -8,15 +8,15 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from docker.setup import bases, envfiles, locks, sample_host, venv
-from docker.setup.engine import Engine, NoEngine, quiet
+from docker.setup.engine import CLIENT_VARIABLES, Engine, NoEngine, quiet
 from docker.setup.project import Failure, Project, make_folder, owner, say, write_changed
 from docker.setup.variants import Variant
 
@@ -29,9 +29,6 @@ STOP = {"down", "clean"}
 # Those before which env files must be correct, and those that need no image.
 START = {"run", "config", "shell", "trust", "up", "verify", "diff"}
 NO_BUILD = {"logs", "load", "vendor", *STOP}
-# What decides which client answers.
-CLIENT_VARIABLES = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG",
-                    "CONTAINER_HOST")  # fmt: skip
 OCI = "org.opencontainers.image."
 ANSWER_TIMEOUT_S = 10.0
 
@@ -114,7 +111,8 @@ def _without_engine(project: Project, engine: NoEngine, chosen: Mapping[Variant,
     if on_purpose:
         return
     if verbs <= STOP:
-        if engine.refused:
+        # Containers that another user started from this clone may run.
+        if engine.refused and _clients_file(project).exists():
             raise Failure(str(engine), 1)
         say(f"{engine.why}: no containers to stop or remove")
         return
@@ -134,7 +132,7 @@ def _with_engine(
     engine: Engine,
     variants: Sequence[Variant],
     verbs: set[str],
-    answers: Mapping[str, subprocess.CompletedProcess[str]],
+    answers: Mapping[str, str | None],
 ) -> dict[str, str]:
     """Return the lines for containers; have make renew what the engine no longer has.
 
@@ -151,14 +149,18 @@ def _with_engine(
         )
     if not engine.compose and verbs - {"build", "save", "push", "load", "size", "sbom", "vendor"}:
         raise Failure(f"no compose for {engine.kind}: install it, then see `make doctor`", 1)
-    if not bases.references(project) or answers["engine"].returncode:
+    if not bases.references(project) or answers["engine"] is None:
         (bases.folder_of(project) / "stamp").unlink(missing_ok=True)
     for variant in variants:
-        if variant.name not in answers or answers[variant.name].returncode:
+        if answers.get(variant.name) is None:
             sample_host.stamp(variant).unlink(missing_ok=True)
     sample_host.trust(project)
     words = {"DOCKER": (engine.client,), "BUILD": engine.build, "COMPOSE": engine.compose}
-    lines = {"FOUND": "container", **{key: _typeable(value) for key, value in words.items()}}
+    lines = {
+        "FOUND": "container",
+        "SOCKET": engine.socket,
+        **{key: _typeable(value) for key, value in words.items()},
+    }
     uid = (0, 0) if engine.root_is_caller else owner()
     lines["CONTAINER_USER"] = "{}:{}".format(*uid)
     secrets = venv.build_secrets()
@@ -182,53 +184,71 @@ def _typeable(words: Sequence[str]) -> str:
 
 def _engine(
     project: Project, variants: Sequence[Variant]
-) -> tuple[Engine | NoEngine, Mapping[str, subprocess.CompletedProcess[str]]]:
+) -> tuple[Engine | NoEngine, Mapping[str, str | None]]:
     """Return the engine to use, and what it and git answer to the questions of `_ask`.
 
     The clients that were found once are taken as long as they answer: to look takes 0.2 s.
     """
     if project.runner == "host":
         return NoEngine("RUNNER=host", "do without"), {}
-    path = project.state / f"{project.engine}-clients.json"
+    path = _clients_file(project)
     surroundings = [os.environ.get(name) for name in CLIENT_VARIABLES]
+    # `docker context use` writes there which engine is meant.
+    config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker", "config.json")
+    surroundings.append(str(config.stat().st_mtime_ns) if config.exists() else None)
     with contextlib.suppress(OSError, ValueError, TypeError):
         found_in, *words = json.loads(path.read_text(encoding="utf-8"))
         known = Engine(project.engine, *words)
         answers = _ask(project, known, variants) if found_in == surroundings else {}
-        if answers and answers["engine"].returncode == 0:
+        if answers.get("engine") is not None:
             return known, answers
     engine = Engine.look(project.engine)
     if isinstance(engine, NoEngine):
         return engine, {}
     if engine.build and engine.compose:
-        facts = [surroundings, engine.client, engine.build, engine.compose]
+        facts = [surroundings, engine.client, engine.build, engine.compose, engine.socket]
         write_changed(path, json.dumps(facts))
     return engine, _ask(project, engine, variants)
 
 
-def _ask(
-    project: Project, engine: Engine, variants: Sequence[Variant]
-) -> Mapping[str, subprocess.CompletedProcess[str]]:
-    """Ask everything at once: for the bases, or else whether there is an engine; git for labels."""
+def _clients_file(project: Project) -> Path:
+    """Return the file that is there once this clone has used the engine."""
+    return project.state / f"{project.engine}-clients.json"
+
+
+def _ask(project: Project, engine: Engine, variants: Sequence[Variant]) -> Mapping[str, str | None]:
+    """Ask everything at once; return each answer, and None for a question that failed.
+
+    `engine` is whether it has the bases, or else whether there is one; the name of a variant,
+    whether its sample host answers. git is asked for the labels.
+    """
+
+    def output(*command: str) -> str | None:
+        done = quiet(*command, timeout=ANSWER_TIMEOUT_S)
+        return None if done.returncode else done.stdout.strip()
+
+    def has_bases() -> str | None:
+        images = bases.references(project)
+        if not images:
+            return output(*engine.version_command)
+        return "" if all(engine.inspect("image", name) for name in images) else None
+
     git = ("git", "-C", str(project.root))
-    commands: dict[str, Sequence[str]] = {
-        "engine": engine.version_command,
-        "commit": (*git, "log", "-1", "--format=%H %cI"),
-        "status": (*git, "status", "--porcelain"),
-        "source": (*git, "config", "--get", "remote.origin.url"),
+    questions: dict[str, Callable[[], str | None]] = {
+        "engine": has_bases,
+        "commit": lambda: output(*git, "log", "-1", "--format=%H %cI"),
+        "status": lambda: output(*git, "status", "--porcelain"),
+        "source": lambda: output(*git, "config", "--get", "remote.origin.url"),
     }
-    images = bases.references(project)
-    if images:
-        commands["engine"] = (engine.client, "image", "inspect", "--format", "{{.Id}}", *images)
     for variant in variants:
         if sample_host.is_named(variant) and sample_host.stamp(variant).exists():
-            commands[variant.name] = sample_host.greeting(engine, variant)
-    answers: dict[str, subprocess.CompletedProcess[str]] = {}
+            questions[variant.name] = partial(sample_host.greets, engine, variant)
+    answers: dict[str, str | None] = {}
 
     def ask(name: str) -> None:
-        answers[name] = quiet(*commands[name], timeout=ANSWER_TIMEOUT_S)
+        answers[name] = questions[name]()
 
-    threads = [threading.Thread(target=ask, args=(name,)) for name in commands]
+    threads = [threading.Thread(target=ask, args=(name,)) for name in questions]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -239,19 +259,16 @@ def _ask(
 # --- what an image is of --------------------------------------------------------------------------
 
 
-def _labels(
-    project: Project, answers: Mapping[str, subprocess.CompletedProcess[str]]
-) -> dict[str, str]:
+def _labels(project: Project, answers: Mapping[str, str | None]) -> dict[str, str]:
     """Return what an image is of, in the OCI's terms (image-spec, annotations)."""
-    answer = {key: done.stdout.strip() for key, done in answers.items() if done.returncode == 0}
     text = (project.root / "pyproject.toml").read_text(encoding="utf-8")
     version = re.search(r'^version = "([^"]+)"$', text, re.MULTILINE)
     found = {OCI + "title": project.name, OCI + "version": version[1] if version else "0"}
-    commit, _, date = answer.get("commit", "").partition(" ")
+    commit, _, date = (answers["commit"] or "").partition(" ")
     if commit:
-        found[OCI + "revision"] = commit + ("-dirty" if answer.get("status") else "")
+        found[OCI + "revision"] = commit + ("-dirty" if answers["status"] else "")
         found[OCI + "created"] = date
-    source = public_address(answer.get("source", ""))
+    source = public_address(answers["source"] or "")
     if source:
         found[OCI + "source"] = source
     return found

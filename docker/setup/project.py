@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import os
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # Python 3.9 has none
     from typing import Self
@@ -40,8 +38,7 @@ def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it gave no reason"])[-1]
 
 
-@dataclass(frozen=True)
-class Project:
+class Project(NamedTuple):
     """The clone, and the `LIGHTERAGE_*` variables that the Makefile exports."""
 
     root: Path
@@ -59,6 +56,8 @@ class Project:
     docker: tuple[str, ...] = ()
     compose: tuple[str, ...] = ()
     build: tuple[str, ...] = ()
+    # Where the engine listens, if it does so on this machine.
+    socket: str = ""
     host: str = ""
     yes: bool = False
 
@@ -70,15 +69,15 @@ class Project:
             Failure: A value is not usable.
         """
         found: dict[str, Any] = {"root": Path(__file__).resolve().parents[2]}
-        for field in dataclasses.fields(cls)[1:]:
-            name = "PROJECT" if field.name == "name" else field.name.upper()
+        for field, default in cls._field_defaults.items():
+            name = "PROJECT" if field == "name" else field.upper()
             text = os.environ.get(f"LIGHTERAGE_{name}", "").strip()
             try:
-                if field.type == "bool":
-                    found[field.name] = text == "1"
+                if isinstance(default, bool):
+                    found[field] = text == "1"
                 elif text:
-                    is_text = field.type == "str"
-                    found[field.name] = text if is_text else tuple(shlex.split(text))
+                    is_text = isinstance(default, str)
+                    found[field] = text if is_text else tuple(shlex.split(text))
             except ValueError as error:
                 raise Failure(f"{name}={text}: {error}; quote it as for a shell") from None
         return cls(**found)

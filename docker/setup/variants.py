@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +17,12 @@ EXAMPLE_LINE = re.compile(r"^#?([A-Z_][A-Z0-9_]*)=", re.MULTILINE)
 SAMPLE_HOST = "sample-host"
 
 
-@dataclass(frozen=True)
 class Variant:
     """One build variant; its files are the only place that says how it differs."""
 
-    project: Project
-    name: str
+    def __init__(self, project: Project, name: str) -> None:
+        self.project = project
+        self.name = name
 
     @classmethod
     def all(cls, project: Project) -> list[Self]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +59,12 @@ class Context(Project):
         return known[name]
 
 
-@dataclass(frozen=True)
 class Variant(variants.Variant):
     """A build variant: its files, its image, and compose on them."""
 
-    project: Context
+    def __init__(self, project: Context, name: str) -> None:
+        super().__init__(project, name)
+        self.project: Context = project
 
     @property
     def folder(self) -> Path:
@@ -79,7 +79,7 @@ class Variant(variants.Variant):
 
     def renamed(self, name: str) -> Variant:
         """Return this variant with containers, networks and volumes of another project."""
-        return Variant(replace(self.project, name=name), self.name)
+        return Variant(self.project._replace(name=name), self.name)
 
     def compose(
         self, *words: str, override: str = "", stdin: str = ""

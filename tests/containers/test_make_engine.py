@@ -118,9 +118,22 @@ def test_the_reason_why_no_engine_can_be_used_is_shown(
         assert other not in error
         assert "Error 1" in error
     assert says in copy.make("doctor").stdout
+    assert says in copy.make("down").stderr
+    # As after a run by a user who may use the engine.
+    (copy.folder / ".lighterage/docker-clients.json").write_text("")
     down = copy.make("down")
     assert (down.returncode == 0) == (cause == "stopped"), "running containers are not ignored"
     assert says in down.stderr
+
+
+def test_down_ends_what_runs_here_where_the_engine_is_closed_to_this_user(
+    copy: Tree, tmp_path: Path
+) -> None:
+    fake_docker(copy, tmp_path, f'echo "{DENIED}" >&2; exit 1')
+    copy.ok("run", "TASK=2", "ARGS=--dry-run")
+    done = copy.make("down")
+    assert done.returncode == 0, done.stderr
+    assert "ended the sample host on loopback" in done.stderr
 
 
 def test_an_engine_that_is_not_installed_is_named(copy: Tree, tmp_path: Path) -> None:

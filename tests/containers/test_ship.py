@@ -12,7 +12,6 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -250,7 +249,7 @@ def test_bases_come_from_a_registry_that_serves_them(tree: Tree, engine: Context
 def test_the_digests_of_bases_are_locked_wherever_their_tags_go(
     tree: Tree, engine: Context, hub: str
 ) -> None:
-    here = replace(Project.from_environment(), root=tree.folder, hub=hub)
+    here = Project.from_environment()._replace(root=tree.folder, hub=hub)
     with edited(tree.folder / "docker/base/hub.lock") as lock:
         bases.lock_bases(here)
         locked = dict(line.split() for line in lock.read_text().splitlines()[1:])

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         if name.startswith(("LIGHTERAGE_", "PIP_", "SSL_", "REQUESTS_")):
             monkeypatch.delenv(name)
     tree = Tree(tmp_path / "clone")
-    return replace(Project.from_environment(), root=tree.folder)
+    return Project.from_environment()._replace(root=tree.folder)
 
 
 # --- variables ------------------------------------------------------------------------------

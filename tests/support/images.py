@@ -9,7 +9,6 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -90,11 +89,11 @@ def _take_bases(tree: Tree, folder: Path) -> None:
     """Choose base images as make does, but make those of Debian's packages once for all trees."""
     project = Project.from_environment()
     base = tree.env.get("BASE", "")
-    project = replace(project, root=tree.folder, name=tree.project, engine=ENGINE, base=base)
+    project = project._replace(root=tree.folder, name=tree.project, engine=ENGINE, base=base)
     make = bases._debian_base
 
     def take(project: Project, engine: Engine, kind: str) -> str:
-        saved, common = folder / f"{kind}.tar", f"lighterage-test-base:{kind}"
+        saved, common = folder / f"{kind}.tar", f"lighterage-test-{folder.name}:{kind}"
         name = f"{project.name}-base:{kind}"
         with (folder / "bases.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
