@@ -106,7 +106,8 @@ def _log_at(level: str) -> None:
 def _run(task: str, parsed: argparse.Namespace, result: Result) -> int:
     settings = _settings_of(task, parsed).settings.require()
     result.begin(settings)
-    if not settings.wait:  # for another run, while the host waits for a login
+    # Not where this run may have to wait, while the host waits for a login.
+    if not settings.wait and not settings.max_connections:
         dial.start(settings.remote_host_address, settings.ssh_config_file, settings.timeout)
     memory.keep_freed()
     import importlib

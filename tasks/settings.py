@@ -93,6 +93,11 @@ class Settings:
     verify: Verify = _setting(
         "compare with the remote SHA-256 where the host has one, or sizes only", "checksum"
     )
+    max_connections: int = _setting(
+        "connections to the host at once, of all runs that share connections_folder; 0: no limit",
+        0, least=0,
+    )  # fmt: skip
+    connections_folder: Path = _setting("the locks for max_connections", Path("data/.connections"))
     exec: Exec = _setting("`never` runs no command on the host: SFTP only", "auto")
     force: bool = _setting("download also what has not changed", False)
     checksum: bool = _setting("find changes by content, not by size and time", False)

@@ -16,6 +16,7 @@ import paramiko
 from tasks.fetch import dial
 from tasks.fetch.dial import split_address
 from tasks.fetch.errors import ConfigError, NetworkError
+from tasks.fetch.ssh.connection_limit import connection_slot
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
 from tasks.fetch.ssh.errors import translated
@@ -32,14 +33,16 @@ def connect(settings: ConnectionSettings) -> Iterator[fabric.Connection]:
 
     Raises:
         ConfigError: A key or secret file is missing or cannot be read.
+        LocalError: The places of `max_connections` cannot be used.
         AuthError: Login denied, host key unknown or changed.
         NetworkError: Not reachable.
     """
-    connection = open_connection(settings)
-    try:
-        yield connection
-    finally:
-        close_hops(connection)
+    with connection_slot(settings):
+        connection = open_connection(settings)
+        try:
+            yield connection
+        finally:
+            close_hops(connection)
 
 
 def open_connection(

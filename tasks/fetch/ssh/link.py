@@ -13,6 +13,7 @@ import paramiko
 
 from tasks.fetch.errors import NetworkError
 from tasks.fetch.ssh.connection import close_hops, open_connection
+from tasks.fetch.ssh.connection_limit import connection_slot
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.paramiko_private import use_packet_queue
@@ -163,15 +164,16 @@ class Link:
             LighterageError: It cannot be opened, or the file is not the same; the link is as it
                 was then.
         """
-        other = open_connection(self.settings, compress=True, prompt=False)
-        try:
-            with translated(file.path):
-                session = self._new_session(other)
-                file.require_same(session.stat(file.path))
-            self._replace(other, session, generation)
-        except BaseException:
-            close_hops(other)
-            raise
+        with connection_slot(self.settings, wait=False):  # while there are two
+            other = open_connection(self.settings, compress=True, prompt=False)
+            try:
+                with translated(file.path):
+                    session = self._new_session(other)
+                    file.require_same(session.stat(file.path))
+                self._replace(other, session, generation)
+            except BaseException:
+                close_hops(other)
+                raise
 
     def _replace(self, other: fabric.Connection, session: Session | None, generation: int) -> None:
         """Use `other` from now on; it was opened without the lock, which is held briefly."""

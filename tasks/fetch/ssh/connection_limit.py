@@ -1,0 +1,78 @@
+"""Connection limit: at most so many connections to a host, of all runs that share a folder.
+
+Each connection holds the lock of one of `max_connections` files; the system releases it however
+the process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from typing import IO
+
+from tasks.fetch.errors import BusyError, LocalError
+from tasks.fetch.ssh.connection_settings import ConnectionSettings
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+"""How often a run that waits tries again, at least; up to twice as long, at random."""
+
+
+@contextlib.contextmanager
+def connection_slot(settings: ConnectionSettings, *, wait: bool = True) -> Iterator[None]:
+    """Hold one of the places for connections to the host, where their number is limited.
+
+    Args:
+        settings: Name the host, the number and the folder.
+        wait: Whether to wait for a place.
+
+    Raises:
+        BusyError: None is free, and `wait` is false.
+        LocalError: The folder cannot be used.
+    """
+    if not settings.max_connections:
+        yield
+        return
+    message = (
+        f"{settings.remote_host_address}: {settings.max_connections} connections are open "
+        "(max_connections)"
+    )
+    waiting = False
+    while (file := _free_place(settings)) is None:
+        if not wait:
+            raise BusyError(message)
+        if not waiting:
+            log.warning("%s; waiting until one ends", message)
+            waiting = True
+        time.sleep(POLL_S * (1 + secrets.randbelow(1001) / 1000))
+    with file:
+        yield
+
+
+def _free_place(settings: ConnectionSettings) -> IO[bytes] | None:
+    """Return a file that is locked by now; None where all are locked by others."""
+    name = re.sub(r"[^\w.-]", "_", settings.remote_host_address.lower())
+    folder = settings.connections_folder
+    for number in range(1, settings.max_connections + 1):
+        path = folder / f"{name}.{number}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        except OSError as error:
+            raise LocalError(
+                f"{path}: {error.strerror}: the lock of a connection (max_connections) cannot be "
+                "created: set connections_folder to a folder that all runs may write to"
+            ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+        else:
+            return file
+    return None
