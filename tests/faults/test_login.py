@@ -223,6 +223,30 @@ def test_a_server_without_common_algorithms_is_answered_with_both_lists(
     assert "try 1" not in done.err, "the next try would not be another one"
 
 
+# --- certificates -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+@pytest.mark.parametrize(
+    ("names", "validity", "code"),
+    [("full", "-1h:+1h", 0), ("full", "-2h:-1h", 4), ("another", "-1h:+1h", 4)],
+    ids=["valid", "expired", "of another account"],
+)
+def test_key_with_a_certificate_logs_in_while_it_is_valid(
+    start: Callable[..., Client], tmp_path: Path, kind: str, names: str, validity: str, code: int
+) -> None:
+    authority, key = sshd.make_key(tmp_path / "authority"), sshd.make_key(tmp_path / "key", kind)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-s", authority, "-I", "test", "-n", names, "-V", validity,
+         f"{key}.pub"],
+        check=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    client = start(f"TrustedUserCAKeys {authority}.pub")
+    client.options["ssh-key-file"] = str(key)
+    done = client.run("1", "csv.zip")
+    assert done.code == code, done.err
+
+
 # --- a host that accepts no more logins -------------------------------------------------------
 
 
