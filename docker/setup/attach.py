@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from types import FrameType
 
 from docker.setup.engine import Engine
 from docker.setup.messages import Errors
-from docker.setup.oneoff import OneOff
 from docker.setup.project import Project, say
 from docker.setup.variants import Variant
 
@@ -67,16 +65,16 @@ def attach(project: Project, *command: str) -> int:
         return _run(project, [*command, *project.args])
     if "run" not in command:
         return _run(project, [*command, *project.args], variant.compose_file)
-    options = [] if _on_terminal() else ["-T"]
+    name = f"{variant.prefix}-run-{os.getpid()}-{os.urandom(3).hex()}"
+    options = ["--name", name]
+    if not _on_terminal():
+        options += ["-T"]
     socket = os.environ.get("SSH_AUTH_SOCK", "")
     if variant.binds_tree and Path(socket).is_socket():  # the caller's SSH agent
         options += ["-v", f"{socket}:/run/ssh-agent", "-e", "SSH_AUTH_SOCK=/run/ssh-agent"]
     at = command.index("run") + 1
-    services = [i for i in range(at, len(command)) if command[i] in variant.services]
-    end = (services or [len(command)])[0] + 1
-    words = [*command[:at], *options, *command[at:end]]
-    container = OneOff(Engine.of(project), variant, words, [*command[end:], *project.args])
-    return _run(project, container.by_compose, variant.compose_file, container)
+    words = [*command[:at], *options, *command[at:], *project.args]
+    return _run(project, words, variant.compose_file, name)
 
 
 def isolated(project: Project, *command: str) -> int:
@@ -96,7 +94,7 @@ def _run(
     project: Project,
     words: Sequence[str],
     compose_file: Path | None = None,
-    container: OneOff | None = None,
+    container: str = "",
 ) -> int:
     """Run a command in the foreground, and pass signals on; return its exit code.
 
@@ -112,11 +110,20 @@ def _run(
     """
     own_session = bool(container) and not _on_terminal()
     stdin = subprocess.DEVNULL if own_session and sys.stdin.isatty() else None
-    process: subprocess.Popen[bytes] | None = None
+    if container:
+        # Inherited: compose that still loads shows a traceback for an early Ctrl-C otherwise.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process = subprocess.Popen(
+        words, stdin=stdin, stderr=subprocess.PIPE if compose_file else None,
+        start_new_session=own_session,
+    )  # fmt: skip
     errors = None
+    if compose_file:
+        hold_all = not container and "up" in words
+        errors = Errors(process.stderr, compose_file, hold_all=hold_all)
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        if container or not process:
+        if container:
             # A terminal and make both send it: the second must not interrupt the cleaning up.
             for later in SIGNALS:
                 signal.signal(later, signal.SIG_IGN)
@@ -127,45 +134,26 @@ def _run(
     try:
         for number in SIGNALS:
             signal.signal(number, pass_on)
-        created = container is not None and container.create()
-        if container:
-            # Inherited: compose that still loads shows a traceback for an early Ctrl-C otherwise.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        process = subprocess.Popen(
-            container.by_engine if container and created else words,
-            stdin=stdin, stderr=subprocess.PIPE if compose_file else None,
-            start_new_session=own_session,
-        )  # fmt: skip
-        signal.signal(signal.SIGINT, pass_on)
-        if compose_file:
-            hold_all = not container and "up" in words
-            errors = Errors(process.stderr, compose_file, hold_all=hold_all)
-        if container and not created:
-            threading.Thread(target=container.record, args=[process], daemon=True).start()
         code = process.wait()
     except _Signalled as signalled:
         code = 128 + signalled.args[0]
-        if container:
-            _stop(Engine.of(project), process, container.name, signalled.args[0])
+        _stop(Engine.of(project), process, container, signalled.args[0])
     code = 128 - code if code < 0 else code
     if errors:
-        errors.finish({code, process.returncode if process else code})
+        errors.finish({code, process.returncode})
     return code
 
 
-def _stop(
-    engine: Engine, process: subprocess.Popen[bytes] | None, container: str, number: int
-) -> None:
+def _stop(engine: Engine, process: subprocess.Popen[bytes], container: str, number: int) -> None:
     """Send the signal to the container, which may not exist yet, and remove it."""
     end = time.monotonic() + STOP_TIMEOUT_S
     kill = ("kill", "--signal", str(number), container)
-    if process:
-        while process.poll() is None and engine.ask(*kill).returncode and time.monotonic() < end:
-            time.sleep(0.05)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_TIMEOUT_S)
-        process.kill()
-        process.wait()
+    while process.poll() is None and engine.ask(*kill).returncode and time.monotonic() < end:
+        time.sleep(0.05)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_TIMEOUT_S)
+    process.kill()
+    process.wait()
     engine.ask("rm", "--force", container)
     # A removal that compose or the engine began earlier can end after rm has returned.
     end = time.monotonic() + STOP_TIMEOUT_S

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,13 +26,21 @@ def digest(root: Path, engine: Engine, bases: Iterable[str], words: Iterable[str
         bases: The names of the base images.
         words: The build command.
     """
+    try:
+        return _digest(root, engine, bases, words)
+    except OSError:
+        return ""
+
+
+def _digest(root: Path, engine: Engine, bases: Iterable[str], words: Iterable[str]) -> str:
     found = {name: engine.inspect("image", name).get("Id") for name in bases}
     roots = _copied(root)
     if not roots or not found or None in found.values():
         return ""
     paths = [root / ".dockerignore", *_dockerfiles(root), *(root / name for name in roots)]
     files = [fact for path in sorted(set(paths)) for fact in _facts(path)]
-    return hashlib.sha256(json.dumps([files, found, *words]).encode()).hexdigest()
+    platform = os.environ.get("DOCKER_DEFAULT_PLATFORM")
+    return hashlib.sha256(json.dumps([files, found, platform, *words]).encode()).hexdigest()
 
 
 def _dockerfiles(root: Path) -> Iterator[Path]:

@@ -199,7 +199,9 @@ def _engine(
     with contextlib.suppress(OSError, ValueError, TypeError):
         found_in, *words = json.loads(path.read_text(encoding="utf-8"))
         known = Engine(project.engine, *words)
-        answers = _ask(project, known, variants) if found_in == surroundings else {}
+        programs = [word for word in (known.client, *known.build, *known.compose) if "/" in word]
+        current = found_in == surroundings and all(os.access(path, os.X_OK) for path in programs)
+        answers = _ask(project, known, variants) if current else {}
         if answers.get("engine") is not None:
             return known, answers
     engine = Engine.look(project.engine)
