@@ -192,7 +192,7 @@ def _schedule(parsed: argparse.Namespace) -> int:
             "read their result files (result_file)"
         )
     files = [
-        settings.result_file
+        settings.result_file.resolve()
         for task in config.schedules(variant)
         if (settings := _settings_of(task, parsed).settings.require()).result_file
     ]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tasks.fetch import interrupt
 from tasks.fetch.errors import ConfigError, LocalError, printable
+from tasks.fetch.manifest import NAME as MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,7 @@ class Result:
         self.landed = False
         self._form = form
         self._path = path
+        self._is_checked = False
 
     def begin(self, settings: Settings) -> None:
         """Check that the result file can be written, and remove that of an earlier run.
@@ -68,7 +70,7 @@ class Result:
             with _new_file(place) as new:
                 new.write_bytes(bytes(_PROBE_BYTES))
             place.unlink(missing_ok=True)
-        self._path = place
+        self._path, self._is_checked = place, True
 
     def succeed(self, report: Report, code: int) -> None:
         """Write and print the report of a run that ends with an exit code.
@@ -128,13 +130,19 @@ class Result:
         return _json(data, self._form, sys.stdout.encoding if sys.stdout else "utf-8")
 
     def _write(self, data: object) -> None:
-        if self._path is None:
+        if self._path is None or not (self._is_checked or _is_outside_published(self._path)):
             return
         with _errors_named(self._path):
             _require_replaceable(self._path)
             with _new_file(self._path) as new:
                 new.write_bytes((_json(data, self._form, "utf-8") + "\n").encode())
                 new.replace(self._path)
+
+
+def _is_outside_published(path: Path) -> bool:
+    """Whether a path is in no published data: the target is not known while settings are wrong."""
+    folders = Path(os.path.realpath(path)).parents
+    return not any((folder / MANIFEST_NAME).exists() for folder in folders)
 
 
 def _json(data: object, form: str, encoding: str) -> str:

@@ -72,12 +72,12 @@ def start(address: str, ssh_config_file: Path, timeout: float) -> None:
 
     Args:
         address: As `split_address` takes it; one that it does not take is reported later.
-        ssh_config_file: Which may not exist.
+        ssh_config_file: Which may be missing or empty.
         timeout: Seconds to wait for the host.
     """
-    with contextlib.suppress(ConfigError):
+    with contextlib.suppress(ConfigError, OSError):  # reported later
         host, port = split_address(address)
-        if not ssh_config_file.exists():
+        if not (ssh_config_file.exists() and ssh_config_file.stat().st_size):
             dial = _dials[host, port or SSH_PORT] = _Dial(host, port or SSH_PORT, timeout)
             dial.start()
 

@@ -11,6 +11,7 @@ import pytest
 
 from client import Client, ended, put, tree, trusted, wait_for
 from relay import Relay
+from tasks.fetch.errors import BusyError
 from tasks.fetch.ssh.connection import connect
 from tasks.settings import Settings
 
@@ -71,6 +72,15 @@ def test_place_of_a_run_that_is_killed_is_free(client: Client, relay: Relay) -> 
     relay.rate = 0
     os.kill(first.pid, signal.SIGKILL)
     assert ended(second).code == 0
+
+
+def test_run_does_not_wait_for_itself(client: Client) -> None:
+    with (
+        pytest.raises(BusyError, match="one of them by this run itself"),
+        holding(client, 9),
+        holding(client, 1),
+    ):
+        pass
 
 
 def test_signal_ends_a_run_that_waits(client: Client) -> None:

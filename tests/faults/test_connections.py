@@ -116,6 +116,19 @@ def test_the_first_connection_stays_where_a_second_one_is_refused(
     assert "WARNING" not in done.err, "a refused second connection is no fault"
 
 
+def test_task_may_run_a_command_where_one_session_is_allowed(client: Client) -> None:
+    with Sshd(client.folder / "one", ["MaxSessions 1"]).running() as server:
+        put(server.home, ROWS)
+        one = Client(client.folder, server)
+        settings = Settings(
+            remote_host_address=server.address, username=server.user,
+            ssh_key_file=server.user_key, known_hosts_file=one.known_hosts,
+        )  # fmt: skip
+        with connect(settings) as connection:
+            assert connection.run("echo done", hide=True, in_stream=False).stdout == "done\n"
+            assert Host(connection, settings).listing(str(server.home)).files.keys() == ROWS.keys()
+
+
 SLOW_COMMANDS = (
     'ForceCommand case "$SSH_ORIGINAL_COMMAND" in xargs*) sleep 4; eval "$SSH_ORIGINAL_COMMAND";; '
     "*) exec /usr/lib/openssh/sftp-server;; esac"

@@ -223,6 +223,16 @@ def test_a_server_without_common_algorithms_is_answered_with_both_lists(
     assert "try 1" not in done.err, "the next try would not be another one"
 
 
+def test_wrong_password_is_sent_once_where_the_server_disconnects_then(
+    start: Callable[..., Client],
+) -> None:
+    client = start("MaxAuthTries 1", "LogLevel VERBOSE")
+    client.environ["PASSWORD"] = "wrong"
+    done = client.run("1", "csv.zip", max_tries="1")
+    assert done.code in {4, 5}, done.err
+    assert (client.server.folder / "log").read_text().count("Failed password") == 1
+
+
 # --- certificates -----------------------------------------------------------------------------
 
 

@@ -110,6 +110,7 @@ FAULTY = {
     "missing": "exit 127",
     "another tar": "echo 'unrecognized option: hard-dereference' >&2; exit 1",
     "a fault at its end": f'{TAR} "$@"; exit 1',
+    "a fault that is known late": f'{TAR} "$@"; exec >&- 2>&-; sleep 1; exit 1',
     "no end": f'{TAR} "$@" | head -c 100000',
     "nothing": "exec cat > /dev/null",
     "other bytes": "cat > /dev/null; exec head -c 200000 /dev/zero",
@@ -177,6 +178,27 @@ def test_exec_never_runs_no_command(client: Client, host: Host) -> None:
     assert sessions
     assert all("subsystem 'sftp'" in line for line in sessions)
     assert {source["verified"] for source in manifest(client)["sources"]} == {"size"}
+
+
+def test_exec_never_runs_no_command_either_where_sftp_fails(tmp_path: Path) -> None:
+    need_sshd()
+    server = Sshd(tmp_path / "sshd", ["LogLevel VERBOSE"], sftp="/nonexistent")
+    with server.running():
+        done = Client(tmp_path, server).run("3", "many", "--exec=never", max_tries="1")
+    assert (done.code, "Starting session: command" in (server.folder / "log").read_text()) == (
+        5, False,
+    ), done.err  # fmt: skip
+
+
+def test_slow_link_is_compressed_for_small_files(client: Client, host: Host) -> None:
+    files = {f"{number:04}.csv": b"2026-01-01,1,Genova\n" * 400 for number in range(1500)}
+    put(host.server.home / "many/more", files)
+    with Relay(host.server.port, rate=1_500_000).running() as relay:
+        client.options["remote-host-address"] = trusted(client, relay.address)
+        done = client.run("3", "many/more", "--verify=size", timeout="30")
+        assert done.code == 0, done.err
+        assert relay.passed < 10_000_000, "of 13 MB"
+    assert tree(client.target) == files
 
 
 def test_account_without_commands_gets_small_files(client: Client, host: Host) -> None:

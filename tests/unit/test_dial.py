@@ -57,6 +57,6 @@ def test_none_is_started_where_ssh_config_may_name_another_address(
     server: socket.socket, tmp_path: Path
 ) -> None:
     config = tmp_path / "ssh_config"
-    config.touch()
+    config.write_text("Host *\n")
     assert dial.take(*start(server, config)) is None
     dial.start("no address: at all", Path("/nonexistent"), 10)

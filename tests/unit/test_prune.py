@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from msgspec.structs import replace
 
 import object_server
-from landed import NEW, OLD, SAME, Tree
+from landed import NEW, OLD, SAME, Tree, stage
 from object_server import land
 from tasks.__main__ import main
 from tasks.fetch.errors import LighterageError, NetworkError, StoreError
+from tasks.fetch.staging import staging
 from tasks.fetch.stores import open_store
 from tasks.fetch.stores.objects import prune as prune_module
 from tasks.fetch.stores.objects import store as store_module
@@ -170,6 +172,17 @@ def test_long_run_whose_objects_were_deleted_publishes_nothing(
     with pytest.raises(StoreError, match="was deleted during the run"):
         land(url, {"new.csv": b"new"})
     assert object_server.published(url) == OLD
+
+
+def test_long_run_that_dropped_a_file_publishes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "LONG_RUN_S", 0)
+    store = open_store(url, overwrite=True)
+    with staging(store) as staged:
+        manifest = stage(store, staged, {"a.csv": b"a"})
+        staged.write("broken.csv", [b"half"], "another source")
+        staged.drop("another source")
+        staged.publish(replace(manifest, files=staged.finish()))
+    assert object_server.published(url) == {"a.csv": b"a"}
 
 
 @pytest.mark.parametrize("words", [["2", "prune"], ["prune", "2"]])

@@ -108,6 +108,14 @@ def test_wrong_settings_are_written_where_the_path_is_an_option(
         assert done.stderr == f"lighterage: usage or configuration: {error}\n"
 
 
+def test_wrong_settings_write_nothing_into_published_data(clone: Clone) -> None:
+    published = clone.folder / "published"
+    published.mkdir()
+    (published / "manifest.json").write_text("{}")
+    refused(clone.run("9", "--max-tries=x", "--result-file=published/deep/9.json"), 2)
+    assert [path.name for path in published.iterdir()] == ["manifest.json"]
+
+
 def test_verbs_write_no_result_file(clone: Clone) -> None:
     for words in (["config", "9"], ["prune", "9"], ["config", "99"], ["schedule", "--dry-run"]):
         clone.run(*words, FILE)

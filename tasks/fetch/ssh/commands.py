@@ -22,10 +22,15 @@ CHUNK = 2**16
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command wrote to its standard output, and why that may not be all."""
+    """What a command wrote to its standard output, and why that may not be all.
+
+    Attributes:
+        ended: Whether its exit status arrived, and was 0.
+    """
 
     output: bytes | bytearray
     failure: str = ""
+    ended: bool = False
 
 
 def run(
@@ -96,17 +101,19 @@ def _result(
     if not failure:
         status = _exit_status(channel)
         take_errors()
-        if status:
+        if status == 0:
+            return CommandResult(output, ended=True)
+        if status is not None:
             text = first_line(errors.decode("utf-8", "replace"))
             failure = text or f"it ended with exit status {status}"
     return CommandResult(output, failure)
 
 
-def _exit_status(channel: paramiko.Channel) -> int:
-    """Return a command's exit status, which follows its output; 0 where it does not in time."""
+def _exit_status(channel: paramiko.Channel) -> int | None:
+    """Return a command's exit status, which follows its output; None where it does not in time."""
     end = time.monotonic() + POLL_S
     while not channel.exit_status_ready():
         if time.monotonic() > end:
-            return 0
+            return None
         time.sleep(0.005)
     return channel.recv_exit_status()

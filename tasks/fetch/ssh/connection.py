@@ -19,7 +19,7 @@ from tasks.fetch.errors import ConfigError, NetworkError
 from tasks.fetch.ssh.connection_limit import connection_slot
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
-from tasks.fetch.ssh.errors import translated
+from tasks.fetch.ssh.errors import CLOSED_IN_LOGIN, translated
 from tasks.fetch.ssh.host_keys import verify_hop
 from tasks.fetch.ssh.paramiko_private import HookedTransport
 from tasks.fetch.ssh.sftp_channel import open_channel
@@ -80,7 +80,10 @@ def open_connection(
                 connection.transport.wait_for_session()
     except BaseException as error:
         close_hops(connection)
-        if HookedTransport.unproven and not in_steps and isinstance(error, NetworkError):
+        # A password that may be wrong is not sent again at once: a host counts what failed.
+        has_password = connection.connect_kwargs["auth_strategy"].password is not None
+        again = HookedTransport.unproven and not in_steps and isinstance(error, NetworkError)
+        if again and not (has_password and CLOSED_IN_LOGIN in str(error)):
             log.debug("%s: logging in again, in steps", error)
             return open_connection(settings, compress=compress, prompt=prompt)
         raise

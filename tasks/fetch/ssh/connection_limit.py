@@ -12,6 +12,7 @@ import logging
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import IO
 
@@ -20,6 +21,8 @@ from tasks.fetch.ssh.connection_settings import ConnectionSettings
 
 log = logging.getLogger(__name__)
 
+_held: Counter[str] = Counter()
+"""How many places this process has, by host."""
 POLL_S = 0.2
 """How often a run that waits tries again, at least; up to twice as long, at random."""
 
@@ -33,7 +36,7 @@ def connection_slot(settings: ConnectionSettings, *, wait: bool = True) -> Itera
         wait: Whether to wait for a place.
 
     Raises:
-        BusyError: None is free, and `wait` is false.
+        BusyError: None is free, and `wait` is false, or this process has one already.
         LocalError: The folder cannot be used.
     """
     if not settings.max_connections:
@@ -47,12 +50,18 @@ def connection_slot(settings: ConnectionSettings, *, wait: bool = True) -> Itera
     while (file := _free_place(settings)) is None:
         if not wait:
             raise BusyError(message)
+        if _held[settings.remote_host_address]:
+            raise BusyError(f"{message}, one of them by this run itself: set a larger number")
         if not waiting:
             log.warning("%s; waiting until one ends", message)
             waiting = True
         time.sleep(POLL_S * (1 + secrets.randbelow(1001) / 1000))
-    with file:
-        yield
+    _held[settings.remote_host_address] += 1
+    try:
+        with file:
+            yield
+    finally:
+        _held[settings.remote_host_address] -= 1
 
 
 def _free_place(settings: ConnectionSettings) -> IO[bytes] | None:

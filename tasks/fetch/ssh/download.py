@@ -82,6 +82,7 @@ class Download:
         file, _ = self._files[self._index]
         with translated(file.path):
             session = self._session(file, self._retries)
+            started = time.monotonic()
             end, contents = self._tar_batches.next(self._index)
             blocks: Iterator[tuple[bytes, bool]]
             if contents:
@@ -92,7 +93,6 @@ class Download:
                 blocks = self.reader.blocks()
         while self._index < end and self._link.is_current(session):
             file, _ = self._files[self._index]
-            started = time.monotonic()
             with translated(file.path):
                 block, is_last = next(blocks)
             waited_s = time.monotonic() - started
@@ -107,6 +107,7 @@ class Download:
                 if self._index < len(self._files):
                     self._offset = self._files[self._index][1]
             yield block, is_last
+            started = time.monotonic()
 
     def _session(self, file: RemoteFile, retries: Retries) -> Session:
         """Return the link's session; after a failure that of a new connection."""

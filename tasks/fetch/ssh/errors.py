@@ -34,6 +34,7 @@ _EXPIRED = re.compile(
 """What OpenSSH and PAM write in place of a session where a password has expired."""
 _BUSY = re.compile(r"Exceeded MaxStartups|Not allowed at this time")
 """What OpenSSH writes in place of its greeting where it refuses logins for a while."""
+CLOSED_IN_LOGIN = "closed while logging in"
 BUSY_DELAY_FACTOR = 5.0
 """How many times longer than usual to wait then: 10 s at first, with the default delay."""
 
@@ -149,7 +150,7 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
         if says(error, Text.LOGIN_TIMED_OUT):
             return NetworkError(f"{where}: timed out while logging in", transient=True)
         if says(error, Text.CLOSED_IN_LOGIN):  # a cut, or too many wrong keys for the host
-            return NetworkError(f"{where}: closed while logging in", transient=True)
+            return NetworkError(f"{where}: {CLOSED_IN_LOGIN}", transient=True)
         return AuthError(f"{where}: login denied: {reason}")
     if says(error, Text.NO_SESSION):
         return NetworkError(f"{where}: timed out while agreeing on keys", transient=True)

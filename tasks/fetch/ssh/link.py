@@ -32,6 +32,8 @@ class Link:
     Attributes:
         generation: Changes with each reset.
         compressed: Whether connections use SSH compression; None where that was not tried.
+        tar_is_proved: Whether a batch of files that the host's tar wrote was used.
+        tar_faults: How many of them could not be used.
     """
 
     def __init__(self, connection: fabric.Connection, settings: ConnectionSettings) -> None:
@@ -39,6 +41,8 @@ class Link:
         self.settings = settings
         self.generation = 0
         self.compressed: bool | None = None
+        self.tar_is_proved = False
+        self.tar_faults = 0
         self._sftp: Session | None = None
         self._had_session = False
         self._lock = threading.RLock()  # of the generation, the connection and its session
@@ -79,7 +83,9 @@ class Link:
     def _new_session(self, connection: fabric.Connection) -> Session:
         settings, transport = self.settings, connection.transport
         session = open_session(
-            lambda: Session(transport, settings.timeout, settings.max_rate),
+            lambda: Session(
+                transport, settings.timeout, settings.max_rate, may_run=settings.exec == "auto"
+            ),
             retry=self._had_session,
         )
         self._had_session = True

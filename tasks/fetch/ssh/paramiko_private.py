@@ -32,6 +32,8 @@ USERAUTH: Final = b"\0\0\0\x0cssh-userauth"
 SERVICE_REQUEST: Final = b"\x05" + USERAUTH
 """SSH_MSG_SERVICE_REQUEST, for a login (RFC 4253, 10)."""
 OPENSSH: Final = re.compile(r"SSH-2\.0-OpenSSH_\d")
+CLOSED_DELAYS_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""To wait for a server that still counts a session that was closed."""
 CHANNEL_OPEN: Final = b"\x5a"
 CHANNEL_REQUEST: Final = b"\x62"
 """SSH_MSG_CHANNEL_OPEN and SSH_MSG_CHANNEL_REQUEST (RFC 4254, 9)."""
@@ -133,6 +135,23 @@ class HookedTransport(paramiko.Transport):
         if _get(self, Item.REKEY_BYTES):
             self.packetizer.REKEY_BYTES = REKEY_BYTES
 
+    def open_session(self, *args: Any, **options: Any) -> paramiko.Channel:
+        """Open a session; where the server refuses, without the one that was opened for SFTP.
+
+        A task may run a command before it downloads, and the server may allow only one session.
+        """
+        for delay_s in CLOSED_DELAYS_S:
+            try:
+                return super().open_session(*args, **options)
+            except paramiko.ChannelException:
+                session, self.session = self.session, None
+                if session is not None:
+                    session.close()
+                elif delay_s == CLOSED_DELAYS_S[0]:
+                    raise
+            time.sleep(delay_s)
+        return super().open_session(*args, **options)
+
     def wait_for_session(self) -> None:
         """Wait for the session that was opened with the login, if one was.
 
@@ -151,7 +170,11 @@ class HookedTransport(paramiko.Transport):
         if log_in:
             log_in(paramiko.Message(USERAUTH))
             self._open_session()
-        elif message[:1] == CHANNEL_OPEN and threading.current_thread() is self._opener:
+        elif (
+            message[:1] == CHANNEL_OPEN
+            and self._opened is not None
+            and threading.current_thread() is self._opener
+        ):
             # The first channel of a connection: OpenSSH takes the lowest number that is free.
             super()._send_message(_subsystem_request(0, "sftp"))  # type: ignore[misc] # as above
 
@@ -185,6 +208,8 @@ class HookedTransport(paramiko.Transport):
         self._opened = opened
 
         def open_session() -> None:
+            if self._opened is not opened:  # the login has failed meanwhile
+                return
             try:
                 opened.put(opener(self))
             except Exception as error:  # noqa: BLE001 (raised in the thread that wants the session)

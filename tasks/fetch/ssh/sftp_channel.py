@@ -52,10 +52,16 @@ def open_session(opener: Callable[[], T], *, retry: bool) -> T:
         raise SessionRefusedError(error.text) from error
 
 
-def text_instead(channel: paramiko.Channel, start: bytes) -> str:
-    """Return what a server wrote in place of SFTP packets, after `start`."""
+def text_instead(channel: paramiko.Channel, start: bytes, *, may_run: bool) -> str:
+    """Return what a server wrote in place of SFTP packets, after `start`.
+
+    Args:
+        channel: Of the session.
+        start: What was read of it.
+        may_run: Whether a command may be run to find out.
+    """
     text = _output(channel, start)
-    if not text.strip():
+    if may_run and not text.strip():
         # OpenSSH sends no error output of a subsystem, as that a password has expired.
         channel.close()
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):

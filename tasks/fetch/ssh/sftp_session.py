@@ -69,9 +69,17 @@ class Session:
         transport: Authenticated.
         timeout: Seconds without an answer until a fault.
         max_rate: Bytes per second at most, 0 for no limit; it also bounds reading ahead.
+        may_run: Whether a command may be run on the host where SFTP does not start.
     """
 
-    def __init__(self, transport: paramiko.Transport, timeout: float, max_rate: int = 0) -> None:
+    def __init__(
+        self,
+        transport: paramiko.Transport,
+        timeout: float,
+        max_rate: int = 0,
+        *,
+        may_run: bool = True,
+    ) -> None:
         opened = session_of_login(transport)
         self._is_of_login = opened is not None
         if opened:
@@ -86,6 +94,7 @@ class Session:
             request_subsystem(channel, "sftp", timeout)
         self.deadline = float("inf")
         self._channel = channel
+        self._may_run = may_run
         self._transport = transport
         self._agreed = False
         self._rest = memoryview(b"")
@@ -256,7 +265,8 @@ class Session:
         except (EOFError, OSError):
             if not self._transport.is_active():
                 raise  # the connection is lost, and not only the session
-        raise NoSftpError(text_instead(self._channel, head + bytes(self._rest)))
+        start = head + bytes(self._rest)
+        raise NoSftpError(text_instead(self._channel, start, may_run=self._may_run))
 
     def _flush(self) -> None:
         require_same_host_key(self._transport)

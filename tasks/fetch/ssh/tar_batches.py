@@ -25,6 +25,7 @@ from tasks.fetch.ssh.errors import SessionRefusedError
 from tasks.fetch.ssh.link import Link
 from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.sftp_packets import encoded
+from tasks.fetch.ssh.sftp_reader import FAR_S
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,10 @@ MIN_FILES: Final = 256
 """Fewer are read by SFTP before a command has started."""
 BATCH_BYTES: Final = 2**22
 """Bytes of the archive of a batch, at most: the names fit into the window of a channel."""
-AHEAD: Final = 1
-"""Batches that are asked for ahead of the one that is read; the first is asked for alone."""
+AHEAD, FAR_AHEAD = 1, 2
+"""Batches on their way while one is written; more where a round trip takes longer."""
+FAULTS: Final = 3
+"""Batches that may fail before tar is used no longer; the first batch of all must not."""
 BLOCK: Final = 512
 HEADER: Final = struct.Struct("100s24x11sx11s9xc")
 """Of a header: name, size, mtime, type."""
@@ -79,10 +82,9 @@ class TarBatches:
         self._link = link
         self._files = files
         settings = link.settings
-        possible = settings.exec == "auto" and not settings.max_rate
+        possible = settings.exec == "auto" and not settings.max_rate and self._is_usable()
         self._batches = deque(_batches(files) if possible else ())
-        self._proved = False  # a batch was used
-        self._threads = ThreadPoolExecutor(AHEAD, "tar") if self._batches else None
+        self._threads = ThreadPoolExecutor(FAR_AHEAD, "tar") if self._batches else None
 
     def next(self, index: int) -> tuple[int, list[memoryview]]:
         """Return what to read from a file on: the position where it ends, and the contents.
@@ -97,28 +99,35 @@ class TarBatches:
             batches.popleft()
         if not batches:
             return len(self._files), []
-        self._ask()
+        self._ask(1)
         batch = batches[0]
         if batch.start > index:
             return batch.start, []
         try:
             contents = _contents(memoryview(batch.archive.result()), self._files[index : batch.end])
         except (_UnusableError, SessionRefusedError) as error:
-            if not self._proved:
+            self._link.tar_faults += 1
+            log.debug("a tar batch cannot be used: %s", error)
+            if not self._is_usable():
                 batches.clear()
                 log.info("small files are read by SFTP: %s", printable(str(error)))
-            log.debug("a tar batch cannot be used: %s", error)
             return (batch.end if batches else len(self._files)), []
         except NetworkError:
             batch.transport = None  # it is asked for again
             raise
-        self._proved = True
+        self._link.tar_is_proved = True
+        batches.popleft()
+        self._ask(FAR_AHEAD if self._link.session().round_trip > FAR_S else AHEAD)
         return batch.end, contents
 
-    def _ask(self) -> None:
+    def _is_usable(self) -> bool:
+        link = self._link
+        return link.tar_faults < (FAULTS if link.tar_is_proved else 1)
+
+    def _ask(self, count: int) -> None:
         """Ask for the next batches that are not on their way in the connection of now."""
         transport = self._link.transport
-        for batch, _ in zip(self._batches, range(AHEAD if self._proved else 1), strict=False):
+        for batch, _ in zip(self._batches, range(count), strict=False):
             if self._threads and (batch.transport is None or batch.transport is not transport):
                 batch.transport = transport
                 batch.archive = self._threads.submit(self._archive, batch)
@@ -135,8 +144,8 @@ class TarBatches:
             batch.max_bytes,
             lambda last: last + seconds - time.monotonic(),
         )
-        if done.failure:
-            raise _UnusableError(f"tar: {done.failure}")
+        if not done.ended:  # a fault of one file is known from the exit status alone
+            raise _UnusableError(f"tar: {done.failure or 'it gave no exit status'}")
         return done.output
 
 

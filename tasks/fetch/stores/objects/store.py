@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tasks.fetch import interrupt
-from tasks.fetch.errors import BusyError, LighterageError, NetworkError, StoreError
+from tasks.fetch.errors import BusyError, ConfigError, LighterageError, NetworkError, StoreError
 from tasks.fetch.manifest import Manifest
 from tasks.fetch.stores.objects.bucket import Bucket
 from tasks.fetch.stores.objects.location import MAX_KEY_BYTES, Access, Location, name_error
@@ -65,6 +65,7 @@ class ObjectStore:
         self._has_conditions = False
         self._may_be_published = False  # whatever the response was: then nothing is deleted
         self._keys: set[str] = set()  # of this run
+        self._removed: set[str] = set()  # of these, unless that failed
         self._sizes: dict[str, dict[str, int]] = {}  # by key, of each run that a manifest names
         self._uploads = Uploads()
 
@@ -169,6 +170,7 @@ class ObjectStore:
         if reason:
             raise StoreError(f"{self._target}: {path!r} cannot be stored: the name {reason}")
         self._keys.add(key)
+        self._removed.discard(key)
         return NewObject(self._bucket, key, self._uploads)
 
     def keep(self, file: File) -> None:
@@ -181,6 +183,7 @@ class ObjectStore:
             self._uploads.finish()
             with contextlib.suppress(LighterageError):  # no manifest will name it
                 self._bucket.delete([key])
+            self._removed.add(key)
 
     def publish(self, manifest: Manifest) -> Manifest:
         """Write the manifest of this run, and let `latest.json` name it."""
@@ -206,7 +209,7 @@ class ObjectStore:
         if time.monotonic() - self._begun_s < LONG_RUN_S:
             return
         existing = {key for key, _, _ in self._bucket.entries(f"objects/{self._run}")}
-        if missing := self._keys - existing:
+        if missing := self._keys - self._removed - existing:
             raise StoreError(
                 f"{self._target}: {min(missing)} was deleted during the run: prune with a larger "
                 "min_age"
@@ -264,6 +267,8 @@ class ObjectStore:
 
     def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:
         """Delete the objects of earlier runs."""
+        if keep_runs > MAX_PREVIOUS:
+            raise ConfigError(f"keep_runs is {keep_runs}: at most {MAX_PREVIOUS} are possible")
 
         def published() -> list[str]:
             found = self._latest()
