@@ -149,7 +149,7 @@ class ObjectStore:
     def _prove_conditions(self, key: str) -> None:
         """Write an object on conditions that do not hold: a store that ignores them is refused."""
         try:
-            created = self._bucket.put_if(key, b"", None)
+            created = self._bucket.put_if(key, b"", None) or self._bucket.get(key) is not None
             ignored = self._bucket.put_if(key, b"", None) or self._bucket.put_if(key, b"", '"0"')
         finally:
             with contextlib.suppress(LighterageError):

@@ -83,8 +83,13 @@ class NewObject:
             self._blocks.clear()
             self._uploads.put(upload)
             return
-        with self._bucket.errors():
-            self._file.close()
+        try:
+            with self._bucket.errors():
+                self._file.close()
+        except LighterageError:
+            # Where only the answer was lost the object is there, and a second try finds no upload.
+            if not self._bucket.has(self._key, self._size):
+                raise
         self._file = None
 
     def abort(self) -> None:
