@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 
 import object_server
-from landed import NEW, OLD, Tree, sha256, stage
+from landed import NEW, OLD, Tree, sha256
 from object_server import land
 from tasks.fetch import interrupt
 from tasks.fetch.errors import BusyError, NetworkError
 from tasks.fetch.manifest import File, Manifest, Source
-from tasks.fetch.staging import staging
 from tasks.fetch.stores import open_store
 from tasks.fetch.stores.objects import bucket as bucket_module
 from tasks.fetch.stores.objects import uploads as uploads_module
@@ -196,6 +195,27 @@ def test_upload_whose_end_is_never_answered_counts(url: str, relay: Relay) -> No
     assert fault.count >= 3
 
 
+def test_earlier_object_of_a_key_is_not_taken_for_an_upload_that_failed(
+    url: str, relay: Relay
+) -> None:
+    fails = False
+    kinds = (("POST", "?delete"), REQUESTS["end of an upload"])
+
+    def fault(method: str, path: str) -> str:
+        return "cut 0" if fails and any(method == m and part in path for m, part in kinds) else ""
+
+    relay(fault)
+    store = open_store(url, overwrite=True)
+    store.begin("run")
+    for content in (LARGE, LARGE[::-1]):
+        writer = store.create("large.csv")
+        writer.write(content)
+        with pytest.raises(NetworkError) if fails else contextlib.nullcontext():
+            writer.close()
+        fails = True
+        store.remove("large.csv")  # which fails
+
+
 @pytest.mark.parametrize("action", SLOW)
 @pytest.mark.usefixtures("impatient")
 def test_publication_that_arrives_after_the_run_is_complete(
@@ -343,29 +363,6 @@ def test_nothing_is_deleted_where_it_is_not_known_whether_it_is_published(
     with pytest.raises(NetworkError, match="not known whether the data was published"):
         land(url, NEW)
     assert object_server.published(url) == NEW
-
-
-def test_run_without_overwrite_does_not_replace_what_another_published(url: str) -> None:
-    store = open_store(url, overwrite=False)
-    with staging(store) as staged:
-        land(url, OLD)
-        manifest = stage(store, staged, NEW)
-        with pytest.raises(BusyError):
-            staged.publish(manifest)
-    assert object_server.published(url) == OLD
-
-
-def test_busy_store_is_tried_again(url: str, relay: Relay) -> None:
-    answers: dict[str, int] = {}
-
-    def fault(method: str, path: str) -> str:
-        path = path.partition("?")[0]
-        answers[path] = answers.get(path, 0) + 1
-        return "503 SlowDown" if answers[path] == 1 else ""
-
-    relay(fault)
-    land(url, OLD)
-    assert object_server.published(url) == OLD
 
 
 # --- processes that are killed -------------------------------------------------------------------

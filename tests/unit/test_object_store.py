@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 import object_server
-from landed import NEW, OLD, SAME
+from landed import NEW, OLD, SAME, stage
 from object_server import land
 from steps import Steps
 from tasks.fetch.errors import (
     AuthError,
+    BusyError,
     ConfigError,
     LighterageError,
     NetworkError,
@@ -93,6 +94,16 @@ def test_whole_bucket_can_be_a_target(bucket: str) -> None:
     land(f"s3://{bucket}", OLD)
     assert set(object_server.objects(bucket)) >= {"latest.json"}
     assert {key.split("/")[0] for key in object_server.objects(bucket)} <= store_module.OWN_NAMES
+
+
+def test_run_without_overwrite_does_not_replace_what_another_published(url: str) -> None:
+    store = open_store(url, overwrite=False)
+    with staging(store) as staged:
+        land(url, OLD)
+        manifest = stage(store, staged, NEW)
+        with pytest.raises(BusyError):
+            staged.publish(manifest)
+    assert object_server.published(url) == OLD
 
 
 # --- what is refused -----------------------------------------------------------------------------

@@ -168,8 +168,9 @@ class ObjectStore:
             reason = f"makes a key of more than {MAX_KEY_BYTES} bytes"
         if reason:
             raise StoreError(f"{self._target}: {path!r} cannot be stored: the name {reason}")
+        again = key in self._keys
         self._keys.add(key)
-        return NewObject(self._bucket, key, self._uploads)
+        return NewObject(self._bucket, key, self._uploads, again=again)
 
     def keep(self, file: File) -> None:
         """Do nothing: the new manifest names the object that is there."""
