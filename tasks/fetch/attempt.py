@@ -23,6 +23,7 @@ from tasks.fetch.report import Report
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tasks.fetch.manifest import Source
     from tasks.fetch.report import Status
     from tasks.fetch.sources import Found, Selection
     from tasks.fetch.ssh.host import Host
@@ -66,12 +67,12 @@ class Attempt:
             LighterageError: The data published before is unchanged then.
         """
         settings, store = self.settings, self.staging.store
-        before = store.manifest()
-        if before and not before.same_selection(self._manifest()):
-            before = None
+        before = self._before()
         checksums = self._host_checksums if settings.checksum else None
         plan = compare(found.items, before, store.verify, checksums, force=settings.force)
-        plan.hide(failure.path for failure in found.failed)
+        plan.hide([*(failure.path for failure in found.failed), *found.late])
+        if found.nothing:
+            plan.hide([published.source.path for published in plan.removed])
         if plan.unchanged:
             how = "sha256" if settings.checksum else "size and time"
             self._reasons.append(
@@ -95,6 +96,16 @@ class Attempt:
         self._download(plan, downloads, found)
         manifest = self.staging.publish(self._complete_manifest(plan, downloads))
         return self._report("landed", manifest, plan, downloads, found)
+
+    def published(self) -> Mapping[str, Source]:
+        """Return the published sources of the same selection, by path."""
+        before = self._before()
+        return {source.path: source for source in before.sources} if before else {}
+
+    def _before(self) -> Manifest | None:
+        """Return the manifest of the published data, if it is of the same selection."""
+        before = self.staging.store.manifest()
+        return before if before and before.same_selection(self._manifest()) else None
 
     def _download(self, plan: Plan, downloads: Downloads, found: Found) -> None:
         settings, items = self.settings, plan.downloads
@@ -188,6 +199,7 @@ class Attempt:
             self._explanations(downloads) if self.settings.explain else [],
             time.monotonic() - self.run_started,
             found.special,
+            found.notes,
         )
 
     def _explanations(self, downloads: Downloads) -> list[str]:

@@ -39,6 +39,7 @@ class Report:
         explanations: The methods that were chosen, and why; empty unless requested.
         seconds: The duration of the run.
         special: How many links and special files the source contains; none is downloaded.
+        arrival: What was waited for, or left out as it was not complete.
     """
 
     status: Status
@@ -49,6 +50,7 @@ class Report:
     explanations: list[str] = field(default_factory=list)
     seconds: float = 0.0
     special: int = 0
+    arrival: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
@@ -59,6 +61,7 @@ class Report:
         """Return the report for people."""
         return [
             *self._result(),
+            *(f"  arrival: {note}" for note in self.arrival),
             *(f"  failed: {failed.error.kind}: {failed.error}" for failed in self.failed),
             *(f"  chose: {why}" for why in self.explanations),
         ]
@@ -127,7 +130,8 @@ class Report:
         paths = [path for path in removed if path in staged]
         if not paths:
             return []
-        return [f"  removed from the host, still in the target without --mirror: {_some(paths)}"]
+        text = "no longer selected on the host, still in the target without --mirror"
+        return [f"  {text}: {_some(paths)}"]
 
     def _counts(self) -> dict[str, int]:
         plan = self.plan
@@ -175,6 +179,8 @@ class Report:
                 }
                 for failed in self.failed
             ]
+        if self.arrival:
+            data["arrival"] = self.arrival
         if self.explanations:
             data["explained"] = self.explanations
         return data

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 import fabric
 
-from tasks.fetch.errors import RemotePathError
+from tasks.fetch.errors import MissingError, RemotePathError
 from tasks.fetch.ssh import paramiko_private
 from tasks.fetch.ssh.checksums import places as places_of_checksums
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
@@ -99,7 +99,7 @@ class Host:
         for pattern in patterns:
             files = _matches(session, pattern, limits, faults)
             if not files and not faults:
-                raise RemotePathError(f"{pattern}: no file or directory on the host matches")
+                raise MissingError(f"{pattern}: no file or directory on the host matches")
             found.update((file.path, file) for file in files)
         return list(found.values()), faults
 
@@ -111,6 +111,20 @@ class Host:
         if isinstance(facts, Exception):
             raise facts
         return facts
+
+    def existing(self, paths: Sequence[str]) -> set[str]:
+        """Return those of some paths that exist on the host."""
+        with translated(", ".join(paths[:1])):
+            facts = self._link.session().stats(paths)
+        return {file.path for file in facts if isinstance(file, RemoteFile)}
+
+    def reconnect(self) -> None:
+        """Connect again, after a cut.
+
+        Raises:
+            LighterageError: The host cannot be reached, or denies the login.
+        """
+        self._link.reconnect()
 
     def listing(self, path: str) -> Listing:
         """List the files below a folder; links and special files are counted, not followed.
