@@ -92,6 +92,9 @@ class Settings:
     date_pattern: DatePattern = _setting(
         "newest by the date in the name, such as %%Y-%%m-%%d, not by time", DatePattern()
     )
+    since_last: Duration | None = _setting(
+        "of what did not land yet, only files as new as the newest landed one, less this overlap"
+    )
     settle: Duration = _setting(
         "land a source once it did not change for so long: `60s`", Duration(0), least=0
     )
@@ -207,6 +210,7 @@ _EXPECTED = {
     float: "a number",
     Size: "a size such as 500MB",
     Duration: "a time such as 90s, 15m, 2h or 7d",
+    Duration | None: "a time such as 0, 15m, 2h or 7d",
     Rate: "a rate such as 20MB/s, or '20MB/s 08:00-18:00, 50MB/s 18:00-22:00'",
     DatePattern: "a date such as %Y-%m-%d, of %Y %y %m %d %j %b %H %M %S, with a year",
     Marker: "a name such as _SUCCESS or '*.done', with * for the source's name",

@@ -1,7 +1,7 @@
 """Arrival: whether the sources of a run are complete on the host, and waiting until they are.
 
-The order of the rules: `newest` and `marker` (`sources.py`, at each look), then `settle`. A path
-must be complete; of a glob, what is complete lands, and at least one source must be.
+The order of the rules: `newest` and `marker` (`rules.py`, at each look), `since_last`, `settle`. A
+path must be complete; of a glob, what is complete lands, and at least one source must be.
 
 No time of the host is compared with a local one: the clocks may differ by hours. What settles is
 looked at twice, with the local monotonic clock between.
@@ -69,9 +69,10 @@ class Arrival:
             LighterageError: Of `look` or `reconnect`, where waiting does not help.
         """
         settings = self._settings
-        if not (settings.settle or settings.wait_for or settings.marker):
+        is_since = settings.since_last is not None
+        if not (settings.settle or settings.wait_for or settings.marker or is_since):
             return look()
-        landed = published() if settings.settle and not settings.checksum else {}
+        landed = published() if settings.settle or is_since else {}
         begin = time.monotonic()
         self._started = self._started or begin
         end = self._started + settings.wait_for
@@ -85,6 +86,7 @@ class Arrival:
                     reconnect()
                     is_lost = False
                 found = look()
+                self._only_newer(found, landed)
                 settled_by = settled_by or time.monotonic() + settings.settle
                 pause = self._settle(found, landed, start)
                 error = self._incomplete(found)
@@ -109,6 +111,21 @@ class Arrival:
                 self._say(reason)
             log.info("waiting %.1f s for %s", delay_s, reason)
             time.sleep(delay_s)
+
+    def _only_newer(self, found: Found, landed: Mapping[str, Source]) -> None:
+        """Leave out what never landed and is older than what did, by the host's own times."""
+        overlap_s = self._settings.since_last
+        if overlap_s is None:
+            return
+        if not landed:
+            found.notes.append("since_last: nothing of this selection landed before: all lands")
+            return
+        oldest = max(source.mtime for source in landed.values()) - overlap_s
+        count = found.keep_items(
+            lambda item: item.source.mtime >= oldest or item.source.path in landed
+        )
+        if count:
+            found.notes.append(f"since_last: {count} older that never landed left out")
 
     def _settle(self, found: Found, landed: Mapping[str, Source], start: float) -> float:
         """Mark the sources that have not settled; return the seconds until the first may be.
@@ -136,7 +153,7 @@ class Arrival:
 
     def _is_landed(self, found: Found, named: Named, landed: Mapping[str, Source]) -> bool:
         """Whether nothing of a source would be downloaded."""
-        if self._settings.force:
+        if self._settings.force or self._settings.checksum:
             return False
         sources = (item.source for item in found.items[named.start : named.end])
         return all(

@@ -93,6 +93,15 @@ class Found:
     nothing: bool = False
     notes: list[str] = field(default_factory=list)
 
+    def keep_items(self, wanted: Callable[[Item], bool]) -> int:
+        """Leave out the items that are not wanted; return how many these are."""
+        items, self.items = self.items, []
+        for named in self.named:
+            start = len(self.items)
+            self.items += filter(wanted, items[named.start : named.end])
+            named.start, named.end = start, len(self.items)
+        return len(items) - len(self.items)
+
     def leave_out(self) -> None:
         """Leave out the sources that are not complete, and note why."""
         items, self.items = self.items, []
