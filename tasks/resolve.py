@@ -83,9 +83,14 @@ def resolve(
     origins = {"task": "command line"}
     if environ.get("LIGHTERAGE_VARIANT"):
         origins["variant"] = "LIGHTERAGE_VARIANT"
+    own = {f"{config.path}: variants.dev", f"{config.path}: tasks.{task}.dev", "command line"}
     for origin, layer in layers:
-        values.update(layer)
-        origins.update(dict.fromkeys(layer, origin))
+        is_shared = variant == "dev" and origin not in own  # while debugging, sources stay
+        applied = {k: v for k, v in layer.items() if not (is_shared and k == "after")}
+        if is_shared and "after" in layer:
+            origins["after"] = f"default, as {origin} does not apply to dev"
+        values.update(applied)
+        origins.update(dict.fromkeys(applied, origin))
     others = {key: value for key, value in from_file.items() if key not in ENVIRONMENT}
     return Resolved(Settings(**values), origins, others)
 

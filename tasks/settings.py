@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from tasks.fetch.errors import ConfigError
-from tasks.fetch.patterns import DatePattern, Marker
+from tasks.fetch.patterns import AfterAction, DatePattern, Marker
 from tasks.fetch.progress import ProgressMode
 from tasks.fetch.rate import Rate
 
@@ -104,6 +104,9 @@ class Settings:
     wait_for: Duration = _setting(
         "wait until the source is there and complete: `2h`", Duration(0), least=0
     )
+    after: AfterAction = _setting(
+        "the source on the host once it has landed: keep, delete, move:FOLDER", AfterAction("keep")
+    )
     keep_archive: bool = _setting("keep the archive beside its data", False, env=True)
     mirror: bool = _setting("remove published files that no longer exist on the host", False)
     on_error: OnError = _setting("`continue` publishes the others when one file is broken", "fail")
@@ -174,6 +177,11 @@ class Settings:
                 f"date_pattern is {self.date_pattern}, but newest is not set: set how many to "
                 "take, as in newest: 1"
             )
+        if self.after != "keep" and self.mirror:
+            raise ConfigError(
+                f"after is {self.after}, and mirror is set, which would remove the data of the "
+                "sources that are no longer on the host: set one of them"
+            )
         if not self.remote_host_address:
             raise ConfigError(
                 f"REMOTE_HOST_ADDRESS is missing: set it in envs/{self.variant}.env, "
@@ -212,6 +220,7 @@ _EXPECTED = {
     Duration: "a time such as 90s, 15m, 2h or 7d",
     Duration | None: "a time such as 0, 15m, 2h or 7d",
     Rate: "a rate such as 20MB/s, or '20MB/s 08:00-18:00, 50MB/s 18:00-22:00'",
+    AfterAction: "keep, delete, or move:FOLDER",
     DatePattern: "a date such as %Y-%m-%d, of %Y %y %m %d %j %b %H %M %S, with a year",
     Marker: "a name such as _SUCCESS or '*.done', with * for the source's name",
     ExitCode: "an exit code without another meaning: 0, or 10 to 124",
@@ -297,7 +306,7 @@ def _decode(wanted: Any, value: Any) -> Any:
     """Convert to a type that msgspec does not know."""
     if wanted is Rate:
         return Rate.parse(str(value).strip(), lambda text: _decode(Size, text))
-    if wanted in {DatePattern, Marker}:
+    if wanted in {AfterAction, DatePattern, Marker}:
         return wanted.parse(msgspec.convert(value, _TEXT))
     if wanted is Duration:
         match = _DURATION.fullmatch(str(value).strip())

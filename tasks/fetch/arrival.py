@@ -70,9 +70,10 @@ class Arrival:
         """
         settings = self._settings
         is_since = settings.since_last is not None
-        if not (settings.settle or settings.wait_for or settings.marker or is_since):
+        is_kept = settings.after == "keep"
+        if not (settings.settle or settings.wait_for or settings.marker or is_since) and is_kept:
             return look()
-        landed = published() if settings.settle or is_since else {}
+        landed = published() if settings.settle or is_since or not is_kept else {}
         begin = time.monotonic()
         self._started = self._started or begin
         end = self._started + settings.wait_for
@@ -91,6 +92,9 @@ class Arrival:
                 pause = self._settle(found, landed, start)
                 error = self._incomplete(found)
             except MissingError as missing:
+                if landed and not (is_kept or settings.wait_for):
+                    note = f"all that landed was removed from the host or moved: {missing}"
+                    return Found(nothing=True, notes=[note])
                 error = missing
             except NetworkError as cut:
                 if not cut.transient:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from tasks.fetch.after import After
 from tasks.fetch.archive_stream import Unpacker
 from tasks.fetch.download import Downloads
 from tasks.fetch.errors import LocalError, RemotePathError
@@ -60,6 +61,9 @@ class Attempt:
     _started: str = field(default_factory=_now)
     _reasons: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._after = After(self.settings, self.host)
+
     def land(self, found: Found) -> Report:
         """Download what is new or changed, verify it and publish it.
 
@@ -71,7 +75,8 @@ class Attempt:
         checksums = self._host_checksums if settings.checksum else None
         plan = compare(found.items, before, store.verify, checksums, force=settings.force)
         plan.hide([*(failure.path for failure in found.failed), *found.late])
-        if found.nothing:
+        self._after.require_folder(found)
+        if found.nothing or settings.after != "keep":
             plan.hide([published.source.path for published in plan.removed])
         if plan.unchanged:
             how = "sha256" if settings.checksum else "size and time"
@@ -88,13 +93,17 @@ class Attempt:
         )
         if settings.dry_run:
             manifest = before or self._manifest()
+            if settings.after != "keep":
+                found.notes.append(f"would then do with what landed on the host: {settings.after}")
             return self._report("planned", manifest, plan, downloads, found)
         if before and plan.changes_nothing(mirror=settings.mirror):
             self.staging.keep_partial_downloads({})
             self._update_times(before, plan)
+            self._after.apply(before, found, [failure.path for failure in downloads.failed])
             return self._report("unchanged", before, plan, downloads, found)
         self._download(plan, downloads, found)
         manifest = self.staging.publish(self._complete_manifest(plan, downloads))
+        self._after.apply(manifest, found, [failure.path for failure in downloads.failed])
         return self._report("landed", manifest, plan, downloads, found)
 
     def published(self) -> Mapping[str, Source]:
@@ -200,6 +209,8 @@ class Attempt:
             time.monotonic() - self.run_started,
             found.special,
             found.notes,
+            self._after.done,
+            self._after.failed,
         )
 
     def _explanations(self, downloads: Downloads) -> list[str]:

@@ -1,4 +1,4 @@
-"""Patterns in settings of the arrival: a date in a name, and the name of a marker file."""
+"""Texts in settings of the arrival: a date in a name, a marker file, what follows a landing."""
 
 from __future__ import annotations
 
@@ -64,3 +64,24 @@ class Marker(str):
         folder, slash, name = path.rpartition("/")
         wanted = dict.fromkeys(self.replace("*", text) for text in (name, stem))
         return [folder + slash + one for one in wanted]
+
+
+class AfterAction(str):
+    """What to do with a source on the host once it has landed: `keep`, `delete`, `move:FOLDER`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> AfterAction:
+        """Return the action; raise `ValueError` where it is none of these."""
+        action, colon, folder = text.partition(":")
+        if text not in {"keep", "delete"} and not (
+            action == "move" and colon and folder.strip("/")
+        ):
+            raise ValueError(text)
+        return cls(text.rstrip("/"))
+
+    @property
+    def folder(self) -> str:
+        """The folder to move to; empty for the other actions."""
+        return self.partition(":")[2]

@@ -37,11 +37,11 @@ class Rules:
             for file in files
             if not file.folder
         }
-        existing = self.host.existing([path for paths in places.values() for path in paths])
+        existing = self.host.facts_of([path for paths in places.values() for path in paths])
         missing = {
             path: f"the host has no marker file {' or '.join(paths)}"
             for path, paths in places.items()
-            if existing.isdisjoint(paths)
+            if existing.keys().isdisjoint(paths)
         }
         return [(file, missing.get(file.path, "")) for file in files]
 

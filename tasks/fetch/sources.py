@@ -106,12 +106,14 @@ class Found:
         """Leave out the sources that are not complete, and note why."""
         items, self.items = self.items, []
         for named in self.named:
+            start = len(self.items)
             if not named.reason:
                 self.items += items[named.start : named.end]
-                continue
-            self.late.append(named.path)
-            self.notes.append(f"left out {named.path}: {named.reason}")
-            log.warning("left out: %s: %s", named.path, named.reason)
+            else:
+                self.late.append(named.path)
+                self.notes.append(f"left out {named.path}: {named.reason}")
+                log.warning("left out: %s: %s", named.path, named.reason)
+            named.start, named.end = start, len(self.items)
 
 
 @dataclass
