@@ -85,10 +85,11 @@ def resolve(
         origins["variant"] = "LIGHTERAGE_VARIANT"
     own = {f"{config.path}: variants.dev", f"{config.path}: tasks.{task}.dev", "command line"}
     for origin, layer in layers:
-        is_shared = variant == "dev" and origin not in own  # while debugging, sources stay
-        applied = {k: v for k, v in layer.items() if not (is_shared and k == "after")}
-        if is_shared and "after" in layer:
-            origins["after"] = f"default, as {origin} does not apply to dev"
+        applied = dict(layer)
+        if variant == "dev" and origin not in own and layer.get("after", "keep") != "keep":
+            del applied["after"]  # while debugging, sources stay on the host
+            if "after" not in values:
+                origins["after"] = f"default, as {origin} does not apply to dev"
         values.update(applied)
         origins.update(dict.fromkeys(applied, origin))
     others = {key: value for key, value in from_file.items() if key not in ENVIRONMENT}

@@ -244,6 +244,14 @@ def test_of_a_glob_what_has_its_marker_lands_and_old_data_is_kept(client: Client
     assert landed(client) == {"a", "b", "c"}
 
 
+def test_each_path_that_is_named_must_be_complete(client: Client) -> None:
+    write_zips(client, "in/a.zip", "in/b.zip")
+    client.put({"in/a.done": b""})
+    more = f"--remote-file-path={client.server.home}/in/b.zip"
+    assert "in/b.zip: the host" in refused(client, "1", "in/*.zip", more, "--marker=*.done")
+    assert not client.target.exists()
+
+
 def test_glob_of_markers_only_has_no_source(client: Client) -> None:
     client.put({"in/a.zip.done": b""})
     assert "only marker files" in refused(client, "1", "in/*", "--marker=*.done")

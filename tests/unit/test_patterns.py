@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tasks.fetch.errors import ConfigError
-from tasks.fetch.patterns import DatePattern, Marker
+from tasks.fetch.patterns import AfterAction, DatePattern, Marker
+from tasks.resolve import resolve
 from tasks.settings import convert
 
 
@@ -39,6 +42,40 @@ def test_what_is_no_date_pattern_is_refused(text: object) -> None:
 def test_what_is_no_marker_is_refused(text: object) -> None:
     with pytest.raises(ConfigError, match="expected a name such as _SUCCESS"):
         convert("marker", text, "config.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "move", "move:", "move:/", "remove", "delete:x", "Keep "])
+def test_what_is_no_action_after_a_landing_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected keep, delete, or move:FOLDER"):
+        convert("after", text, "config.yaml")
+
+
+def test_folder_of_a_move() -> None:
+    assert AfterAction.parse("move:/a:b/").folder == "/a:b"
+    assert AfterAction.parse("delete").folder == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("common: {after: delete}", "keep"),
+        ("tasks: {2: {after: delete}}", "keep"),
+        ("variants: {dev: {after: delete}}\ntasks: {2: {after: 'move:x'}}", "delete"),
+        ("tasks: {2: {after: delete, dev: {after: 'move:x'}}}", "move:x"),
+        ("variants: {dev: {after: delete}}\ntasks: {2: {after: keep}}", "keep"),
+    ],
+)
+def test_after_applies_to_dev_only_where_it_is_set_for_dev(
+    tmp_path: Path, text: str, value: str
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    rows = {row[0]: row[1:] for row in resolve("2", {}, config_file=config, environ={}).rows()}
+    assert rows["after"][0] == value
+    is_ignored = value == "keep" and "keep" not in text
+    assert ("does not apply to dev" in rows["after"][1]) == is_ignored
+    arguments = {"after": "delete"}
+    assert resolve("2", arguments, config_file=config, environ={}).settings.after == "delete"
 
 
 def test_empty_pattern_is_none() -> None:
