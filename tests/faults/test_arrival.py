@@ -29,8 +29,10 @@ NAMES = ("in/a-2026-03-01.zip", "in/b-2026-01-01.zip", "in/c-2026-02-01.zip")
 
 
 def write_zips(client: Client, *names: str, mtimes: tuple[float, ...] = ()) -> None:
-    """Write a zip of one CSV for each name, `x.csv` with the name in it."""
-    client.put({name: zipped({"x.csv": name.encode()}) for name in names})
+    """Write a zip of one CSV for each name, `x.csv` with the name in it, each in one step."""
+    for name in names:
+        client.put({f"{name}.new": zipped({"x.csv": name.encode()})})
+        (client.server.home / f"{name}.new").rename(client.server.home / name)
     for name, mtime in zip(names, mtimes, strict=False):
         os.utime(client.server.home / name, (mtime, mtime))
 
@@ -277,11 +279,14 @@ def test_run_waits_for_the_source_and_its_marker_on_one_connection(
     assert len(done.err.splitlines()) == 2
 
 
-def test_run_waits_for_a_tree_and_for_a_glob(client: Client) -> None:
-    process = started(client, "3", "tree/*")
-    client.put({f"tree/{name}": content for name, content in TREE.items()})
+@pytest.mark.parametrize("path", ["tree", "tree/*", "t*"])
+def test_run_waits_for_a_tree_and_for_a_glob(client: Client, relay: Relay, path: str) -> None:
+    process = started(client, "3", path)
+    client.put({f"new/{name}": content for name, content in TREE.items()})
+    (client.server.home / "new").rename(client.server.home / "tree")
     assert ended(process).code == 0
-    assert tree(client.target)["a.csv"] == TREE["a.csv"]
+    assert TREE["a.csv"] in tree(client.target).values()
+    assert relay.connections == 1
 
 
 @pytest.mark.parametrize("flags", [[], ["--marker=*.done"]])
