@@ -76,9 +76,9 @@ def test_archives_of_a_glob_with_other_rules(client: Client) -> None:
     now = time.time()
     write(client, {"in/a.zip": 0}, now)
     flags = ("--since-last=0", "--marker=*.done", "--settle=0.3s", "--wait-for=5s")
-    client.put({"in/a.done": b"", "in/b.done": b"", "in/old.done": b""})
+    client.put({"in/a.done": b"", "in/b.done": b"", "in/0.done": b""})
     report(client, *flags, task="1", path="in/*.zip")
-    write(client, {"in/b.zip": 60, "in/c.zip": 70, "in/old.zip": -60}, now)
+    write(client, {"in/b.zip": 60, "in/c.zip": 70, "in/0.zip": -60}, now)
     data = report(client, *flags, task="1", path="in/*.zip")
     assert counts(data) == (1, 0, 0, 1)
     assert len(data["arrival"]) == 2
