@@ -207,6 +207,17 @@ def test_broken_source_and_dry_run_leave_the_host_alone(client: Client, archives
     assert names(archives) == {"c.zip"}
 
 
+def test_source_that_fails_stays_though_it_landed_before(client: Client, archives: Path) -> None:
+    valid_report(client)
+    broken, facts = bytearray((archives / "a.zip").read_bytes()), (archives / "a.zip").stat()
+    broken[35:38] = b"no!"
+    put(archives, {"a.zip": bytes(broken)})
+    os.utime(archives / "a.zip", ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    flags = ("--after=delete", "--on-error=continue", "--force")
+    assert valid_report(client, *flags, code=7)["after_done"] == 1
+    assert names(archives) == {"a.zip"}
+
+
 def test_never_in_dev_unless_set_for_dev(client: Client, archives: Path) -> None:
     config = client.folder / "mine.yaml"
     flag = f"--config-file={config}"
