@@ -120,7 +120,9 @@ def _run(task: str, parsed: argparse.Namespace, result: Result) -> int:
     report = execute(settings, module.run)
     if not isinstance(report, Report):
         raise ConfigError(f"tasks/{PREFIX}{task}.py: run() must return the report of its fetch")
-    code = settings.unchanged_exit_code if report.status == "unchanged" else report.exit_code
+    code = report.exit_code
+    if report.status == "unchanged" and not code:
+        code = settings.unchanged_exit_code
     result.succeed(report, code)
     return code
 

@@ -83,9 +83,15 @@ def resolve(
     origins = {"task": "command line"}
     if environ.get("LIGHTERAGE_VARIANT"):
         origins["variant"] = "LIGHTERAGE_VARIANT"
+    own = {f"{config.path}: variants.dev", f"{config.path}: tasks.{task}.dev", "command line"}
     for origin, layer in layers:
-        values.update(layer)
-        origins.update(dict.fromkeys(layer, origin))
+        applied = dict(layer)
+        if variant == "dev" and origin not in own and layer.get("after", "keep") != "keep":
+            del applied["after"]  # while debugging, sources stay on the host
+            if "after" not in values:
+                origins["after"] = f"default, as {origin} does not apply to dev"
+        values.update(applied)
+        origins.update(dict.fromkeys(applied, origin))
     others = {key: value for key, value in from_file.items() if key not in ENVIRONMENT}
     return Resolved(Settings(**values), origins, others)
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from tasks.fetch.errors import ConfigError
+from tasks.fetch.patterns import AfterAction, DatePattern, Marker
 from tasks.fetch.progress import ProgressMode
 from tasks.fetch.rate import Rate
 
@@ -87,6 +88,25 @@ class Settings:
     overwrite: bool = _setting("replace the published data", True, env=True)
     include: StringList = _setting("globs of the names to publish", StringList())
     exclude: StringList = _setting("globs of the names to leave out", StringList())
+    newest: int = _setting("take the N newest of what remote_file_path names; 0: all", 0, least=0)
+    date_pattern: DatePattern = _setting(
+        "newest by the date in the name, such as %%Y-%%m-%%d, not by time", DatePattern()
+    )
+    since_last: Duration | None = _setting(
+        "of what did not land yet, only files as new as the newest landed one, less this overlap"
+    )
+    settle: Duration = _setting(
+        "land a source once it did not change for so long: `60s`", Duration(0), least=0
+    )
+    marker: Marker = _setting(
+        "land a source once the host has this file: '*.done', `_SUCCESS`", Marker()
+    )
+    wait_for: Duration = _setting(
+        "wait until the source is there and complete: `2h`", Duration(0), least=0
+    )
+    after: AfterAction = _setting(
+        "the source on the host once it has landed: keep, delete, move:FOLDER", AfterAction("keep")
+    )
     keep_archive: bool = _setting("keep the archive beside its data", False, env=True)
     mirror: bool = _setting("remove published files that no longer exist on the host", False)
     on_error: OnError = _setting("`continue` publishes the others when one file is broken", "fail")
@@ -157,6 +177,16 @@ class Settings:
         for name in ("remote_file_path", "file_save_path"):
             if not getattr(self, name):
                 raise ConfigError(_missing(self.task, name))
+        if self.date_pattern and not self.newest:
+            raise ConfigError(
+                f"date_pattern is {self.date_pattern}, but newest is not set: set how many to "
+                "take, as in newest: 1"
+            )
+        if self.after != "keep" and self.mirror:
+            raise ConfigError(
+                f"after is {self.after}, and mirror is set, which would remove the data of the "
+                "sources that are no longer on the host: set one of them"
+            )
         if not self.remote_host_address:
             raise ConfigError(
                 f"REMOTE_HOST_ADDRESS is missing: set it in envs/{self.variant}.env, "
@@ -193,7 +223,11 @@ _EXPECTED = {
     float: "a number",
     Size: "a size such as 500MB",
     Duration: "a time such as 90s, 15m, 2h or 7d",
+    Duration | None: "a time such as 0, 15m, 2h or 7d",
     Rate: "a rate such as 20MB/s, or '20MB/s 08:00-18:00, 50MB/s 18:00-22:00'",
+    AfterAction: "keep, delete, or move:FOLDER",
+    DatePattern: "a date such as %Y-%m-%d, of %Y %y %m %d %j %b %H %M %S, with a year",
+    Marker: "a name such as _SUCCESS or '*.done', with * for the source's name",
     ExitCode: "an exit code without another meaning: 0, or 10 to 124",
     StringList: "text, or a list of texts (in quotes, where YAML reads it as something else)",
     str: "text (in quotes, where YAML reads it as something else)",
@@ -277,6 +311,8 @@ def _decode(wanted: Any, value: Any) -> Any:
     """Convert to a type that msgspec does not know."""
     if wanted is Rate:
         return Rate.parse(str(value).strip(), lambda text: _decode(Size, text))
+    if wanted in {AfterAction, DatePattern, Marker}:
+        return wanted.parse(msgspec.convert(value, _TEXT))
     if wanted is Duration:
         match = _DURATION.fullmatch(str(value).strip())
         if match is None:

@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from tasks.fetch.arrival import Arrival
 from tasks.fetch.attempt import Attempt
 from tasks.fetch.errors import LighterageError
 from tasks.fetch.report import Report
@@ -43,6 +44,7 @@ class Fetch:
         self.settings = settings
         self._staging = staging
         self._started = time.monotonic()
+        self._arrival = Arrival(settings)
 
     def connect(self) -> AbstractContextManager[fabric.Connection]:
         """Open a Fabric connection to the host of the settings, with each host key verified."""
@@ -87,8 +89,10 @@ class Fetch:
         settings = self.settings
         host = Host(connection, settings)
         selection = Selection(settings.include or (include,), settings.exclude)
-        found = find(Sources(settings, host, selection))
-        return Attempt(settings, host, self._staging, selection, self._started).land(found)
+        attempt = Attempt(settings, host, self._staging, selection, self._started)
+        sources = Sources(settings, host, selection)
+        found = self._arrival.wait(lambda: find(sources), host.reconnect, attempt.published)
+        return attempt.land(found)
 
 
 def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from tasks.fetch.after import After
 from tasks.fetch.archive_stream import Unpacker
 from tasks.fetch.download import Downloads
 from tasks.fetch.errors import LocalError, RemotePathError
@@ -23,6 +24,7 @@ from tasks.fetch.report import Report
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tasks.fetch.manifest import Source
     from tasks.fetch.report import Status
     from tasks.fetch.sources import Found, Selection
     from tasks.fetch.ssh.host import Host
@@ -59,6 +61,9 @@ class Attempt:
     _started: str = field(default_factory=_now)
     _reasons: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._after = After(self.settings, self.host)
+
     def land(self, found: Found) -> Report:
         """Download what is new or changed, verify it and publish it.
 
@@ -66,12 +71,13 @@ class Attempt:
             LighterageError: The data published before is unchanged then.
         """
         settings, store = self.settings, self.staging.store
-        before = store.manifest()
-        if before and not before.same_selection(self._manifest()):
-            before = None
+        before = self._before()
         checksums = self._host_checksums if settings.checksum else None
         plan = compare(found.items, before, store.verify, checksums, force=settings.force)
-        plan.hide(failure.path for failure in found.failed)
+        plan.hide([*(failure.path for failure in found.failed), *found.late])
+        self._after.require_folder(found)
+        if found.nothing or settings.after != "keep":
+            plan.hide([published.source.path for published in plan.removed])
         if plan.unchanged:
             how = "sha256" if settings.checksum else "size and time"
             self._reasons.append(
@@ -87,14 +93,28 @@ class Attempt:
         )
         if settings.dry_run:
             manifest = before or self._manifest()
+            if settings.after != "keep":
+                found.notes.append(f"would then do with what landed on the host: {settings.after}")
             return self._report("planned", manifest, plan, downloads, found)
         if before and plan.changes_nothing(mirror=settings.mirror):
             self.staging.keep_partial_downloads({})
             self._update_times(before, plan)
+            self._after.apply(before, found, [failure.path for failure in downloads.failed])
             return self._report("unchanged", before, plan, downloads, found)
         self._download(plan, downloads, found)
         manifest = self.staging.publish(self._complete_manifest(plan, downloads))
+        self._after.apply(manifest, found, [failure.path for failure in downloads.failed])
         return self._report("landed", manifest, plan, downloads, found)
+
+    def published(self) -> Mapping[str, Source]:
+        """Return the published sources of the same selection, by path."""
+        before = self._before()
+        return {source.path: source for source in before.sources} if before else {}
+
+    def _before(self) -> Manifest | None:
+        """Return the manifest of the published data, if it is of the same selection."""
+        before = self.staging.store.manifest()
+        return before if before and before.same_selection(self._manifest()) else None
 
     def _download(self, plan: Plan, downloads: Downloads, found: Found) -> None:
         settings, items = self.settings, plan.downloads
@@ -188,6 +208,9 @@ class Attempt:
             self._explanations(downloads) if self.settings.explain else [],
             time.monotonic() - self.run_started,
             found.special,
+            found.notes,
+            self._after.done,
+            self._after.failed,
         )
 
     def _explanations(self, downloads: Downloads) -> list[str]:

@@ -157,6 +157,8 @@ class Downloads:
             raise IntegrityError(
                 f"{missing}: it was removed during the run", transient=True
             ) from missing
+        if self.settings.settle and source != item.source:
+            raise IntegrityError(f"{source.path}: changed during the run", transient=True)
         if not error.transient:
             return None
         if tries >= self.settings.max_tries:

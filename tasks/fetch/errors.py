@@ -46,6 +46,10 @@ class RemotePathError(LighterageError):
     kind = "remote path"
 
 
+class MissingError(RemotePathError):
+    """There is no such remote file, or it is not complete: it may be later."""
+
+
 class AuthError(LighterageError):
     """The login was refused, or the host did not present the expected key."""
 

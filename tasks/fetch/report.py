@@ -24,6 +24,16 @@ class Failed:
     path: str
     error: LighterageError
 
+    def data(self) -> dict[str, object]:
+        """Return it for programs."""
+        error = self.error
+        return {
+            "path": self.path,
+            "kind": error.kind,
+            "exit_code": error.exit_code,
+            "error": str(error),
+        }
+
 
 @dataclass(frozen=True)
 class Report:
@@ -39,6 +49,9 @@ class Report:
         explanations: The methods that were chosen, and why; empty unless requested.
         seconds: The duration of the run.
         special: How many links and special files the source contains; none is downloaded.
+        arrival: What was waited for, or left out as it was not complete.
+        after_done: How many sources were removed or moved on the host.
+        after_failed: Those that could not be; their data has landed.
     """
 
     status: Status
@@ -49,17 +62,24 @@ class Report:
     explanations: list[str] = field(default_factory=list)
     seconds: float = 0.0
     special: int = 0
+    arrival: list[str] = field(default_factory=list)
+    after_done: int = 0
+    after_failed: list[Failed] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
         """0, or the exit code of the first file that failed."""
-        return self.failed[0].error.exit_code if self.failed else 0
+        failed = [*self.failed, *self.after_failed]
+        return failed[0].error.exit_code if failed else 0
 
     def lines(self) -> list[str]:
         """Return the report for people."""
         return [
             *self._result(),
+            *(f"  arrival: {note}" for note in self.arrival),
+            *([f"  removed or moved on the host: {self.after_done}"] if self.after_done else []),
             *(f"  failed: {failed.error.kind}: {failed.error}" for failed in self.failed),
+            *(f"  after: {failed.error.kind}: {failed.error}" for failed in self.after_failed),
             *(f"  chose: {why}" for why in self.explanations),
         ]
 
@@ -127,7 +147,8 @@ class Report:
         paths = [path for path in removed if path in staged]
         if not paths:
             return []
-        return [f"  removed from the host, still in the target without --mirror: {_some(paths)}"]
+        text = "no longer selected on the host, still in the target without --mirror"
+        return [f"  {text}: {_some(paths)}"]
 
     def _counts(self) -> dict[str, int]:
         plan = self.plan
@@ -165,16 +186,13 @@ class Report:
             data["removed"] = [old.source.path for old in plan.removed]
         else:
             data["checked"] = self._checked() if plan.downloads else ""
-        if self.failed:
-            data["failed"] = [
-                {
-                    "path": failed.path,
-                    "kind": failed.error.kind,
-                    "exit_code": failed.error.exit_code,
-                    "error": str(failed.error),
-                }
-                for failed in self.failed
-            ]
+        if self.after_done:
+            data["after_done"] = self.after_done
+        for key, failures in (("failed", self.failed), ("after_failed", self.after_failed)):
+            if failures:
+                data[key] = [failure.data() for failure in failures]
+        if self.arrival:
+            data["arrival"] = self.arrival
         if self.explanations:
             data["explained"] = self.explanations
         return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from tasks.fetch import names
 from tasks.fetch.archives import registry
-from tasks.fetch.errors import ConfigError, RemotePathError
+from tasks.fetch.errors import ConfigError, MissingError, RemotePathError
 from tasks.fetch.plan import Item
 from tasks.fetch.report import Failed
+from tasks.fetch.rules import Rules
 from tasks.fetch.ssh.checksums import is_checksum_file
 from tasks.fetch.ssh.host import Host
 from tasks.fetch.ssh.remote_files import Fault, Listing
@@ -45,6 +47,27 @@ class Selection:
 
 
 @dataclass
+class Named:
+    """A source that `remote_file_path` names: an archive, or a folder or file of a tree.
+
+    Attributes:
+        path: On the host.
+        required: Whether it must be complete, as it was named by its path and not by a glob.
+        start: Of its items in `Found.items`.
+        end: Of its items.
+        state: Changes with the size and time of each of its files; empty unless `settle` is set.
+        reason: Why it is not complete; empty where it is.
+    """
+
+    path: str
+    required: bool
+    start: int
+    end: int
+    state: str = ""
+    reason: str = ""
+
+
+@dataclass
 class Found:
     """What was found on the host.
 
@@ -54,6 +77,10 @@ class Found:
         skipped: How many files are not selected.
         special: How many links and special files there are.
         failed: What cannot be read.
+        named: The sources that `remote_file_path` names.
+        late: The paths of sources that are not complete; what is published of them is kept.
+        nothing: Whether a dry run found nothing yet, and all that is published is kept.
+        notes: What is to be reported of the arrival.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -61,6 +88,32 @@ class Found:
     skipped: int = 0
     special: int = 0
     failed: list[Failed] = field(default_factory=list)
+    named: list[Named] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    nothing: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def keep_items(self, wanted: Callable[[Item], bool]) -> int:
+        """Leave out the items that are not wanted; return how many these are."""
+        items, self.items = self.items, []
+        for named in self.named:
+            start = len(self.items)
+            self.items += filter(wanted, items[named.start : named.end])
+            named.start, named.end = start, len(self.items)
+        return len(items) - len(self.items)
+
+    def leave_out(self) -> None:
+        """Leave out the sources that are not complete, and note why."""
+        items, self.items = self.items, []
+        for named in self.named:
+            start = len(self.items)
+            if not named.reason:
+                self.items += items[named.start : named.end]
+            else:
+                self.late.append(named.path)
+                self.notes.append(f"left out {named.path}: {named.reason}")
+                log.warning("left out: %s: %s", named.path, named.reason)
+            named.start, named.end = start, len(self.items)
 
 
 @dataclass
@@ -78,7 +131,7 @@ class Sources:
             RemotePathError: One of them is not a file, or none exists.
         """
         found = Found()
-        for source, folder in self._expanded(found, lambda _: True):
+        for source, folder, reason in self._expanded(found, lambda _: True):
             if source.folder:
                 raise RemotePathError(
                     f"{source.path}: is a directory, but this task fetches an archive: set "
@@ -86,7 +139,10 @@ class Sources:
                 )
             if source.special:
                 raise RemotePathError(f"{source.path}: is neither a file nor a directory")
-            found.items.append(Item(source, folder + safe_name(source.path), True))
+            start = len(found.items)
+            if not reason:
+                found.items.append(Item(source, folder + safe_name(source.path), True))
+            self._name(found, source, Listing({"": source}, 0, []), start, reason)
         return found
 
     def tree(self, archives: str) -> Found:
@@ -106,20 +162,25 @@ class Sources:
             matches = names.matches(path, [archives]) and not self.selection.excludes(path)
             return matches and not self.selection.wants(path)
 
-        for top, folder in self._expanded(found, is_archive, folders=True):
+        for top, folder, missing in self._expanded(found, is_archive, folders=True):
+            reason, start = missing, len(found.items)
             listing = self._listing(found, top, alone=not folder)
+            if top.folder and self.settings.marker:
+                reason = Rules(self.settings, self.host).take_markers(listing)
             paths = [file.path for file in listing.files.values()]
             if not seen.isdisjoint(paths):
                 raise ConfigError(
                     f"remote_file_path: {top.path} is inside another path of it: remove one of them"
                 )
             seen.update(paths if folder or not top.folder else ())
-            self._add(found, listing, top.path, folder, is_archive)
+            if not reason:
+                self._add(found, listing, top.path, folder, is_archive)
+            self._name(found, top, listing, start, reason)
             del listing, paths  # of many files much memory
-        if not found.items:
+        if not found.items and not any(named.reason for named in found.named):
             if found.failed:
                 raise found.failed[0].error
-            raise RemotePathError(
+            raise MissingError(
                 f"{self.settings.remote_file_path}: contains no {self.selection} and no "
                 f"{archives}: check remote_file_path, include and exclude"
             )
@@ -155,8 +216,10 @@ class Sources:
 
     def _expanded(
         self, found: Found, is_archive: Callable[[str], bool], *, folders: bool = False
-    ) -> Iterator[tuple[RemoteFile, str]]:
-        """Yield what `remote_file_path` names, and the folder of the target that each lands in.
+    ) -> Iterator[tuple[RemoteFile, str, str]]:
+        """Yield what `remote_file_path` names, the folder that each lands in, and why it may not.
+
+        The reason is empty for a source that is complete, as far as `Rules` tell.
 
         A folder has a slash at its end; the target itself is an empty text.
 
@@ -165,14 +228,16 @@ class Sources:
 
         A single path must be a directory if `folders` is true.
         """
-        patterns = self.settings.remote_file_path
+        patterns, rules = self.settings.remote_file_path, Rules(self.settings, self.host)
         files, faults = self.host.expand(patterns, folders=folders)
         for fault in faults:
             self._skip_failed(found, fault)
         if not files and found.failed:
             raise found.failed[0].error
+        if self.settings.marker:
+            files = rules.without_markers(files)
         if len(patterns) == 1 and [file.path for file in files] == list(patterns):
-            yield files[0], ""
+            yield from ((file, "", reason) for file, reason in rules.chosen(files))
             return
         own = {}
         for file in files:
@@ -180,11 +245,27 @@ class Sources:
             is_stem = not file.folder and is_archive(name)
             own[file.path] = safe_name(registry.stem(name)) if is_stem else name
         distinct = names.distinct(own)
-        for file in files:
+        for file, reason in rules.chosen(files):
             name = distinct[file.path]
             is_plain = not file.folder and not is_archive(safe_name(file.path))
             alone = is_plain and name == own[file.path]
-            yield file, "" if alone else f"{name}/"
+            yield file, "" if alone else f"{name}/", reason
+
+    def _name(
+        self, found: Found, source: RemoteFile, listing: Listing, start: int, reason: str
+    ) -> None:
+        """Add a source whose items are those from `start` on."""
+        named = Named(source.path, source.path in self.settings.remote_file_path, start,
+                      len(found.items), reason=reason)  # fmt: skip
+        if self.settings.settle:
+            digest = hashlib.sha256(f"{listing.special} {len(listing.faults)}".encode())
+            for path, file in listing.files.items():
+                facts = f"{path}\0{file.size} {file.mtime}\0"
+                digest.update(facts.encode("utf-8", "surrogateescape"))
+            named.state = digest.hexdigest()
+        found.named.append(named)
+
+    # --- listings -------------------------------------------------------------------------------
 
     def _listing(self, found: Found, top: RemoteFile, *, alone: bool) -> Listing:
         """List a folder; of a plain file among folders, the file."""

@@ -17,6 +17,7 @@ from paramiko.ssh_exception import NoValidConnectionsError
 from tasks.fetch.errors import (
     AuthError,
     LighterageError,
+    MissingError,
     NetworkError,
     RemotePathError,
     printable,
@@ -126,7 +127,7 @@ def _translated(where: str, error: Exception) -> LighterageError:
             f"{where}: unexpected response from the server: {reason}", transient=True
         )
     if isinstance(error, FileNotFoundError) or error.errno == errno.ENOENT:
-        return RemotePathError(f"{where}: no such file or directory on the host")
+        return MissingError(f"{where}: no such file or directory on the host")
     if error.errno in {errno.EACCES, errno.EPERM} and error.filename:  # not of a socket
         return RemotePathError(f"{where}: this account has no permission to read it")
     if error.errno is None:  # paramiko's, of a closed channel

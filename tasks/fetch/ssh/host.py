@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 import fabric
 
-from tasks.fetch.errors import RemotePathError
-from tasks.fetch.ssh import paramiko_private
+from tasks.fetch.errors import MissingError, RemotePathError
+from tasks.fetch.ssh import paramiko_private, remote_changes
 from tasks.fetch.ssh.checksums import places as places_of_checksums
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.download import Download
@@ -99,7 +99,7 @@ class Host:
         for pattern in patterns:
             files = _matches(session, pattern, limits, faults)
             if not files and not faults:
-                raise RemotePathError(f"{pattern}: no file or directory on the host matches")
+                raise MissingError(f"{pattern}: no file or directory on the host matches")
             found.update((file.path, file) for file in files)
         return list(found.values()), faults
 
@@ -111,6 +111,30 @@ class Host:
         if isinstance(facts, Exception):
             raise facts
         return facts
+
+    def facts_of(self, paths: Sequence[str]) -> dict[str, RemoteFile]:
+        """Return the facts of those of some paths that exist on the host, links followed."""
+        with translated(", ".join(paths[:1])):
+            facts = self._link.session().stats(paths)
+        return {file.path: file for file in facts if isinstance(file, RemoteFile)}
+
+    def remove(self, paths: Sequence[str]) -> dict[str, RemotePathError | None]:
+        """Remove files; see `remote_changes.remove`."""
+        with translated(", ".join(paths[:1])):
+            return remote_changes.remove(self._link.session(), paths)
+
+    def move(self, moves: Mapping[str, str], folder: str) -> dict[str, RemotePathError | None]:
+        """Move files to new paths in a folder; see `remote_changes.move`."""
+        with translated(folder):
+            return remote_changes.move(self._link.session(), moves, folder)
+
+    def reconnect(self) -> None:
+        """Connect again, after a cut.
+
+        Raises:
+            LighterageError: The host cannot be reached, or denies the login.
+        """
+        self._link.reconnect()
 
     def listing(self, path: str) -> Listing:
         """List the files below a folder; links and special files are counted, not followed.

@@ -139,7 +139,7 @@ class Session:
         """Return the facts of each path, links followed, or the error of each."""
         found: dict[str, RemoteFile | Exception] = {}
         requests = {path: packets.path_string(path) for path in paths}
-        for path, kind, body in self._answers(packets.STAT, requests):
+        for path, kind, body in self.answers(packets.STAT, requests):
             if kind == packets.ATTRS:
                 _, found[path] = packets.read_attributes(path, body)
             else:
@@ -162,7 +162,7 @@ class Session:
         whole += packets.WHOLE_FILE
         requests = {path: name + packets.path_string(path) + whole for path in paths}
         found = False
-        answers = self._answers(packets.EXTENDED, requests)
+        answers = self.answers(packets.EXTENDED, requests)
         for count, (path, kind, body) in enumerate(answers, 1):
             digest = packets.read_sha256(body) if kind == packets.EXTENDED_REPLY else b""
             if digest:
@@ -172,9 +172,7 @@ class Session:
                 break
         self._channel.settimeout(before)
 
-    def _answers(
-        self, kind: int, requests: Mapping[str, bytes]
-    ) -> Iterator[tuple[str, int, bytes]]:
+    def answers(self, kind: int, requests: Mapping[str, bytes]) -> Iterator[tuple[str, int, bytes]]:
         """Send a request for each path, many ahead; yield path, kind and body of each answer."""
         unanswered = {}
         waiting = iter(requests.items())
