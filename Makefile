@@ -433,7 +433,7 @@ $(call recipes,airflow dagster prefect readers): .lighterage/recipes/%/.lightera
 
 .PHONY: test-orchestrators test-readers
 test-orchestrators: $(call recipes,airflow dagster prefect) ## run the recipes of docs/orchestrators.md with Airflow and others
-	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_orchestrators.py \
+	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_recipes.py \
 	  tests/containers/test_orchestrators.py
 
 test-readers: $(call recipes,readers) ## read what landed with DuckDB, pandas and Polars, by docs/object-stores.md

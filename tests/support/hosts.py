@@ -67,3 +67,12 @@ def host(
         loop.call_soon_threadsafe(listener.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(5)
+        loop.run_until_complete(_end_tasks())
+
+
+async def _end_tasks() -> None:
+    """Cancel the other tasks of a loop, which would be complained of at its end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
