@@ -1,6 +1,6 @@
 """The result of a run for programs: JSON on standard output, and the result file.
 
-docs/result.schema.json describes it. The result file is absent while a run goes on: a run that was
+docs/result.schema.json describes it. The result file does not exist during a run: a run that was
 killed leaves none, so a reader never takes the result of an earlier run for its own.
 """
 

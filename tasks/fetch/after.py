@@ -38,7 +38,7 @@ class After:
     failed: list[Failed] = field(default_factory=list)
 
     def require_folder(self, found: Found) -> None:
-        """Check the folder to move to, as far as it is known before the download.
+        """Check, before the download, that the folder to move to can be used.
 
         Raises:
             RemotePathError: It does not exist on the host.

@@ -257,7 +257,7 @@ def test_key_with_a_certificate_logs_in_while_it_is_valid(
     assert done.code == code, done.err
 
 
-# --- a host that accepts no more logins -------------------------------------------------------
+# --- a host that accepts no logins -------------------------------------------------------
 
 
 def test_login_waits_for_a_host_that_has_too_many(start: Callable[..., Client]) -> None:
@@ -272,7 +272,7 @@ def test_login_waits_for_a_host_that_has_too_many(start: Callable[..., Client]) 
 
         wait_for(takes_the_only_place)
         process = client.start("1", "csv.zip", retry_delay="0.4")
-        wait_for(lambda: "the host accepts no more logins at present" in process.said())
+        wait_for(lambda: "the host accepts no logins at present" in process.said())
     done = ended(process)
     assert done.code == 0, done.err
     delays = [float(line.split()[-2]) for line in done.err.splitlines() if " failed: " in line]
@@ -283,7 +283,7 @@ def test_login_waits_for_a_host_that_has_too_many(start: Callable[..., Client]) 
 @pytest.mark.parametrize(
     ("greeting", "code", "text"),
     [
-        (b"Not allowed at this time\r\n", 5, "accepts no more logins at present"),
+        (b"Not allowed at this time\r\n", 5, "accepts no logins at present"),
         (b"go away\r\n", 5, "no greeting of an SSH server; it wrote 'go away'"),
         (b"", 5, "no greeting of an SSH server"),
     ],

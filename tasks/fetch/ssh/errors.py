@@ -172,7 +172,7 @@ def _of_greeting(where: str, text: str) -> NetworkError:
         written = f"; it wrote {line!r}" if line else ""
         return NetworkError(f"{where}: no greeting of an SSH server{written}", transient=True)
     error = NetworkError(
-        f"{where}: the host accepts no more logins at present; it wrote {line!r} (MaxStartups, "
+        f"{where}: the host accepts no logins at present; it wrote {line!r} (MaxStartups, "
         "PerSourcePenalties in sshd_config)",
         transient=True,
     )

@@ -208,7 +208,7 @@ class HookedTransport(paramiko.Transport):
         self._opened = opened
 
         def open_session() -> None:
-            if self._opened is not opened:  # the login has failed meanwhile
+            if self._opened is not opened:  # the login has failed since
                 return
             try:
                 opened.put(opener(self))

@@ -184,7 +184,7 @@ def _archived_bytes(file: RemoteFile) -> int:
 
 
 def _contents(archive: memoryview, files: Sequence[tuple[RemoteFile, int]]) -> list[memoryview]:
-    """Return the content of each file, as it is in an archive of just these files.
+    """Return the content of each of these files, which an archive has in this order.
 
     Raises:
         _UnusableError: The archive has another one, or one of another size or time.
