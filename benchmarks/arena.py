@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from benchmarks import sides
+from benchmarks import bucket, sides
 from benchmarks.data import tree_digest
 from sshd import ROOT, Sshd
 
@@ -53,6 +53,7 @@ class Sample:
     Attributes:
         seconds: From start to exit.
         cpu_seconds: Of the client's processes, user and system.
+        host_cpu_seconds: Of the server's processes for it: encryption, SFTP, tar, checksums.
         peak_bytes: The largest of its processes' peak resident sizes; where its processes were
             watched, of their sum if that was larger.
         load: The machine's load average (1 minute) when it began.
@@ -66,6 +67,7 @@ class Sample:
     load: float
     fault: str = ""
     cipher: str = ""
+    host_cpu_seconds: float = 0.0
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Arena:
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _ports: dict[Link, int] = field(default_factory=dict)
     _log_read: int = 0
+    _object_server: str = ""
 
     def __enter__(self) -> Arena:
         # It says which ciphers it agrees on, and internal-sftp does not log each request.
@@ -101,6 +104,7 @@ class Arena:
         link: Link = NEAR,
         prior: Prior = "",
         account: Account = "full",
+        to_bucket: bool = False,
         watched: bool = False,
     ) -> Sample:
         """Let a side fetch `data`, and check what it wrote.
@@ -111,31 +115,47 @@ class Arena:
             link: Between them.
             prior: What there is before: nothing, the same data, or all of it but one file.
             account: Of the server.
+            to_bucket: Whether it must end in the bucket, not in the folder `out`.
             watched: Whether its processes' memory is added up while it runs.
         """
         place = self.folder / "run"
         shutil.rmtree(place, ignore_errors=True)
         (place / "out").mkdir(parents=True)
-        env = {**self._environ(side.cipher, link, account), "SOURCE": str(data.source)}
+        env = {**self.environ(side.cipher, link, account), "SOURCE": str(data.source)}
         log = self.folder / "log"
+        target = self._new_bucket() if to_bucket else None
+        if target:
+            env.update(target.variables)
         if prior:
             _launch(side, place, env, log, watched=False)
         self._new_cipher()
+        assert self.server.process is not None
+        host_before = _children_cpu_seconds(self.server.process.pid)
         load = os.getloadavg()[0]
         with _changed(data.source) if prior == "one changed" else contextlib.nullcontext():
             figures, fault = _launch(side, place, env, log, watched=watched)
+            host_cpu = _children_cpu_seconds(self.server.process.pid) - host_before
             tree = tree_digest(data.source) if prior else data.tree
         if not fault and figures["exit"]:
             said = log.read_text(errors="replace").strip()
             fault = f"exit code {figures['exit']:.0f}: {said[-300:]}"
-        if not fault and tree_digest(place / "out") != tree:
+        if not fault and (target.tree() if target else tree_digest(place / "out")) != tree:
             fault = "other bytes than the source's"
         shutil.rmtree(place)
+        if target:
+            target.clear()
         peak = int(figures.get("peak_bytes", 0))
         return Sample(
             figures.get("seconds", 0.0), figures.get("cpu_seconds", 0.0), peak, load, fault,
-            self._new_cipher(),
+            self._new_cipher(), host_cpu,
         )  # fmt: skip
+
+    def _new_bucket(self) -> bucket.Bucket:
+        """Give a bucket; the server starts at the first use."""
+        if not self._object_server:
+            running = bucket.running(self.folder / "objects")
+            self._object_server = self._stack.enter_context(running)
+        return bucket.Bucket(self._object_server)
 
     def _new_cipher(self) -> str:
         """Return the cipher of the connections since the last call, as the server logged it."""
@@ -146,7 +166,7 @@ class Arena:
         found = re.findall(r"kex: server->client cipher: (\S+)", text)
         return found[-1] if found else ""
 
-    def _environ(self, cipher: Cipher, link: Link, account: Account) -> dict[str, str]:
+    def environ(self, cipher: Cipher, link: Link, account: Account) -> dict[str, str]:
         """Return the environment of a side's command, with nothing of this process's own."""
         port = self._port(link)
         login = account if ROOT else self.server.user
@@ -186,7 +206,7 @@ class Arena:
     def _port(self, link: Link) -> int:
         """Give the port of a link; its relay starts at the first use."""
         if link not in self._ports:
-            self._ports[link] = self._stack.enter_context(_relay(self.server.port, link))
+            self._ports[link] = self._stack.enter_context(relay(self.server.port, link))
         return self._ports[link]
 
 
@@ -204,16 +224,17 @@ def _changed(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _relay(port: int, link: Link) -> Iterator[int]:
-    """Run the relay in a process of its own, for a block."""
-    command = [sys.executable, "-I", "-S", str(HERE / "delay.py"), *map(str, (port, *link))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
-        assert relay.stdin is not None
-        assert relay.stdout is not None
+def relay(port: int, link: Link, address: str = "127.0.0.1") -> Iterator[int]:
+    """Run the relay in a process of its own, for a block; give the port it listens on."""
+    words = map(str, (port, *link, address))
+    command = [sys.executable, "-I", "-S", str(HERE / "delay.py"), *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
-            yield int(relay.stdout.readline())
+            yield int(process.stdout.readline())
         finally:
-            relay.stdin.close()  # its sign to end
+            process.stdin.close()  # its sign to end
 
 
 def _launch(
@@ -240,6 +261,16 @@ def _launch(
     figures: dict[str, float] = json.loads(out)
     figures["peak_bytes"] = max(figures["peak_bytes"], most)
     return figures, ""
+
+
+def _children_cpu_seconds(pid: int) -> float:
+    """Return the processor time of a server's processes, once the last of them has ended."""
+    end = time.monotonic() + 10
+    while Path(f"/proc/{pid}/task/{pid}/children").read_text().strip():
+        assert time.monotonic() < end, "the server's processes did not end"
+        time.sleep(0.01)
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, stat[13:15])) / os.sysconf("SC_CLK_TCK")  # cutime, cstime: proc(5)
 
 
 def _resident(pid: int) -> int:

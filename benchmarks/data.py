@@ -71,10 +71,10 @@ def tree_digest(folder: Path) -> str:
         if path.is_file() and path.name != "manifest.json":
             with path.open("rb") as file:
                 contents[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256")
-    return _digest({name: content.hexdigest() for name, content in contents.items()})
+    return digest({name: content.hexdigest() for name, content in contents.items()})
 
 
-def _digest(contents: Mapping[str, str]) -> str:
+def digest(contents: Mapping[str, str]) -> str:
     """Hash the names of files, and the sha256 of each."""
     text = "".join(f"{contents[name]}  {name}\n" for name in sorted(contents))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -274,7 +274,7 @@ def _zips(top: Path, count: int) -> Facts:
 
 
 def _facts_of(contents: Mapping[str, bytes]) -> Facts:
-    tree = _digest({name: hashlib.sha256(c).hexdigest() for name, c in contents.items()})
+    tree = digest({name: hashlib.sha256(c).hexdigest() for name, c in contents.items()})
     return tree, sum(map(len, contents.values())), len(contents)
 
 
@@ -330,7 +330,7 @@ class _Repeated:
     def facts(self, members: int = MEMBERS) -> Facts:
         """Say what so many of it become."""
         sha256 = self.sha256()
-        tree = _digest({_member(month): sha256 for month in range(1, members + 1)})
+        tree = digest({_member(month): sha256 for month in range(1, members + 1)})
         return tree, members * self.size, members
 
 

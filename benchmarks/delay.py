@@ -1,12 +1,12 @@
 """A relay on loopback that makes a round trip take longer, and nothing else.
 
-    python -I -S delay.py PORT RTT [BYTES_PER_S]
+    python -I -S delay.py PORT RTT BYTES_PER_S ADDRESS
 
-Listens on a port of its own (the first line it prints), hands each connection on to 127.0.0.1
-PORT, and holds every byte back for half of RTT seconds, both ways. Bandwidth is what the machine
-can do, or BYTES_PER_S in each direction of all connections together. A new connection is held
-back for the one and a half round trips that TCP's own handshake takes before the server sees it.
-Ends when its standard input does.
+Listens on a port of its own (the first line it prints) of ADDRESS, hands each connection on to
+127.0.0.1 PORT, and holds every byte back for half of RTT seconds, both ways. Bandwidth is what the
+machine can do, or BYTES_PER_S, unless that is 0, in each direction of all connections together. A
+new connection is held back for the one and a half round trips that TCP's own handshake takes before
+the server sees it. Ends when its standard input does.
 
 What it cannot do: the two kernels' TCP each see loopback, so there is no slow start and no loss,
 and TCP_INFO tells of microseconds. Clients whose limit is the window of SSH or SFTP, which is
@@ -99,10 +99,10 @@ class Pipe:
 class Relay:
     """All connections, in one thread; `select` wakes to the microsecond, where epoll rounds."""
 
-    def __init__(self, port: int, rtt: float, bytes_per_s: float = 0) -> None:
+    def __init__(self, port: int, rtt: float, bytes_per_s: float, address: str) -> None:
         self._port, self._rtt = port, rtt
         self._up, self._down = Line(bytes_per_s), Line(bytes_per_s)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server((address, 0), backlog=64)
         self._pipes: list[Pipe] = []
         self._waiting: list[tuple[float, Pipe]] = []
         """Connections that the server does not see yet, and when it will."""
@@ -173,4 +173,5 @@ class Relay:
 
 
 if __name__ == "__main__":
-    Relay(int(sys.argv[1]), *map(float, sys.argv[2:])).run()
+    port, rtt, rate, address = sys.argv[1:]
+    Relay(int(port), float(rtt), float(rate), address).run()

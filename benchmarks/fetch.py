@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import growth, machine, report, works
+from benchmarks import bucket, growth, machine, report, works
 from benchmarks.arena import Arena
 from benchmarks.data import MB, Store
 from benchmarks.results import Result, Standing
@@ -164,6 +164,7 @@ def _rounds(arena: Arena, results: list[Result], options: argparse.Namespace, en
                         link=work.link,
                         prior=work.prior,
                         account=work.account,
+                        to_bucket=work.to_bucket,
                     )
                 )
     return int(options.rounds)
@@ -258,6 +259,7 @@ def _facts(options: argparse.Namespace, arena: Arena, mode: str) -> dict[str, An
         "machine": machine.facts(arena.folder),
         "versions": machine.versions(),
         "size_mb": options.size,
+        "bucket": bucket.SERVER,
         "flushed_by_us": machine.flushes(),
     }
 
@@ -271,6 +273,7 @@ def _foot(facts: dict[str, Any]) -> Iterator[str]:
         f"{box['system']}, Linux {box['kernel']}, load {box['load'][0]:.1f} at the end"
     )
     yield "; ".join(f"{name} {version}" for name, version in versions.items())
+    yield f"buckets on {facts['bucket']}"
     yield (
         f"source and target on {box['file_system']}; "
         f"{'what lands' if facts['flushed_by_us'] else 'nothing that lands'} {flushed} (fsync); "

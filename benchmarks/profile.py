@@ -10,6 +10,7 @@ that wait. Needs py-spy, and on most systems root.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import sys
@@ -25,6 +26,7 @@ from benchmarks.fetch import arena_and_store
 
 RATE = 500
 """Samples per second."""
+CORES = len(os.sched_getaffinity(0))
 LEAST_S = 0.01
 """Seconds: what takes less is left out."""
 
@@ -53,7 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     report.say(
         f"{work.name}: {work.title}",
         f"alone: {alone.seconds:.2f} s, {alone.cpu_seconds:.2f} s CPU, "
-        f"{alone.peak_bytes / 1e6:.0f} MB, {alone.cipher}; below with py-spy, which slows it",
+        f"{alone.peak_bytes / 1e6:.0f} MB, {alone.cipher}",
+        f"the host's processes: {alone.host_cpu_seconds:.2f} s CPU; all of it, spread evenly over "
+        f"{CORES} cores: {(alone.cpu_seconds + alone.host_cpu_seconds) / CORES:.2f} s",
+        "below with py-spy, which slows it",
         f"  {'CPU':>7} {'waits':>7}  stage",
     )
     for thread in sorted({thread for thread, _ in all_of_it}):
@@ -70,7 +75,10 @@ def _run(arena: Arena, work: works.Work, data: Dataset, *prefix: str) -> Sample:
     side = work.sides[0]
     shell, flag, line, *words = side.command
     side = replace(side, command=(shell, flag, line, *prefix, *words))
-    return arena.run(side, data, link=work.link, prior=work.prior, account=work.account)
+    return arena.run(
+        side, data, link=work.link, prior=work.prior, account=work.account,
+        to_bucket=work.to_bucket,
+    )  # fmt: skip
 
 
 def _sampled(

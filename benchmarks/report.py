@@ -13,7 +13,7 @@ from benchmarks.data import MB
 from benchmarks.sides import OURS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from benchmarks.growth import Series
@@ -70,6 +70,7 @@ def table(result: Result) -> Iterator[str]:
     yield ""
     yield f"{result.work.name}: {result.work.title}" + (f" ({extra})" if extra else "")
     head = f"  {'side':<32} {'median':>8}  {'min..max':>13} {'ratio':>7}  {'peak':>7}"
+    head += f"  {'CPU + host':>11}"
     yield f"{head}  {'cipher':<17}  goal"
     verdicts = {verdict.rival.side.name: verdict for verdict in result.verdicts()}
     for standing in result.standings:
@@ -88,7 +89,11 @@ def _figures(result: Result, standing: Standing) -> str:
     ratio = f"{result.ratio(standing):.2f}x" if result.ours.good else ""
     peak = f"{standing.peak / MB:.0f} MB"
     cipher = standing.cipher.partition("@")[0]
-    return f"{standing.median:>6.2f} s  {standing.spread:>13} {ratio:>7}  {peak:>7}  {cipher:<17}"
+    cpu = "{:.2f} + {:.2f}".format(*standing.cpu)
+    return (
+        f"{standing.median:>6.2f} s  {standing.spread:>13} {ratio:>7}  {peak:>7}  {cpu:>11}  "
+        f"{cipher:<17}"
+    )
 
 
 def goals(results: Iterable[Result]) -> Iterator[str]:
@@ -216,6 +221,38 @@ def lines(all_series: Iterable[Series]) -> str:
         parts.append(_text(70 + width + 40, y + height + 43, "peak memory", "faint"))
         y += height + 90
     return _svg(690, y, parts)
+
+
+def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Draw a curve of seconds for each name, over one axis; both axes are logarithmic."""
+    points = [point for curve in series.values() for point in curve]
+    left, right = (math.log10(pick(x for x, _ in points)) for pick in (min, max))
+    low = math.floor(math.log10(min(seconds for _, seconds in points)))
+    high = math.ceil(math.log10(max(seconds for _, seconds in points)))
+    width, height, top = 460, 250, 52
+
+    def place(x: float, seconds: float) -> tuple[float, float]:
+        part = (math.log10(x) - left) / (right - left)
+        return 70 + part * width, top + height * (high - math.log10(seconds)) / (high - low)
+
+    parts = [_text(10, 24, title, "title")]
+    for power in range(low, high + 1):
+        (x1, y), (x2, _) = place(10**left, 10.0**power), place(10**right, 10.0**power)
+        parts += [
+            _line(x1, y, x2, y, "grid"),
+            _text(x1 - 8, y + 4, f"{10.0**power:g} s", "faint", anchor="end"),
+        ]
+    for x in sorted({x for x, _ in points}):
+        parts.append(_text(place(x, 1)[0], top + height + 18, f"{x:g}", "faint", anchor="middle"))
+    for name, curve in series.items():
+        parts.append(_path([place(*point) for point in curve], "line"))
+        parts += [
+            f'<circle class="ours" cx="{x:.1f}" cy="{y:.1f}" r="3"/>'
+            for x, y in (place(*point) for point in curve)
+        ]
+        x, y = place(*curve[-1])
+        parts.append(_text(x + 10, y + 4, name))
+    return _svg(850, top + height + 40, parts)
 
 
 def _svg(width: float, height: float, parts: Iterable[str]) -> str:

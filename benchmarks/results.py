@@ -53,6 +53,15 @@ class Standing:
         """The most memory of a run, in bytes."""
         return max((sample.peak_bytes for sample in self.samples), default=0)
 
+    @property
+    def cpu(self) -> tuple[float, float]:
+        """Processor time of the client's processes and of the host's, in seconds, by medians."""
+        good = [sample for sample in self.samples if not sample.fault]
+        return (
+            statistics.median(sample.cpu_seconds for sample in good),
+            statistics.median(sample.host_cpu_seconds for sample in good),
+        )
+
     def data(self) -> dict[str, Any]:
         """Give it for programs."""
         return {

@@ -43,7 +43,7 @@ class Side:
         return [program for program in self.needs if shutil.which(program) is None]
 
 
-def ours(kind: Kind, *options: str) -> Side:
+def ours(kind: Kind, *options: str, target: str = "out") -> Side:
     """Give the project's own way: the task as the prod image runs it, logging warnings only.
 
     A single file is fetched as a folder that holds one: that is what task 3 is for.
@@ -54,7 +54,7 @@ def ours(kind: Kind, *options: str) -> Side:
     rest = (
         '--remote-host-address="$HOST:$PORT" --username="$LOGIN" --ssh-key-file="$KEY" '
         '--known-hosts-file="$KNOWN_HOSTS" --remote-file-path="${SOURCE%/big.csv}" '
-        "--file-save-path=out"
+        f'--file-save-path="{target}"'
     )
     return Side(name, ("bash", "-c", f'exec "$0" "$@" {rest}', *words))
 
@@ -172,6 +172,36 @@ def of_xz() -> list[Side]:
         *_both("scp + tar xJf", f"{SCP} archive; tar xJf archive -C out", "scp", "tar", "xz"),
         *_both("ssh cat | tar xJ", f"{CAT} | tar xJ -C out", "tar", "xz"),
     ]
+
+
+TO_BUCKET = (
+    ':s3:"$TARGET" --s3-provider Other --s3-env-auth --s3-endpoint "$AWS_ENDPOINT_URL" '
+    "--s3-no-check-bucket"
+)
+UPLOAD = f'rclone copy --config "" --transfers 16 out {TO_BUCKET}'
+
+
+def of_archive_to_bucket() -> list[Side]:
+    """Give the peers that fetch a tar.gz, and upload what is in it."""
+    fetch = RCLONE.format(command="copyto", arguments=':sftp:"$SOURCE" archive')
+    extract = RCLONE.format(command="archive extract", arguments=f':sftp:"$SOURCE" {TO_BUCKET}')
+    unpack = f"{_UNPACK['tar'][1]}; {UPLOAD}"
+    return [
+        *_both("scp, tar xzf, rclone copy", f"{SCP} archive; {unpack}", "scp", "tar", "rclone"),
+        _shell("rclone copy, tar xzf, rclone copy", f"{fetch}; {unpack}", "tar", "rclone"),
+        _shell("rclone archive extract", extract, "rclone"),
+    ]
+
+
+def of_tree_to_bucket() -> list[Side]:
+    """Give the peers that copy a folder of many files to a bucket."""
+    copy = RCLONE.format(command="copy --transfers 16", arguments=f':sftp:"$SOURCE" {TO_BUCKET}')
+    return [
+        _shell("rclone copy", copy, "rclone"),
+        *_both("scp -r, rclone copy",
+               f'rmdir out; scp -q -r -F "$SSH_CONFIG" bench:"$SOURCE" out; {UPLOAD}',
+               "scp", "rclone"),
+    ]  # fmt: skip
 
 
 def _lftp(name: str, command: str, *needs: str, then: str = "") -> Side:

@@ -23,6 +23,7 @@ _FAR_PEERS = ("scp", "sftp", "rsync", "lftp pget")
 _FILE_PEERS = (
     "scp", "scp, gcm", "sftp", "sftp, gcm", "rsync", "rsync, gcm", "rclone copy",
 )  # fmt: skip
+BUCKET = "s3://$TARGET"
 SIZE_ONLY = f"{sides.OURS} --verify=size"
 
 
@@ -54,6 +55,7 @@ class Work:
         link: Between client and server.
         prior: What there is before the clock starts.
         account: Which account of the server logs in.
+        to_bucket: Whether the data goes to a bucket, see `bucket`, and not to a folder.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Work:
     link: Link = NEAR
     prior: Prior = ""
     account: Account = "full"
+    to_bucket: bool = False
 
     @property
     def measured(self) -> set[str]:
@@ -130,6 +133,13 @@ def all_works(size: float = SIZE) -> list[Work]:
              (Goal(9, ("scp, gcm",)),), link=Link(0.1)),
         Work("gigabit", f"{big / MIB:.3g} MiB at 1 Gbit/s and 20 ms round trip", makers["big"],
              of_file, (Goal(1.0, ("scp", "scp, gcm", "rclone copy")),), link=Link(0.02, 125e6)),
+        Work("s3-tar", f"tar.gz of {size:g} MB of CSV, to extracted data in a bucket",
+             makers["tar"], (sides.ours("tar", target=BUCKET), *sides.of_archive_to_bucket()),
+             (Goal(1.5, ("scp, tar xzf, rclone copy", "scp, tar xzf, rclone copy, gcm",
+                         "rclone copy, tar xzf, rclone copy")),), to_bucket=True),
+        Work("s3-tree", f"{few} files of 8 KiB in nested folders, to a bucket", makers["small"],
+             (sides.ours("tree", target=BUCKET), *sides.of_tree_to_bucket()),
+             (Goal(1.0, ("rclone copy",)),), to_bucket=True),
     ]  # fmt: skip
     return works + [_sftp_only(work) for work in works[:4]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.fetch.errors import ConfigError, did_you_mean
-from tasks.settings import CONFIGURABLE, VARIANTS, convert
+from tasks.settings import CONFIGURABLE, FIELDS, VARIANTS, convert
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -36,14 +36,14 @@ class Config:
             (f"{self.path}: tasks.{task}.{variant}", section.get(variant, {})),
         ]
 
-    def schedules(self, variant: str) -> dict[str, str]:
-        """Return the cron expression of each task that has one in this variant."""
+    def schedules(self, variant: str) -> dict[str, dict[str, Any]]:
+        """Return the values of each task that has a schedule in this variant."""
         found = {}
         for task in self.tasks:
-            for _, layer in self.layers(task, variant):
-                if "schedule" in layer:
-                    found[task] = str(layer["schedule"] or "")
-        return {task: cron for task, cron in found.items() if cron}
+            values = {k: v for _, layer in self.layers(task, variant) for k, v in layer.items()}
+            if values.get("schedule"):
+                found[task] = values
+        return found
 
 
 def load_config(path: Path | None) -> Config:
@@ -142,9 +142,7 @@ def _unknown(name: str, value: Any, variants: Collection[str]) -> str:
     if variants and isinstance(value, dict):
         known = ", ".join(sorted(variants))
         return f"unknown variant {name}{did_you_mean(name, variants)}: expected one of {known}"
-    if name == "password":
-        return (
-            "password is not allowed in a config file: set PASSWORD or PASSWORD_FILE in the env "
-            "file"
-        )
+    if name in FIELDS and FIELDS[name].metadata.get("secret"):
+        file = " or PASSWORD_FILE" if name == "password" else ""
+        return f"{name} is not allowed in a config file: set {name.upper()}{file} in the env file"
     return f"unknown key {name}{did_you_mean(name, [*CONFIGURABLE, *variants])}"

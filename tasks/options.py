@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, NoReturn
 
 import tasks
 from tasks.fetch.errors import ConfigError, did_you_mean
-from tasks.settings import FIELDS, TYPES, StringList, choices, convert
+from tasks.setting_types import StringList
+from tasks.settings import FIELDS, TYPES, choices, convert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PREFIX = "task_"
 VERBS = {
+    "tasks": "list the tasks: schedule, what landed last, what each does",
     "config": "print the settings of a task and their origins: config N",
     "schedule": "run the tasks by their schedule until a signal; each run gets the options, and\n"
-    "            --dry-run checks the schedules only",
-    "health": "exit with 0 while `schedule` runs",
+    "            --dry-run checks the schedules and shows the next runs only",
+    "pause": "start no further runs of a task by its schedule, until `resume`: pause N, resume N",
+    "resume": "end a pause: resume N",
+    "health": "exit with 0 while `schedule` runs and no task fails repeatedly or is overdue",
     "prune": "delete what earlier runs left in an object store: prune N; see keep_runs, min_age",
+    "history": "list the runs of a task, the last one at the end: history N",
+    "status": "show what each shard of a run does: status N --run-id ID",
     "scan": "print a host's keys as lines for known_hosts: scan HOST[:PORT]",
 }
 EXIT_CODES = """\
@@ -32,6 +38,7 @@ exit codes:
   2 usage or configuration      7 unsafe or broken archive
   3 remote path, or no match    8 local disk or object store, or not to be replaced
   4 authentication or host key  9 busy: another run uses the same target
+  10 CSV: changed columns, or not convertible to Parquet
   129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM"""
 
 
@@ -49,7 +56,7 @@ def known_tasks() -> dict[str, str]:
     return {name.removeprefix(PREFIX): name for name in found if name.startswith(PREFIX)}
 
 
-def _docstring(module: str) -> str:
+def docstring(module: str) -> str:
     """Read the docstring of a task module without importing it."""
     file = Path(tasks.__file__).with_name(f"{module}.py")
     try:
@@ -95,7 +102,7 @@ def _parser(description: str, usage: str) -> _Parser:
 
 
 def _overview() -> str:
-    known = {name: _docstring(module).partition("\n")[0] for name, module in known_tasks().items()}
+    known = {name: docstring(module).partition("\n")[0] for name, module in known_tasks().items()}
     rows = [f"  {name:9} {text}" for name, text in (known | VERBS).items()]
     return "\n".join(
         ["Download datasets over SSH, verify them, and publish them in one step.", "", *rows]
@@ -109,7 +116,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], argparse.Namespace]:
     known = known_tasks()
     task = next((word for word in words if word in known), "")
     if task and words[0] not in VERBS:
-        parser = _parser(_docstring(known[task]), f"{task} [options]")
+        parser = _parser(docstring(known[task]), f"{task} [options]")
     else:
         parser = _parser(_overview(), f"{{{','.join([*known, *VERBS])}}} [options]")
     parsed, unknown = parser.parse_known_intermixed_args(normal)

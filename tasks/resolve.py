@@ -15,6 +15,7 @@ from tasks import env_file
 from tasks.config_file import load_config
 from tasks.fetch.errors import ConfigError, did_you_mean
 from tasks.settings import ENVIRONMENT, FIELDS, MASK, VARIANTS, Settings, convert
+from tasks.shard_variables import shard_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,7 @@ def resolve(
     environ = os.environ if environ is None else environ
     config = load_config(config_file)
     variant = _variant(environ, config)
+    os_environ = environ
     environ, from_file, name_of_file = _with_env_file(environ, variant)
 
     env_origin = f"environment ({name_of_file})" if name_of_file else "environment"
@@ -76,6 +78,7 @@ def resolve(
     from_arguments = {k: v for k, v in arguments.items() if v is not None and k != "task"}
     layers = [
         *config.layers(task, variant),
+        _converted("environment", shard_variables(os_environ)),
         _converted(env_origin, given),
         _converted("command line", from_arguments),
     ]

@@ -13,14 +13,16 @@ import re
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.fetch import interrupt
 from tasks.fetch.errors import ConfigError, LocalError, printable
 from tasks.fetch.manifest import NAME as MANIFEST_NAME
+from tasks.history import Recorder
+from tasks.notify import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tasks.fetch.report import Report
     from tasks.settings import Settings
@@ -42,6 +44,8 @@ class Result:
         """Remember the form of --json, empty without it, and the result file as far as known."""
         self.running = False
         self.landed = False
+        self._recorder: Recorder | None = None
+        self._notifier: Notifier | None = None
         self._form = form
         self._path = path
         self._is_checked = False
@@ -50,21 +54,21 @@ class Result:
         """Check that the result file can be written, and remove that of an earlier run.
 
         Raises:
-            ConfigError: It is in the target, where only Lighterage writes.
+            ConfigError: It is in the target, where only Lighterage writes; or the metrics file is.
             LocalError: It cannot be written, or is a file of something else.
         """
         self.running = True
         self._path, path = None, settings.result_file
-        if path is None:
-            return
+        _require_outside("result_file", path, settings.target)
+        _require_outside("metrics_file", settings.metrics_file, settings.target)
+        if path is not None:
+            self._check(path)
+        self._recorder, self._notifier = Recorder(settings), Notifier(settings)
+        self._notifier.begin()
+
+    def _check(self, path: Path) -> None:
         # Absolute, since a task may change the working directory.
         place = Path(os.path.realpath(path))
-        if isinstance(settings.target, Path):
-            target = Path(os.path.realpath(settings.target))
-            if place.is_relative_to(target) or target.is_relative_to(place):
-                raise ConfigError(
-                    f"result_file is {path}: choose a path outside of the target {settings.target}"
-                )
         with _errors_named(path):
             _require_replaceable(path)
             with _new_file(place) as new:
@@ -87,6 +91,7 @@ class Result:
                 if not self.landed:
                     raise
                 raise LocalError(f"{error} (the new data had landed)") from error
+            self._record(data)
             self.running = False
         with contextlib.suppress(BrokenPipeError):  # the exit code stays that of the result
             print(self.text(data) if self._form else "\n".join(map(printable, report.lines())))
@@ -100,6 +105,7 @@ class Result:
         except LocalError as error:
             if str(error) not in text:
                 lines.append(f"lighterage: {error.kind}: {error}")
+        self._record(data)
         with contextlib.suppress(BrokenPipeError):
             print("\n".join(lines), file=sys.stderr)
             if self._form:
@@ -111,6 +117,7 @@ class Result:
         if self.running:
             data = {"status": "failed" if code else "ended", "exit_code": code, "kind": "task"}
             data["error"] = "the task ended the process and gave no report"
+            self._record(data)
             with contextlib.suppress(LocalError):
                 self._write(data)
             if self._form:
@@ -120,14 +127,20 @@ class Result:
     def end_by_force(self, code: int) -> None:
         """Write that a signal ends the process by force; called in another thread."""
         text = "the new data had landed" if self.landed else "no data is published in part"
+        data = {"status": "failed", "exit_code": code, "kind": "interrupted", "error": text}
         with contextlib.suppress(LocalError):
-            self._write(
-                {"status": "failed", "exit_code": code, "kind": "interrupted", "error": text}
-            )
+            self._write(data)
+        self._record(data)
 
     def text(self, data: object) -> str:
         """Return JSON in the form of --json; in ASCII where the output cannot encode a name."""
         return _json(data, self._form, sys.stdout.encoding if sys.stdout else "utf-8")
+
+    def _record(self, data: Mapping[str, Any]) -> None:
+        """Add the run to the history, and notify others of it, once."""
+        recorder, self._recorder = self._recorder, None
+        if recorder and self._notifier:
+            self._notifier.end(data, recorder.record(data))
 
     def _write(self, data: object) -> None:
         if self._path is None or not (self._is_checked or _is_outside_published(self._path)):
@@ -137,6 +150,14 @@ class Result:
             with _new_file(self._path) as new:
                 new.write_bytes((_json(data, self._form, "utf-8") + "\n").encode())
                 new.replace(self._path)
+
+
+def _require_outside(setting: str, path: Path | None, target: Path | str) -> None:
+    """Raise `ConfigError` where a setting's path is in the target, or the other way round."""
+    if path is not None and isinstance(target, Path):
+        place, folder = Path(os.path.realpath(path)), Path(os.path.realpath(target))
+        if place.is_relative_to(folder) or folder.is_relative_to(place):
+            raise ConfigError(f"{setting} is {path}: choose a path outside of the target {target}")
 
 
 def _is_outside_published(path: Path) -> bool:

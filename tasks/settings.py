@@ -1,23 +1,25 @@
 """Settings: one immutable object; each setting is declared, documented and validated here.
 
-resolve.py finds the values; config_file.py reads config.yaml.
+setting_types.py has their types; resolve.py finds the values; config_file.py reads config.yaml.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import msgspec
-
+from tasks import setting_types
 from tasks.fetch.errors import ConfigError
 from tasks.fetch.patterns import AfterAction, DatePattern, Marker
 from tasks.fetch.progress import ProgressMode
 from tasks.fetch.rate import Rate
+from tasks.fetch.shards.names import Hosts, RunId
+from tasks.fetch.stores.protocol import Layout
+from tasks.setting_types import Duration, ExitCode, Size, StringList, TimeZone, Url
+from tasks.shard_variables import UNSUPPORTED, check_shard
 
 MASK = "********"
 VARIANTS = ("dev", "prod")
@@ -27,40 +29,9 @@ HostKeys = Literal["known", "accept-new"]
 OnError = Literal["fail", "continue"]
 Verify = Literal["checksum", "size"]
 Exec = Literal["auto", "never"]
-
-_SIZE_UNITS = ["", "k", "m", "g", "t"]
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)(i?)b?(?:/s)?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) *([smhd]?)", re.IGNORECASE)
-_DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_BOOLEANS = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
-}
-
-
-class Size(int):
-    """A number of bytes; written as a number, or with a unit: `500MB`, `2GiB`, `20MB/s`."""
-
-
-class Duration(float):
-    """Seconds; written as a number, or with a unit: `90s`, `15m`, `2h`, `7d`."""
-
-
-class ExitCode(int):
-    """An exit code that a user may choose: 0, or one without another meaning, 10 to 124.
-
-    1 to 9 are failures of Lighterage, 125 to 127 of a container engine or shell, 128 and above
-    signals.
-    """
-
-
-class StringList(tuple[str, ...]):
-    """Some texts; written as one, as a list, or as an option given several times."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return ", ".join(self)
+Columns = Literal["ignore", "evolve", "freeze"]
+Parquet = Literal["false", "true", "text"]
+HostsHold = Literal["own", "same"]
 
 
 def _setting(text: str, default: Any = None, *, env: bool = False, **more: Any) -> Any:
@@ -86,6 +57,9 @@ class Settings:
         "the target: a folder that Lighterage owns, or a store's URL", env=True
     )
     overwrite: bool = _setting("replace the published data", True, env=True)
+    publish_layout: Layout = _setting(
+        "`plain` adds a copy under plain names to an object store's target", "manifest"
+    )
     include: StringList = _setting("globs of the names to publish", StringList())
     exclude: StringList = _setting("globs of the names to leave out", StringList())
     newest: int = _setting("take the N newest of what remote_file_path names; 0: all", 0, least=0)
@@ -113,6 +87,12 @@ class Settings:
     verify: Verify = _setting(
         "compare with the remote SHA-256 where the host has one, or sizes only", "checksum"
     )
+    columns: Columns = _setting(
+        "columns of CSVs that change: `freeze` refuses the data, `evolve` reports them", "ignore"
+    )
+    parquet: Parquet = _setting(
+        "publish CSVs as Parquet; `text`: with no other type in it", "false"
+    )
     max_connections: int = _setting(
         "connections to the host at once, of all runs that share connections_folder; 0: no limit",
         0, least=0,
@@ -135,10 +115,35 @@ class Settings:
     log_level: LogLevel = _setting("how much to log", "INFO", env=True)
     progress: ProgressMode = _setting("how to show progress", "auto")
     result_file: Path | None = _setting("a file to write the result to as JSON, at the run's end")
+    metrics_file: Path | None = _setting("a file to write metrics to, in Prometheus' text format")
+    history_runs: int = _setting("runs of a task that the history keeps; 0: none", 1000, least=0)
+    ping_url: Url = _setting(
+        "where to send pings, <url>/start and <url>/<exit code>", Url(),
+        env=True, cli=False, secret=True,
+    )  # fmt: skip
+    webhook_url: Url = _setting(
+        "where to send the result as JSON after a failure, and after the first success",
+        Url(), env=True, cli=False, secret=True,
+    )  # fmt: skip
     unchanged_exit_code: ExitCode = _setting(
         "exit code of a run that found nothing new, such as 99, which Airflow skips", ExitCode(0)
     )
     schedule: str = _setting("cron expression: when the prod service runs it", "", cli=False)
+    time_zone: TimeZone = _setting("of `schedule`; without it that of TZ", TimeZone(), cli=False)
+    catch_up: bool = _setting("run once for times that the service missed", True, cli=False)
+    schedule_jitter: Duration = _setting(
+        "start up to so long after the scheduled time", Duration(0), cli=False, least=0
+    )
+    max_backoff: Duration = _setting(
+        "longest delay of the service after failures; 0: none", Duration(3600), cli=False, least=0
+    )
+    unhealthy_after_failures: int = _setting(
+        "failures in a row after which the service is unhealthy; 0: never", 3, cli=False, least=0
+    )
+    overdue_after: Duration = _setting(
+        "unhealthy without a success so long after a scheduled time; 0: never",
+        Duration(0), cli=False, least=0,
+    )  # fmt: skip
     keep_runs: int = _setting("earlier runs that `prune` keeps in an object store", 1, least=0)
     min_age: Duration = _setting(
         "`prune` keeps what was written later: `2h`, `7d`", Duration(86400), least=3600
@@ -152,7 +157,16 @@ class Settings:
     )
     max_depth: int = _setting("folder levels in an archive", 64, least=1)
     max_unpack_time: float = _setting("seconds for extracting one archive", 86400.0, least=1)
-    remote_host_address: str = _setting("host or host:port", "", env=True)
+    shard: int = _setting("which shard of the run this is, from 1 on", 0, least=0)
+    shards: int = _setting("how many shards land the run together", 0, least=0)
+    run_id: RunId = _setting("the id of the run that the shards share", RunId())
+    node: str = _setting("the machine's name in the status of a run; else its host name", "")
+    hosts_hold: HostsHold = _setting(
+        "what several hosts hold: each its own files, or all the same", "own"
+    )
+    remote_host_address: Hosts = _setting(
+        "host or host:port; for shards also several, as a,b", Hosts(), env=True
+    )
     username: str = _setting("the account on the host", "", env=True)
     password: str = _setting("the account's password", "", env=True, cli=False, secret=True)
     password_file: Path | None = _setting("a file with the password", env=True)
@@ -187,11 +201,21 @@ class Settings:
                 f"after is {self.after}, and mirror is set, which would remove the data of the "
                 "sources that are no longer on the host: set one of them"
             )
+        if self.metrics_file and not self.history_runs:
+            raise ConfigError(
+                f"metrics_file is {self.metrics_file}, and history_runs is 0: metrics are read "
+                "from the history; set history_runs to 1 or more"
+            )
         if not self.remote_host_address:
             raise ConfigError(
                 f"REMOTE_HOST_ADDRESS is missing: set it in envs/{self.variant}.env, "
                 "or pass --remote-host-address"
             )
+        check_shard(
+            {"shard": self.shard, "shards": self.shards, "run_id": self.run_id},
+            self.remote_host_address.each,
+            {name: str(getattr(self, name)) for name in UNSUPPORTED},
+        )
         return self
 
 
@@ -207,6 +231,8 @@ _ONCE = {
     "task",
     "variant",
     "password",
+    "ping_url",
+    "webhook_url",
     "force",
     "checksum",
     "dry_run",
@@ -215,23 +241,6 @@ _ONCE = {
 }
 CONFIGURABLE = [n for n in FIELDS if n not in _ONCE]
 ENVIRONMENT = {n.upper(): n for n, f in FIELDS.items() if f.metadata["env"]}
-
-_TEXT = Annotated[str, msgspec.Meta(pattern="^[^\0]*$")]
-_EXPECTED = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    Size: "a size such as 500MB",
-    Duration: "a time such as 90s, 15m, 2h or 7d",
-    Duration | None: "a time such as 0, 15m, 2h or 7d",
-    Rate: "a rate such as 20MB/s, or '20MB/s 08:00-18:00, 50MB/s 18:00-22:00'",
-    AfterAction: "keep, delete, or move:FOLDER",
-    DatePattern: "a date such as %Y-%m-%d, of %Y %y %m %d %j %b %H %M %S, with a year",
-    Marker: "a name such as _SUCCESS or '*.done', with * for the source's name",
-    ExitCode: "an exit code without another meaning: 0, or 10 to 124",
-    StringList: "text, or a list of texts (in quotes, where YAML reads it as something else)",
-    str: "text (in quotes, where YAML reads it as something else)",
-}
 
 
 def convert(name: str, value: Any, origin: str) -> Any:
@@ -247,94 +256,18 @@ def convert(name: str, value: Any, origin: str) -> Any:
     """
     about = FIELDS[name].metadata
     try:
-        return _converted(value, TYPES[name], about.get("least"))
-    except (ValueError, OverflowError, RuntimeError) as error:  # ~nobody has no home folder
+        return setting_types.read(value, TYPES[name], about.get("least"))
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+    except (ValueError, OverflowError, RuntimeError, LookupError, OSError) as error:
+        # RuntimeError: ~nobody has no home folder; LookupError and OSError: no such time zone
         shown = MASK if about.get("secret") else repr(value)
         at_least = f" of at least {about['least']}" if "least" in about else ""
         raise ConfigError(
-            f"{origin}: {name} is {shown}: expected {_expected(TYPES[name])}{at_least}"
+            f"{origin}: {name} is {shown}: expected {setting_types.expected(TYPES[name])}{at_least}"
         ) from error
-
-
-def _converted(value: Any, wanted: Any, least: float | None) -> Any:
-    if value == "" and type(None) in typing.get_args(wanted):
-        return None
-    if str in typing.get_args(wanted):  # a path, or the URL of a store
-        wanted = str if isinstance(value, str) and "://" in value else Path
-    converted = msgspec.convert(
-        _normalized(value, wanted),
-        _constrained(wanted, least),
-        strict=not (wanted in {int, float} and isinstance(value, str)),
-        dec_hook=_decode,
-    )
-    if (
-        wanted in {Size, Duration} and converted < least
-    ):  # msgspec checks the limits of its own types only
-        raise ValueError(value)
-    return converted
 
 
 def choices(name: str) -> str:
     """Return the words that a setting may be, as `a|b`; nothing for other settings."""
-    return "|".join(_words(TYPES[name]))
-
-
-def _words(wanted: Any) -> tuple[str, ...]:
-    return typing.get_args(wanted) if typing.get_origin(wanted) is Literal else ()
-
-
-def _expected(wanted: Any) -> str:
-    words = ", ".join(_words(wanted))
-    return f"one of {words}" if words else _EXPECTED.get(wanted, "a path")
-
-
-def _normalized(value: Any, wanted: Any) -> Any:
-    """Map the spellings that people use to those of msgspec."""
-    if not isinstance(value, str):
-        return value
-    if wanted is bool:
-        return _BOOLEANS.get(value.lower(), value)
-    return next((word for word in _words(wanted) if word.lower() == value.lower()), value)
-
-
-def _constrained(wanted: Any, least: float | None) -> Any:
-    if wanted is str:
-        return _TEXT
-    if wanted is int:
-        return Annotated[int, msgspec.Meta(ge=least)]
-    if wanted is float:
-        return Annotated[float, msgspec.Meta(ge=least, lt=1e12)]  # neither nan nor infinite
-    return wanted
-
-
-def _decode(wanted: Any, value: Any) -> Any:
-    """Convert to a type that msgspec does not know."""
-    if wanted is Rate:
-        return Rate.parse(str(value).strip(), lambda text: _decode(Size, text))
-    if wanted in {AfterAction, DatePattern, Marker}:
-        return wanted.parse(msgspec.convert(value, _TEXT))
-    if wanted is Duration:
-        match = _DURATION.fullmatch(str(value).strip())
-        if match is None:
-            raise ValueError(value)
-        return Duration(float(match[1]) * _DURATION_UNITS[match[2].lower()])
-    if wanted is Size:
-        match = _SIZE.fullmatch(str(value).strip())
-        if match is None:
-            raise ValueError(value)
-        digits, unit, binary = match.groups()
-        return Size(float(digits) * (1024 if binary else 1000) ** _SIZE_UNITS.index(unit.lower()))
-    if wanted is ExitCode:
-        if not re.fullmatch("0|[1-9][0-9]|1[01][0-9]|12[0-4]", str(value)):
-            raise ValueError(value)
-        return ExitCode(str(value))
-    if wanted is StringList:
-        texts = value if isinstance(value, list | tuple) else [value] if value != "" else []
-        if "" in texts:
-            raise ValueError(value)
-        return StringList(msgspec.convert(texts, list[_TEXT]))
-    # a number is no path: 1.10 and 12:30 are other numbers to YAML, and what was written is lost
-    text = msgspec.convert(value, _TEXT)
-    if not text:
-        raise ValueError(value)
-    return Path(text).expanduser()
+    return "|".join(setting_types.choices(TYPES[name]))

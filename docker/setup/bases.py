@@ -108,7 +108,7 @@ def _choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
             and the bases are not the ones of the lock.
     """
     if project.base != "debian":
-        arguments, pinned = _hub_references(project)
+        arguments, pinned = hub_references(project)
         refused = _pull(engine, list(arguments.values()), offline=project.offline)
         if refused is None:
             return f"hub {project.hub}".strip() + _unlocked(project, pinned=pinned), arguments
@@ -124,7 +124,7 @@ def _choose(project: Project, engine: Engine) -> tuple[str, dict[str, str]]:
 # --- of a registry ------------------------------------------------------------------------------
 
 
-def _hub_references(project: Project) -> tuple[dict[str, str], bool]:
+def hub_references(project: Project) -> tuple[dict[str, str], bool]:
     """Return the names to pull, with the digests that are locked; and whether all are."""
     lines = (project.root / "docker/base/hub.lock").read_text(encoding="utf-8").splitlines()
     digests = dict(line.split() for line in lines if line and not line.startswith("#"))

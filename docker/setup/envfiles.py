@@ -132,7 +132,7 @@ def setting_names(root: Path) -> tuple[set[str], set[str]]:
     They are declared in tasks/settings.py, which make's Python may be too old to import.
     """
     source = (root / "tasks" / "settings.py").read_text(encoding="utf-8")
-    declared = dict(re.findall(r"(?ms)^    (\w+): [^\n]+? = _setting\((.*?)\)$", source))
+    declared = dict(re.findall(r"(?ms)^    (\w+): [^\n]+? = _setting\((.*?)\)(?:  #.*?)?$", source))
     return {name.upper() for name, text in declared.items() if "env=True" in text}, set(declared)
 
 

@@ -27,7 +27,10 @@ NEED_ENGINE = {
 }  # fmt: skip
 STOP = {"down", "clean"}
 # Those before which env files must be correct, and those that need no image.
-START = {"run", "config", "shell", "trust", "up", "verify", "diff"}
+START = {
+    "run", "config", "status", "history", "shell", "tasks", "schedule", "pause", "resume", "trust",
+    "init", "up", "verify", "diff",
+}  # fmt: skip
 NO_BUILD = {"logs", "load", "vendor", *STOP}
 OCI = "org.opencontainers.image."
 ANSWER_TIMEOUT_S = 10.0

@@ -59,7 +59,17 @@ class Project(NamedTuple):
     # Where the engine listens, if it does so on this machine.
     socket: str = ""
     host: str = ""
+    remote_user: str = ""
+    remote_path: str = ""
     yes: bool = False
+    registry: str = ""
+    extras: str = ""
+    # Of make new-task; NAME is the variable of the first.
+    task_name: str = ""
+    kind: str = "archive"
+    # Of a job on a cluster.
+    shards: str = "2"
+    run_id: str = ""
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -70,7 +80,7 @@ class Project(NamedTuple):
         """
         found: dict[str, Any] = {"root": Path(__file__).resolve().parents[2]}
         for field, default in cls._field_defaults.items():
-            name = "PROJECT" if field == "name" else field.upper()
+            name = {"name": "PROJECT", "task_name": "NAME"}.get(field, field.upper())
             text = os.environ.get(f"LIGHTERAGE_{name}", "").strip()
             try:
                 if isinstance(default, bool):
@@ -128,11 +138,15 @@ def make_folder(folder: Path, mode: int = 0o777) -> Path:
 def write_atomic(path: Path, content: bytes, mode: int) -> None:
     """Replace a file in one step, so that a run beside this one never reads half of it."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.touch(mode=0o600)
-    part.write_bytes(content)
-    part.chmod(mode)
-    give_to_owner(part)
-    part.replace(path)
+    try:
+        part.touch(mode=0o600)
+        part.write_bytes(content)
+        part.chmod(mode)
+        give_to_owner(part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write_changed(path: Path, text: str) -> None:

@@ -7,16 +7,23 @@ import sys
 
 from docker.setup.__main__ import reported
 from docker.setup.project import say
+from docker.tools.cluster import ENGINES, print_job
 from docker.tools.context import Context
 
-VERBS = ("diff", "verify", "size", "reproduce", "trust", "doctor", "audit", "parity")
+VERBS = (
+    "diff", "verify", "size", "reproduce", "trust", "doctor", "audit", "parity", "schema",
+    "reference", "new-task", "init", "bake", *ENGINES,
+)  # fmt: skip
 
 
 def run(verb: str, names: list[str]) -> int:
     """Run one verb on the variants of these names; returns the exit code."""
     context = Context.from_environment()
+    if verb in ENGINES:
+        return print_job(verb, context, *map(context.variant, names))
     # Imported here: doctor must run on a Python without the packages of .venv.
-    function = getattr(importlib.import_module(f"docker.tools.{verb}"), verb)
+    name = verb.replace("-", "_")
+    function = getattr(importlib.import_module(f"docker.tools.{name}"), name)
     return int(function(context, *map(context.variant, names)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,21 @@ class Variant(variants.Variant):
         command += ["-f", override] if override else []
         names = [f"LIGHTERAGE_PROJECT={self.project.name}", f"COMPOSE_PROJECT_NAME={self.prefix}"]
         return quiet("env", *names, *command, *words, timeout=None, stdin=stdin)
+
+
+def written(variant: Variant, **values: str) -> Any:
+    """Return a variant's compose file, with values or else the defaults of its variables.
+
+    Raises:
+        Failure: it is not YAML.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        return values.get(match[1], match[2])
+
+    path = variant.compose_file
+    text = re.sub(r"\$\{(\w+):-([^{}]*)\}", value, path.read_text(encoding="utf-8"))
+    return read_yaml(path, text)[0]
 
 
 def read_yaml(path: Path, text: str | None = None) -> list[Any]:

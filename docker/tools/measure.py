@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import subprocess
 import tempfile
 import time
@@ -15,7 +14,8 @@ from typing import Any
 
 from docker.setup.project import Failure, last_line
 from docker.setup.variants import SAMPLE_HOST
-from docker.tools.context import Variant, read_yaml
+from docker.tools.cluster.compare import CLUSTER_ROWS
+from docker.tools.context import Variant, read_yaml, written
 from docker.tools.rows import ENV_FILE, VARIANT_ROWS, Facts, Running, Sample, expanded
 
 PROBE = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
@@ -55,13 +55,11 @@ def _measured(variant: Variant) -> Measured:
         inside = probe(variant, *words, variant.prefix, "-", "image")
     image = variant.project.inspect("image", variant.prefix)
     # With the default of each variable, the same on every machine.
-    path = variant.compose_file
-    text = re.sub(r"\$\{\w+:-([^{}]*)\}", r"\1", path.read_text(encoding="utf-8"))
-    written = read_yaml(path, text)[0]
+    file = written(variant)
     services = compose["services"].items()
-    found = {name: written["services"][name] for name, keys in services if not keys.get("profiles")}
-    sample = Sample(variant, {**written, "services": found}, image, inside)
-    return Measured(variant, compose, expanded(VARIANT_ROWS, sample))
+    found = {name: file["services"][name] for name, keys in services if not keys.get("profiles")}
+    sample = Sample(variant, {**file, "services": found}, image, inside)
+    return Measured(variant, compose, expanded((*VARIANT_ROWS, *CLUSTER_ROWS), sample))
 
 
 def resolved(variant: Variant) -> Any:

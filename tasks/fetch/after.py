@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import posixpath
@@ -53,9 +54,13 @@ class After:
             raise RemotePathError(f"after: {error}: create that directory") from error
         if not is_folder:
             raise RemotePathError(f"after: {folder}: is no directory on the host")
+        home = self.host.home()
+        patterns = [
+            posixpath.join(glob.escape(home), pattern) for pattern in self.settings.remote_file_path
+        ]
         for new in self._targets(found).values():
-            path = posixpath.normpath(new)
-            if any(_reads(pattern, path) for pattern in self.settings.remote_file_path):
+            path = posixpath.normpath(posixpath.join(home, new))
+            if any(_reads(pattern, path) for pattern in patterns):
                 raise ConfigError(
                     f"after: {path} would be a source again, by remote_file_path: move to another "
                     "directory"

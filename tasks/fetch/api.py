@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 
 from tasks.fetch.arrival import Arrival
 from tasks.fetch.attempt import Attempt
-from tasks.fetch.errors import LighterageError
+from tasks.fetch.errors import ConfigError, LighterageError
 from tasks.fetch.report import Report
+from tasks.fetch.sharded import Shard
 from tasks.fetch.sources import Selection, Sources
 from tasks.fetch.ssh.connection import connect
 from tasks.fetch.ssh.host import Host
 from tasks.fetch.ssh.retry import Retries
 from tasks.fetch.staging import staging
 from tasks.fetch.stores import open_store
+from tasks.fetch.tables.csv_files import CsvFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +42,10 @@ log = logging.getLogger(__name__)
 class Fetch:
     """One run of a task: connects, lands what the task says, and reports."""
 
-    def __init__(self, settings: Settings, staging: Staging) -> None:
+    def __init__(self, settings: Settings, staging: Staging, shard: Shard | None = None) -> None:
         self.settings = settings
         self._staging = staging
+        self._shard = shard
         self._started = time.monotonic()
         self._arrival = Arrival(settings)
 
@@ -90,9 +93,19 @@ class Fetch:
         host = Host(connection, settings)
         selection = Selection(settings.include or (include,), settings.exclude)
         attempt = Attempt(settings, host, self._staging, selection, self._started)
-        sources = Sources(settings, host, selection)
-        found = self._arrival.wait(lambda: find(sources), host.reconnect, attempt.published)
-        return attempt.land(found)
+        if self._shard:
+            return self._shard.land(attempt, lambda planning: _found(planning, find))
+        return attempt.land(_found(attempt, find, self._arrival))
+
+
+def _found(
+    attempt: Attempt, find: Callable[[Sources], Found], arrival: Arrival | None = None
+) -> Found:
+    """Return what an attempt finds on its host, once it is complete."""
+    settings, host = attempt.settings, attempt.host
+    sources = Sources(settings, host, attempt.selection)
+    arrival = arrival or Arrival(settings)
+    return arrival.wait(lambda: find(sources), host.reconnect, attempt.published)
 
 
 def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
@@ -106,12 +119,28 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
         LighterageError: One of its kinds; the data published before is unchanged.
     """
     settings.require()
-    retries = Retries(settings)
-    store = open_store(str(settings.target), overwrite=settings.overwrite)
-    with staging(store, wait_s=settings.wait, dry_run=settings.dry_run) as staged:
-        fetch = Fetch(settings, staged)
-        while True:
-            try:
-                return run(fetch)
-            except LighterageError as error:
-                retries.wait(error, "starting again")
+    hosts = settings.remote_host_address.each
+    if settings.dry_run and len(hosts) > 1:
+        raise ConfigError(
+            f"remote_host_address names {len(hosts)} hosts, and a dry run lists one: pass "
+            f"--remote-host-address {hosts[0]}, or another of them"
+        )
+    if settings.shards and not settings.dry_run:
+        shard = Shard(settings)
+        return shard.execute(lambda own, staged: _tried(run, Fetch(own, staged, shard)))
+    csv_files = CsvFiles.of(settings)
+    store = open_store(
+        str(settings.target), overwrite=settings.overwrite, layout=settings.publish_layout
+    )
+    with staging(store, csv_files, wait_s=settings.wait, dry_run=settings.dry_run) as staged:
+        return _tried(run, Fetch(settings, staged))
+
+
+def _tried(run: Callable[[Fetch], Report], fetch: Fetch) -> Report:
+    """Call a task, and again after transient errors."""
+    retries = Retries(fetch.settings)
+    while True:
+        try:
+            return run(fetch)
+        except LighterageError as error:
+            retries.wait(error, "starting again")

@@ -15,22 +15,25 @@ from msgspec import structs
 from tasks.fetch.after import After
 from tasks.fetch.archive_stream import Unpacker
 from tasks.fetch.download import Downloads
-from tasks.fetch.errors import LocalError, RemotePathError
+from tasks.fetch.errors import CsvError, LocalError, RemotePathError
 from tasks.fetch.manifest import File, Manifest
 from tasks.fetch.plan import Plan, compare
 from tasks.fetch.progress import progress
 from tasks.fetch.report import Report
+from tasks.fetch.tables.drift import drifts, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tasks.fetch.manifest import Source
+    from tasks.fetch.progress import Progress
     from tasks.fetch.report import Status
     from tasks.fetch.sources import Found, Selection
     from tasks.fetch.ssh.host import Host
     from tasks.fetch.ssh.remote_checksums import RemoteChecksums
     from tasks.fetch.ssh.remote_files import RemoteFile
     from tasks.fetch.staging import Staging
+    from tasks.fetch.tables.drift import Drift
     from tasks.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,8 @@ class Attempt:
     Attributes:
         staging: Locked, unless it is a dry run.
         run_started: When the run started, by the monotonic clock.
+        name: Of the source's host in the manifest; empty for that of the connection.
+        part: Of a shard, what is called with its progress; others may land what this one does not.
     """
 
     settings: Settings
@@ -58,8 +63,13 @@ class Attempt:
     staging: Staging
     selection: Selection
     run_started: float
+    name: str = ""
+    part: Callable[[Progress], None] | None = None
     _started: str = field(default_factory=_now)
     _reasons: list[str] = field(default_factory=list)
+    _plain_copy: str = ""
+    _replaced: Manifest | None = None  # of the published data, of whatever selection
+    _drifts: list[Drift] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._after = After(self.settings, self.host)
@@ -70,14 +80,8 @@ class Attempt:
         Raises:
             LighterageError: The data published before is unchanged then.
         """
-        settings, store = self.settings, self.staging.store
-        before = self._before()
-        checksums = self._host_checksums if settings.checksum else None
-        plan = compare(found.items, before, store.verify, checksums, force=settings.force)
-        plan.hide([*(failure.path for failure in found.failed), *found.late])
-        self._after.require_folder(found)
-        if found.nothing or settings.after != "keep":
-            plan.hide([published.source.path for published in plan.removed])
+        settings = self.settings
+        before, plan = self.compare(found)
         if plan.unchanged:
             how = "sha256" if settings.checksum else "size and time"
             self._reasons.append(
@@ -92,19 +96,42 @@ class Attempt:
             settings, self.host, self.staging, plan, unpacker, failed=[*found.failed]
         )
         if settings.dry_run:
-            manifest = before or self._manifest()
+            manifest = before or self.header()
             if settings.after != "keep":
                 found.notes.append(f"would then do with what landed on the host: {settings.after}")
             return self._report("planned", manifest, plan, downloads, found)
         if before and plan.changes_nothing(mirror=settings.mirror):
             self.staging.keep_partial_downloads({})
             self._update_times(before, plan)
+            self._plain_copy = self.staging.store.copy_published()
             self._after.apply(before, found, [failure.path for failure in downloads.failed])
             return self._report("unchanged", before, plan, downloads, found)
         self._download(plan, downloads, found)
-        manifest = self.staging.publish(self._complete_manifest(plan, downloads))
+        manifest = self._complete_manifest(plan, downloads)
+        self._check_columns(manifest)
+        manifest = self.staging.publish(manifest)
+        self._plain_copy = self.staging.store.copy_published()
         self._after.apply(manifest, found, [failure.path for failure in downloads.failed])
         return self._report("landed", manifest, plan, downloads, found)
+
+    def compare(self, found: Found) -> tuple[Manifest | None, Plan]:
+        """Return the manifest of the published data, if it is of the same selection, and the plan.
+
+        Raises:
+            LighterageError: The host cannot be asked for checksums, or `after` cannot be done.
+        """
+        settings, before = self.settings, self._before()
+        checksums = self._host_checksums if settings.checksum else None
+        verify = self.staging.store.verify
+        plan = compare(
+            found.items, before, verify, checksums, force=settings.force,
+            landed_path=self.staging.landed_path,
+        )  # fmt: skip
+        plan.hide([*(failure.path for failure in found.failed), *found.late])
+        self._after.require_folder(found)
+        if found.nothing or settings.after != "keep":
+            plan.hide([published.source.path for published in plan.removed])
+        return before, plan
 
     def published(self) -> Mapping[str, Source]:
         """Return the published sources of the same selection, by path."""
@@ -113,8 +140,8 @@ class Attempt:
 
     def _before(self) -> Manifest | None:
         """Return the manifest of the published data, if it is of the same selection."""
-        before = self.staging.store.manifest()
-        return before if before and before.same_selection(self._manifest()) else None
+        before = self._replaced = self.staging.store.manifest()
+        return before if before and before.same_selection(self.header()) else None
 
     def _download(self, plan: Plan, downloads: Downloads, found: Found) -> None:
         settings, items = self.settings, plan.downloads
@@ -131,6 +158,8 @@ class Attempt:
         started = time.monotonic()
         total = sum(item.source.size for item in items)
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
+            if self.part:
+                self.part(bar)
             downloads.download_all(bar)
         for published in [*([] if settings.mirror else plan.removed), *plan.hidden]:
             downloads.keep_old(published)
@@ -159,34 +188,61 @@ class Attempt:
 
     # --- manifest and report -------------------------------------------------------------------
 
-    def _manifest(self, downloads: Downloads | None = None) -> Manifest:
-        """Return the manifest of what is staged; without downloads, of this selection."""
+    def header(self) -> Manifest:
+        """Return the manifest of this selection, without files."""
         settings = self.settings
-        manifest = Manifest(
+        return Manifest(
             task=settings.task,
             variant=settings.variant,
-            host=self.host.name,
+            host=self.name or self.host.name,
             remote_file_path=str(settings.remote_file_path),
             include=", ".join(self.selection.include),
             exclude=", ".join(self.selection.exclude),
             keep_archive=settings.keep_archive,
+            parquet=settings.parquet,
             started=self._started,
             finished=_now(),
         )
-        if downloads is None:
-            return manifest
+
+    def _manifest(self, downloads: Downloads) -> Manifest:
+        """Return the manifest of what is staged."""
+        files = sorted(self.staging.finish(), key=_BY_PATH)
+        known = dict(self._replaced.columns) if self._replaced else {}
+        if self.staging.csv_files:
+            known.update(self.staging.csv_files.columns)
         return structs.replace(
-            manifest,
+            self.header(),
             sources=sorted(downloads.sources.values(), key=_BY_PATH),
-            files=sorted(self.staging.finish(), key=_BY_PATH),
+            files=files,
             archives=sorted(self.staging.archives, key=_BY_PATH),
             skipped=downloads.unpacker.skipped,
+            columns={key: known[key] for key in sorted({file.columns for file in files} - {""})},
         )
+
+    def _check_columns(self, manifest: Manifest) -> None:
+        """Compare the columns of CSVs with those that are published.
+
+        Raises:
+            CsvError: They differ, and `columns` is `freeze`.
+        """
+        columns = self.settings.columns
+        if columns == "ignore":
+            return
+        self._drifts = drifts(self._replaced, manifest)
+        texts = listed(self._drifts)
+        if texts and columns == "freeze":
+            raise CsvError(
+                f"the columns of CSVs have changed, and columns is freeze: {'; '.join(texts)}: "
+                "nothing was published: have the host correct them, or accept them by one run with "
+                "--columns evolve"
+            )
+        for text in texts:
+            log.warning("columns: %s", text)
 
     def _complete_manifest(self, plan: Plan, downloads: Downloads) -> Manifest:
         """Return the manifest of the downloads; raise an error if there is no file to publish."""
         manifest = self._manifest(downloads)
-        if manifest.files:
+        if manifest.files or self.part:
             return manifest
         if len(downloads.failed) >= len(plan.downloads) > 0:
             raise downloads.failed[0].error
@@ -211,6 +267,8 @@ class Attempt:
             found.notes,
             self._after.done,
             self._after.failed,
+            self._plain_copy,
+            self._drifts,
         )
 
     def _explanations(self, downloads: Downloads) -> list[str]:

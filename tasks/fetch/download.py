@@ -12,13 +12,19 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import structs
 
 from tasks.fetch.archive_stream import tail_first
-from tasks.fetch.errors import ArchiveError, IntegrityError, LighterageError, RemotePathError
+from tasks.fetch.errors import (
+    ArchiveError,
+    CsvError,
+    IntegrityError,
+    LighterageError,
+    RemotePathError,
+)
 from tasks.fetch.manifest import Source
 from tasks.fetch.report import Failed
 from tasks.fetch.ssh.retry import delay_before
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tasks.fetch.archive_stream import Unpacker
     from tasks.fetch.manifest import Published
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FILE_ERRORS = (RemotePathError, IntegrityError, ArchiveError)
+_FILE_ERRORS = (RemotePathError, IntegrityError, ArchiveError, CsvError)
 """Errors of one remote file: the others can be downloaded all the same."""
 
 
@@ -63,13 +69,9 @@ class Downloads:
         self.sources[published.source.path] = published.source
 
     def keep_old(self, published: Published) -> None:
-        """Take the files of a removed or broken source, if no new file has one of their names."""
-        try:
-            if published.files or published.archives:
-                self.keep(published)
-        except ArchiveError as error:
-            log.warning("%s; the new file is used", error)
-            self.staging.drop(published.source.path)
+        """Take the files of a removed or broken source; see `Staging.keep_old`."""
+        if self.staging.keep_old(published):
+            self.sources[published.source.path] = published.source
 
     # --- downloads -----------------------------------------------------------------------------
 
@@ -116,21 +118,26 @@ class Downloads:
             size = sizes.get(item.source.path, item.source.size)
             bar.start(size, stream.start)
             log.debug("%s: %d bytes, from %d", item.source.path, item.source.size, stream.start)
-            sha256 = ""
             if item.is_archive:
                 sha256 = self.unpacker.unpack(item, stream, tail, self.key(item))
             else:
-                self._write(item, stream)
+                sha256 = self._write(item, stream)
             source = item.source
             self.sources[source.path] = Source(source.path, source.size, source.mtime, sha256)
             queue.popleft()
             bar.finish(size)
 
-    def _write(self, item: Item, stream: Stream) -> None:
+    def _write(self, item: Item, stream: Stream) -> str:
+        """Stage a file; return its SHA-256 if that is not the one of the staged file."""
+        digest, blocks = hashlib.sha256(), iter(stream)
+        is_converted = self.staging.landed_path(item.path) != item.path
+        if is_converted:
+            blocks = _hashed(stream, digest)
         try:
-            self.staging.write(item.path, stream, item.source.path)
+            self.staging.write(item.path, blocks, item.source.path)
         except ArchiveError as error:  # two names of a listing collide: no archive is at fault
             raise RemotePathError(str(error)) from error
+        return digest.hexdigest() if is_converted else ""
 
     def key(self, item: Item) -> str:
         """Return a name for just this content of a remote file, as far as size and time tell."""
@@ -218,3 +225,9 @@ class Downloads:
             verified: Literal["sha256", "size"] = "sha256" if expected else "size"
             self.sources[path] = Source(path, source.size, source.mtime, sha256, verified)
         return checksums
+
+
+def _hashed(blocks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    for block in blocks:
+        digest.update(block)
+        yield block

@@ -102,6 +102,13 @@ class BusyError(LighterageError):
     kind = "busy"
 
 
+class CsvError(LighterageError):
+    """The columns of a CSV are not those that are published, or it cannot become Parquet."""
+
+    exit_code = 10
+    kind = "CSV"
+
+
 class Interrupted(BaseException):
     """A signal arrived; not an `Exception`, so that no `except Exception` catches it.
 

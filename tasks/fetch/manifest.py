@@ -22,6 +22,8 @@ START_BYTES = 200
 RECORDS = 500
 """Records that are read or written at once."""
 
+_FIELDS_OF_SHARDS = {"run_id", "missing"}
+"""Left out where they are empty."""
 _START = re.compile(rb'\s*\{\s*"schema"\s*:\s*"lighterage/')
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.decode
@@ -49,6 +51,8 @@ class File(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defau
         mtime_ns: The local modification time when its content was last known to have this
             checksum; 0 where that is unknown, or the store has no such time.
         run: In an object store, the run that uploaded it: the object is `objects/<run>/<path>`.
+        columns: Of a CSV, the key of its columns in `Manifest.columns`; empty where they were not
+            read.
     """
 
     path: str
@@ -57,6 +61,14 @@ class File(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defau
     source: str
     mtime_ns: int = 0
     run: str = ""
+    columns: str = ""
+
+
+class Column(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):
+    """A column of a CSV; its type is empty where it was not determined."""
+
+    name: str
+    type: str = ""
 
 
 class Published(Struct, frozen=True):
@@ -76,6 +88,13 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, tag_field="schem
     """All that is known of a target; times are UTC, ISO 8601.
 
     A new field needs a default: manifests of earlier versions stay readable.
+
+    Attributes:
+        parquet: Whether and how CSVs were converted; see the setting.
+        columns: The columns that files have, each list once, by a key that it always gets.
+        run_id: Of a run that had shards, its id.
+        missing: The remote files that are not there, or not as they are on the host, since they or
+            their shard failed (`on_error: continue`).
     """
 
     task: str
@@ -91,12 +110,18 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, tag_field="schem
     skipped: int = 0
     started: str = ""
     finished: str = ""
+    parquet: str = "false"
+    columns: dict[str, tuple[Column, ...]] = field(default_factory=dict)
+    run_id: str = ""
+    missing: list[str] = field(default_factory=list)
 
     def encoded(self) -> Iterator[bytes]:
         """Yield the manifest as JSON in pieces: a line for each file, as there may be many."""
         yield b'{\n  "schema": ' + _encode(SCHEMA)
         for name in self.__struct_fields__:
             value = getattr(self, name)
+            if not value and name in _FIELDS_OF_SHARDS:
+                continue
             yield b",\n  " + _encode(name) + b": "
             if not isinstance(value, list) or not value:
                 yield _encode(value)
@@ -131,7 +156,14 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, tag_field="schem
         """Whether both describe the same selection of the same source, published in one form."""
         return all(
             getattr(self, name) == getattr(other, name)
-            for name in ("host", "remote_file_path", "include", "exclude", "keep_archive")
+            for name in (
+                "host",
+                "remote_file_path",
+                "include",
+                "exclude",
+                "keep_archive",
+                "parquet",
+            )
         )
 
     def by_source(self) -> dict[str, Published]:
@@ -142,6 +174,14 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, tag_field="schem
         for archive in self.archives:
             found[archive.source].archives.append(archive)
         return found
+
+    def with_run(self, run: str) -> Manifest:
+        """Return the manifest with this run for each file that states none."""
+        files, archives = (
+            [file if file.run else msgspec.structs.replace(file, run=run) for file in some]
+            for some in (self.files, self.archives)
+        )
+        return msgspec.structs.replace(self, files=files, archives=archives)
 
     def all_files(self) -> list[File]:
         """Return the files and the archives."""

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, structs
 
 from tasks.fetch.manifest import Published
+from tasks.fetch.ssh.remote_files import RemoteFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from tasks.fetch.manifest import File, Manifest
-    from tasks.fetch.ssh.remote_files import RemoteFile
 
     Verify = Callable[[File, bool], File | None]
     """Returns the record of an unchanged file; see `Store.verify`."""
@@ -97,6 +97,7 @@ def compare(
     remote_checksums: Callable[[list[RemoteFile]], Mapping[str, str]] | None,
     *,
     force: bool,
+    landed_path: Callable[[str], str] = str,
 ) -> Plan:
     """Compare the remote files with the published data.
 
@@ -107,6 +108,7 @@ def compare(
         remote_checksums: Returns the SHA-256 of remote files, to find changes by content; None to
             find them by size and time.
         force: Whether all remote files count as changed.
+        landed_path: Returns where a file of a path lands.
     """
     plan = Plan()
     by_content = remote_checksums is not None
@@ -117,12 +119,15 @@ def compare(
         if listed is None:
             plan.added.append(item)
             continue
-        published = _verified(verify, listed, content=by_content)
+        published = verified(verify, listed, content=by_content)
         source = listed.source
         is_same = source.size == item.source.size and (
             by_content or source.mtime == item.source.mtime
         )
-        if not (is_same and published.intact and _has_same_paths(item, published)) or force:
+        if (
+            not (is_same and published.intact and _has_same_paths(item, published, landed_path))
+            or force
+        ):
             plan.change(item, published)
         elif by_content:
             candidates.append((item, published))
@@ -140,21 +145,22 @@ def compare(
             source = structs.replace(source, mtime=item.source.mtime)
             published = structs.replace(published, source=source)  # noqa: PLW2901 - the list gets the newer record
         plan.unchanged.append(published)
-    plan.removed = [_verified(verify, listed, content=by_content) for listed in old.values()]
+    plan.removed = [verified(verify, listed, content=by_content) for listed in old.values()]
     return plan
 
 
-def _has_same_paths(item: Item, published: Published) -> bool:
+def _has_same_paths(item: Item, published: Published, landed_path: Callable[[str], str]) -> bool:
     """Whether the files of a source have the paths that they would get now."""
     if len(published.files) == 1 and not published.archives and not item.is_archive:
-        return published.files[0].path == item.path  # of most, and there may be many
-    start = item.folder if item.is_archive else item.path
+        # of most, and there may be many
+        return published.files[0].path == landed_path(item.path)
+    start = item.folder if item.is_archive else landed_path(item.path)
     others = [archive for archive in published.archives if archive.path != item.path]
     others += [file for file in published.files if not file.path.startswith(start)]
     return not others
 
 
-def _verified(verify: Verify, listed: Published, *, content: bool) -> Published:
+def verified(verify: Verify, listed: Published, *, content: bool) -> Published:
     """Return what the manifest lists of a source, without the files that have changed here."""
     files = [found for file in listed.files if (found := verify(file, content))]
     archives = [found for file in listed.archives if (found := verify(file, content))]

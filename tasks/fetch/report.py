@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tasks.fetch.progress import human
+from tasks.fetch.tables.drift import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from tasks.fetch.errors import LighterageError
     from tasks.fetch.manifest import Manifest
     from tasks.fetch.plan import Plan
+    from tasks.fetch.tables.drift import Drift
 
-Status = Literal["landed", "partial", "unchanged", "planned"]
+Status = Literal["landed", "partial", "unchanged", "planned", "shard"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,39 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class ShardNote:
+    """Of a run that has shards: which one this is, and what is missing until it is published."""
+
+    run_id: str
+    shard: int
+    shards: int
+    published: bool
+    waiting: list[int] = field(default_factory=list)
+    failed: list[int] = field(default_factory=list)
+    was_published: bool = False  # before it started
+
+    def line(self) -> str:
+        """Return it for people."""
+        start = f"run {self.run_id}, shard {self.shard} of {self.shards}: "
+        if self.published:
+            more = "; start a new run_id for newer data" if self.was_published else ""
+            return f"{start}the run is published{more}"
+        parts = [
+            f"{what} {_some(map(str, numbers))}"
+            for what, numbers in (("waits for", self.waiting), ("failed:", self.failed))
+            if numbers
+        ]
+        return f"{start}not published yet: {', '.join(parts)}"
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of a run.
 
     Attributes:
         status: `landed`; `partial` if some files failed and the others landed; `unchanged` if
-            nothing had to be done; `planned` of a dry run.
+            nothing had to be done; `planned` of a dry run; `shard` if a shard has landed its part,
+            and did not publish the run itself.
         target: The target, as the settings state it.
         manifest: Of the published data; of a dry run, of the data published before.
         plan: What was to be done.
@@ -52,6 +81,9 @@ class Report:
         arrival: What was waited for, or left out as it was not complete.
         after_done: How many sources were removed or moved on the host.
         after_failed: Those that could not be; their data has landed.
+        plain_copy: Where the published files are under plain names; empty without publish_layout.
+        columns: What has changed in the columns of CSVs.
+        shard: Of a run that has shards.
     """
 
     status: Status
@@ -65,6 +97,9 @@ class Report:
     arrival: list[str] = field(default_factory=list)
     after_done: int = 0
     after_failed: list[Failed] = field(default_factory=list)
+    plain_copy: str = ""
+    columns: list[Drift] = field(default_factory=list)
+    shard: ShardNote | None = None
 
     @property
     def exit_code(self) -> int:
@@ -76,7 +111,10 @@ class Report:
         """Return the report for people."""
         return [
             *self._result(),
+            *([f"  plain copy: {self.plain_copy}"] if self.plain_copy else []),
+            *([f"  {self.shard.line()}"] if self.shard else []),
             *(f"  arrival: {note}" for note in self.arrival),
+            *(f"  columns: {text}" for text in listed(self.columns)),
             *([f"  removed or moved on the host: {self.after_done}"] if self.after_done else []),
             *(f"  failed: {failed.error.kind}: {failed.error}" for failed in self.failed),
             *(f"  after: {failed.error.kind}: {failed.error}" for failed in self.after_failed),
@@ -99,6 +137,8 @@ class Report:
                 f"  source: {where}; --force downloads it again",
                 *self._removed(),
             ]
+        if self.status == "shard":
+            return [f"{name}: landed {_count(len(manifest.files), 'file')}, {size}, of {where}"]
         downloaded = human(sum(item.source.size for item in plan.downloads))
         lines = [
             f"{name}: {self.status} {data}",
@@ -186,13 +226,19 @@ class Report:
             data["removed"] = [old.source.path for old in plan.removed]
         else:
             data["checked"] = self._checked() if plan.downloads else ""
+        if self.plain_copy:
+            data["plain_copy"] = self.plain_copy
         if self.after_done:
             data["after_done"] = self.after_done
         for key, failures in (("failed", self.failed), ("after_failed", self.after_failed)):
             if failures:
                 data[key] = [failure.data() for failure in failures]
+        if self.shard:
+            data["shard"] = asdict(self.shard)
         if self.arrival:
             data["arrival"] = self.arrival
+        if self.columns:
+            data["columns"] = [drift.data() for drift in self.columns]
         if self.explanations:
             data["explained"] = self.explanations
         return data

@@ -1,13 +1,16 @@
-"""Two ways to let another core do the next step: read ahead, and write behind."""
+"""Ways to let threads do the next step: read ahead, write behind, and call ahead."""
 
 from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ReadAhead:
@@ -89,3 +92,33 @@ class WriteBehind:
         """Drop the jobs that have not started, and wait for the one that has."""
         self._failed = True
         self._thread.shutdown(cancel_futures=True)
+
+
+def call_ahead(
+    call: Callable[[T], R], items: Iterable[T], threads: int, cost: Callable[[T], int], most: int
+) -> Iterator[R]:
+    """Yield the result of a call for each item, in their order, with the next calls under way.
+
+    Args:
+        call: May be called in any thread; its error is raised where its result would be yielded.
+        items: Its arguments.
+        threads: Calls at once.
+        cost: Of an item: the room that its result takes.
+        most: Results that wait, and the one that is next, cost at most so much; or there is one.
+    """
+    ahead: deque[tuple[int, Future[R]]] = deque()
+    used = 0
+    pool = ThreadPoolExecutor(threads, "call ahead")
+    try:
+        for item in items:
+            own = cost(item)
+            while ahead and (len(ahead) >= threads or used + own > most):
+                room, future = ahead.popleft()
+                yield future.result()
+                used -= room
+            ahead.append((own, pool.submit(call, item)))
+            used += own
+        while ahead:
+            yield ahead.popleft()[1].result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -35,7 +35,7 @@ def test_nothing_is_built_again_while_nothing_changed(tree: Tree, variant: str) 
     assert "building" not in done.stderr
 
 
-def test_prod_holds_what_it_needs_and_nothing_else(tree: Tree) -> None:
+def test_prod_contains_what_it_needs_and_nothing_else(tree: Tree) -> None:
     """The environment and the tasks, file by file: no pip, no compiler, no tests, no tools."""
     found = [name for name in files_in(tree, "prod", "/app") if not name.startswith("data/")]
     expected = {
@@ -114,6 +114,14 @@ def test_dev_lands_in_data_here_and_keeps_archives_and_prod_in_its_volume_alone(
         assert f"task_{task}/events/manifest.json" in landed
         assert len(landed) > 1
         assert {Path(name).suffix for name in landed} == {".csv", ".json"}
+
+
+def test_the_result_that_readme_shows_is_that_of_a_run(tree: Tree) -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    shown = readme.partition("```text\n")[2].partition("```")[0]
+    printed = tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--force")
+    seconds = re.compile(r"in [0-9.]+ s;")
+    assert seconds.sub("", printed) == seconds.sub("", shown)
 
 
 def test_a_task_of_ones_own_runs_in_both_variants(tree: Tree) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,13 @@ import pytest
 
 from client import wait_for
 from results import last_line, valid
-from tree import NO_ENGINE, Tree, fake_docker
+from tree import NO_ENGINE, Tree, fake_docker, on_terminal
 
 TARGETS = (
     "build run shell up down logs config clean save push reproduce size sbom trust vendor diff "
-    "verify load doctor test bench bench-build check fmt lock audit help"
+    "tasks verify load schedule history pause resume doctor test bench bench-build check fmt lock "
+    "audit help k8s cluster-up cluster-run cluster-status cluster-logs cluster-down new-task init "
+    "site bench-swarm"
 )
 
 
@@ -72,9 +75,18 @@ def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list
         (["trust", "YES=yes"], "YES=yes is not known; allowed: 0 1"),
         (["build", "OFFLINE=yes"], "OFFLINE=yes is not known; allowed: 0 1"),
         (["build", "LOCKED=yes"], "LOCKED=yes is not known; allowed: 0 1"),
-        (["build", "EXTRAS=s4"], "EXTRAS=s4 is not known; allowed: s3"),
+        (["build", "EXTRAS=s4"], "EXTRAS=s4 is not known; allowed: s3, parquet"),
         (["test", "SETUP=no"], "SETUP=no is not known; allowed: 0 1"),
         (["run", "TSAK=2"], "TSAK=2 is not a variable of this Makefile; known: ENV TASK"),
+        *(
+            (["k8s", f"SHARDS={text}"], f"SHARDS={text}: use a whole number from 1 on")
+            for text in ("", "0", "08", "x", "1 2", "-1", "%", "$(shell touch made)")
+        ),
+        *(
+            (["k8s", f"RUN_ID={text}"], f"RUN_ID={text}: use lowercase letters, digits and dashes")
+            for text in ("A", "a b", "-a", "a/b", "$(shell touch made)")
+        ),
+        (["k8s", "ENV=dev"], "dev mounts the working tree, which the nodes of a cluster lack"),
         (["prod-run", "ENV=dev"], "prod-run and ENV=dev name two variants; say one"),
         *(
             (
@@ -104,6 +116,20 @@ def test_requirements_that_are_newer_than_their_lock_are_reported(copy: Tree) ->
     error = copy.make("config").stderr
     assert "requirements/prod.in" in error
     assert "make lock ARGS=--no-upgrade" in error
+
+
+def test_a_setting_that_the_schema_lacks_fails_the_check_until_fmt(copy: Tree) -> None:
+    settings = copy.folder / "tasks/settings.py"
+    settings.write_text(settings.read_text().replace("how to show progress", "show progress"))
+    error = copy.make("check-generated")
+    assert error.returncode != 0
+    assert "make fmt writes it" in error.stderr
+    assert (
+        "+| `progress` | one of auto, bar, lines, none | `auto` | yaml, option | show progress |"
+        in (error.stdout)
+    )
+    copy.ok("fmt")
+    copy.ok("check-generated")
 
 
 def test_names_of_the_surroundings_do_not_leak(tree: Tree) -> None:
@@ -296,6 +322,155 @@ def test_a_host_that_is_not_there_is_a_network_error(tree: Tree) -> None:
     assert "lighterage: network: " in error
 
 
+# --- init -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(copy: Tree) -> Iterator[str]:
+    """Give the address of a host that `copy` does not know by it, and write its password."""
+    copy.ok("run")
+    state = copy.folder / ".lighterage/lighterage-dev-sample-host.json"
+    (copy.folder / "envs/known_hosts").write_text("")
+    (copy.folder / "envs/secrets/password").write_text("dev-sample-only\n")
+    yield f"127.0.0.1:{json.loads(state.read_text())['port']}"
+    (copy.folder / "envs/dev.env").unlink()
+    copy.ok("down")
+
+
+def changed_by_init(tree: Tree) -> dict[str, bytes]:
+    """Return what init may change."""
+    names = ("envs/dev.env", "config.yaml", "envs/secrets/password")
+    return {name: (tree.folder / name).read_bytes() for name in names}
+
+
+def test_init_sets_up_a_host_by_arguments(copy: Tree, address: str) -> None:
+    before = (copy.folder / "config.yaml").read_text()
+    words = ["init", f"HOST={address}", "REMOTE_USER=dev", "REMOTE_PATH=datasets/*.csv.zip"]
+    assert "not trusted yet: YES=1" in copy.refused(*words)
+    outside = {"REMOTE_USER": "x", "REMOTE_PATH": "x", "USERNAME": "x", "YES": "0"}
+    done = copy.make(*words, "YES=1", env=outside)
+    assert done.returncode == 0, done.stderr
+    assert "SHA256:" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "task 1 (dev): would download 1 file" in done.stdout
+    env_file = copy.folder / "envs/dev.env"
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+    lines = env_file.read_text().splitlines()
+    assert {f"REMOTE_HOST_ADDRESS={address}", "USERNAME=dev", "#PASSWORD="} <= set(lines)
+    assert "PASSWORD_FILE=envs/secrets/password" in lines
+    example = (copy.folder / "envs/dev.env.example").read_text().splitlines()
+    assert len(lines) == len(example), "lines are changed, with their comments"
+    after = (copy.folder / "config.yaml").read_text()
+    path = 'remote_file_path: "datasets/*.csv.zip"'
+    assert after == before.replace("remote_file_path: datasets/events.csv.zip", path)
+    assert "task 1 (dev): landed" in copy.ok("run", "ARGS=--force")
+    known = (copy.folder / "envs/known_hosts").read_text()
+    copy.ok(*words)
+    assert (copy.folder / "envs/known_hosts").read_text() == known, "trusted: nothing is asked"
+
+
+@pytest.mark.parametrize(
+    ("words", "env_line", "says"),
+    [
+        ([], "", "init lacks HOST, REMOTE_USER, REMOTE_PATH: make init HOST="),
+        (["REMOTE_PATH=x", "REMOTE_USER=dev"], "", "init lacks HOST: "),
+        (["HOST=me@x", "REMOTE_USER=dev", "REMOTE_PATH=x"], "", "REMOTE_USER is the account"),
+        (["HOST=", "REMOTE_USER=a$b", "REMOTE_PATH=x"], "", "the value of USERNAME has a quote, $"),
+        (["HOST=", "REMOTE_USER=dev", "REMOTE_PATH=missing", "YES=1"], "", "missing: no such file"),
+        (["HOST=127.0.0.1:1", "REMOTE_USER=dev", "REMOTE_PATH=x", "YES=1"], "", "network: "),
+        (
+            ["HOST=", "REMOTE_USER=dev", "REMOTE_PATH=x"],
+            "USERNAME=me",
+            "other values of USERNAME: ",
+        ),
+        (["HOST=", "REMOTE_USER=no", "REMOTE_PATH=x", "YES=1"], "", "write the password to envs/"),
+    ],
+)
+def test_init_that_fails_changes_nothing(
+    copy: Tree, address: str, words: list[str], env_line: str, says: str
+) -> None:
+    env_file = copy.folder / "envs/dev.env"
+    if env_line:
+        env_file.write_text(env_file.read_text().replace("USERNAME=dev", env_line))
+    before = changed_by_init(copy)
+    given = [f"HOST={address}" if word == "HOST=" else word for word in words]
+    error = copy.refused("init", *given)
+    assert says in error
+    assert changed_by_init(copy) == before
+
+
+def test_init_without_a_secret_says_where_to_write_it(copy: Tree) -> None:
+    words = ["init", "HOST=127.0.0.1:1", "REMOTE_USER=dev", "REMOTE_PATH=x"]
+    assert "write the password to envs/secrets/password" in copy.refused(*words)
+
+
+def test_init_asks_on_a_terminal_for_what_is_missing(copy: Tree, address: str) -> None:
+    typed = f"{address}\ndev\ndatasets/events.tar.gz\nyes\n".encode()
+    said, code = on_terminal(copy, ["init", "TASK=2"], lambda shown: b"host:port: " in shown, typed)
+    assert code == 0, said
+    assert b"Trust these keys of" in said
+    assert b"task 2 (dev): would download 1 file" in said
+    assert f"REMOTE_HOST_ADDRESS={address}\n" in (copy.folder / "envs/dev.env").read_text()
+
+
+# --- doctor ---------------------------------------------------------------------------------
+
+
+def verdicts(tree: Tree, *words: str, code: int) -> tuple[str, str]:
+    """Return the verdicts of doctor, which ends with an exit code, on dev and prod."""
+    done = tree.make("doctor", *words)
+    assert (done.returncode != 0) == bool(code), done.stdout + done.stderr
+    dev, prod = done.stdout.splitlines()[-2:]
+    assert dev.startswith("dev: ")
+    assert prod.startswith("prod: ")
+    return dev, prod
+
+
+HERE = "ready, in .venv on this machine, WITHOUT ISOLATION"
+
+
+def test_doctor_ends_with_a_verdict_for_each_variant(copy: Tree) -> None:
+    for words in ([], ["RUNNER=host"]):
+        assert verdicts(copy, *words, code=0) == (f"dev: {HERE}", f"prod: {HERE}")
+    for verdict in verdicts(copy, "RUNNER=container", code=1):
+        assert ": cannot run: no docker engine answers: " in verdict
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("envs/prod.env", "USERNAM=x\n", "envs/prod.env: unknown variable USERNAM"),
+        ("envs/prod.env", "USERNAME=x\n", "envs/prod.env: has no REMOTE_HOST_ADDRESS"),
+        ("envs/prod.env", "REMOTE_HOST_ADDRESS=h\nMAX_TRIES=x\n", "max_tries is 'x'"),
+        ("config.yaml", "variants: {prod: {max_trys: 1}}\n", "unknown key max_trys"),
+    ],
+)
+def test_doctor_says_which_variant_a_faulty_file_stops(
+    copy: Tree, file: str, text: str, says: str
+) -> None:
+    (copy.folder / "envs/prod.env").touch()
+    (copy.folder / file).write_text(text)
+    (copy.folder / "envs/prod.env").chmod(0o600)
+    if file == "config.yaml":
+        (copy.folder / "envs/prod.env").unlink()
+    dev, prod = verdicts(copy, "RUNNER=host", code=1)
+    assert prod.startswith("prod: cannot run: ")
+    assert says in prod
+    assert ("cannot run" in dev) == (file == "config.yaml"), "it is one file for both"
+
+
+def test_doctor_finds_an_engine_without_what_a_build_takes(copy: Tree, tmp_path: Path) -> None:
+    fake_docker(copy, tmp_path, "case $1 in version) echo 28.0.0 ;; *) exit 1 ;; esac")
+    (tmp_path / "bin/docker-compose").unlink()
+    for name in ("bash", "sh", "env", "awk", "mkdir", "touch", "git", "make"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or name)
+    (tmp_path / "bin/python3").symlink_to(sys.executable)
+    copy.env["PATH"] = str(tmp_path / "bin")
+    for verdict in verdicts(copy, code=1):
+        assert ": cannot run: BuildKit client: install docker-buildx-plugin" in verdict
+        assert verdict.endswith(" more above)")
+
+
 # --- tasks here -----------------------------------------------------------------------------
 
 
@@ -319,6 +494,16 @@ def test_without_an_engine_a_task_runs_here_with_its_variants_settings(
     assert (" DEBUG tasks.fetch" in done.stderr) == (variant == "dev")
     if task == "2":
         assert f"task {task} ({variant}): unchanged since" in tree.ok(*words)
+
+
+def test_tasks_lists_what_landed(copy: Tree) -> None:
+    assert copy.ok("tasks", "ENV=prod") == copy.ok("prod-tasks")
+    copy.ok("run", "TASK=2", "ENV=prod")
+    lines = copy.ok("tasks", "ENV=prod").splitlines()
+    assert [line.split()[1] for line in lines[:3]] == ["1", "2", "3"]
+    assert "nothing landed yet" in lines[0]
+    assert " landed 20" in lines[1]
+    copy.ok("down", "ENV=prod")
 
 
 def test_the_exit_code_of_a_task_is_printed(tree: Tree) -> None:

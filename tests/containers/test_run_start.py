@@ -98,12 +98,14 @@ def test_another_base_or_argument_makes_another_image(
     base = f"{PROJECT}-base:runtime"
     if not Engine.of(engine).inspect("image", base):
         pytest.skip("THE BASES ARE A REGISTRY'S HERE: another one under the same name")
-    before = engine.inspect("image", base)["Id"]
+    kept = f"{PROJECT}-kept:runtime"  # an image without a name may be removed by other tests
+    engine.must("tag", base, kept)
     engine.must("tag", f"{PROJECT}-base:build", base)
     try:
         assert "build" in warm.of(lambda: tree.ok(*HELP))
     finally:
-        engine.must("tag", before, base)
+        engine.must("tag", kept, base)
+        engine.must("image", "rm", kept)
     assert "build" in warm.of(lambda: tree.ok(*HELP))
     (tree.folder / "pyproject.toml").write_text(
         (tree.folder / "pyproject.toml").read_text().replace('\nversion = "', '\nversion = "9.')

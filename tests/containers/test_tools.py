@@ -150,7 +150,7 @@ def test_the_client_that_can_build_need_not_be_the_first(client: Callable[..., P
     assert Engine.find("docker") == Engine("docker", str(first), build)
 
 
-def test_buildx_is_told_to_build_where_the_local_images_are(client: Callable[..., Path]) -> None:
+def test_buildx_builds_where_the_local_images_are(client: Callable[..., Path]) -> None:
     only = client(
         "one", "docker", version="echo 28.2.2", buildx_version="echo v0.12",
         context_show="echo desktop",

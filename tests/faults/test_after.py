@@ -17,6 +17,7 @@ from client import Client, put, tree, zipped
 from need import need
 from results import valid
 from selection import LANDED, TREE, counts, report, sha256
+from sshd import Sshd
 
 pytestmark = pytest.mark.sshd
 
@@ -145,6 +146,26 @@ def test_folder_that_the_next_run_would_read_again_is_refused(
     done = client.run(task, path, f"--after=move:{archives.parent}/./{folder}/")
     assert (done.code, "would be a source again" in done.err) == (2, True), done.err
     assert not client.target.exists()
+
+
+@pytest.mark.parametrize("is_source_relative", [True, False])
+def test_relative_folder_starts_where_sftp_does(
+    client: Client, archives: Path, is_source_relative: bool
+) -> None:
+    home = archives.parent
+    path = "" if is_source_relative else f"{home}/"
+    other = Sshd(client.folder / "other", sftp=f"internal-sftp -d {home}")
+    with other.running():
+        relative = Client(client.folder, other)
+        for source, folder in (("*/*.zip", "old"), ("in/*.zip", "old/../in")):
+            words = (f"--remote-file-path={path}{source}", f"--after=move:./{folder}")
+            done = relative.run("1", None, *words)
+            assert (done.code, "would be a source again" in done.err) == (2, True), done.err
+        # A command starts in the account's own home, and so finds no file to hash.
+        last = (f"--remote-file-path={path}in/*.zip", "--after=move:old", "--verify=size")
+        done = relative.run("1", None, *last)
+        assert done.code == 0, done.err
+    assert (names(archives), names(home / "old")) == (set(), {"a.zip", "b.zip"})
 
 
 def test_mirror_is_refused(client: Client, archives: Path) -> None:

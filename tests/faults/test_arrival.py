@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,6 +20,7 @@ import asyncssh
 import pytest
 
 import hosts
+import object_server
 from client import CSVS, Client, ended, left_over, put, tree, wait_for, zipped
 from forks import Fork
 from relay import Relay
@@ -24,6 +29,14 @@ from selection import LANDED, TREE, counts, manifest, report
 
 pytestmark = pytest.mark.sshd
 
+EVERY_SECOND = """
+from datetime import UTC, datetime, timedelta
+import tasks.schedule
+from tasks.__main__ import _exit, main
+
+tasks.schedule.next_run = lambda *_: datetime.now(UTC) + timedelta(seconds=1)
+_exit(main(["schedule"]))
+"""
 YEAR_S = 365 * 86400
 NAMES = ("in/a-2026-03-01.zip", "in/b-2026-01-01.zip", "in/c-2026-02-01.zip")
 
@@ -75,6 +88,16 @@ def started(client: Client, task: str, path: str, *flags: str) -> Fork:
     process = client.start(task, path, "--wait-for=60s", *flags)
     wait_for(lambda: "waiting up to 60 s for" in process.said() or process.poll() is not None)
     return process
+
+
+def until(log: Iterator[str], text: str) -> list[str]:
+    """Return the next lines of a log, up to one with a text."""
+    lines = []
+    for line in log:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError(lines)
 
 
 # --- newest -----------------------------------------------------------------------------------
@@ -324,6 +347,52 @@ def test_cut_connection_is_opened_again_while_waiting(client: Client, relay: Rel
     write_zips(client, "a.zip")
     assert ended(process).code == 0
     assert tree(client.target) == {"x.csv": b"a.zip"}
+
+
+def test_runs_of_one_object_store_wait_at_once_and_one_publishes(client: Client) -> None:
+    with object_server.running() as endpoint:
+        client.environ.update(object_server.variables(endpoint))
+        object_server._client(endpoint).create_bucket(Bucket="bucket")
+        client.options["file-save-path"] = "s3://bucket/events"
+        runs = [started(client, "1", "a.zip", "--json") for _ in range(2)]
+        assert [run.poll() for run in runs] == [None, None]
+        write_zips(client, "a.zip")
+        results = [json.loads(ended(run).out) for run in runs]
+        assert {result["status"] for result in results} in (
+            {"landed", "failed"}, {"landed", "unchanged"},
+        )  # fmt: skip
+        assert {result["exit_code"] for result in results} <= {0, 9}
+        assert client.report("1", "a.zip", "--wait-for=60s")["status"] == "unchanged"
+
+
+def test_scheduled_task_that_waits_does_not_start_again(client: Client) -> None:
+    """It is due each second."""
+    settings = {**client.options, "remote-file-path": str(client.server.home / "a.zip")}
+    lines = [f"  {name.replace('-', '_')}: {value!r}" for name, value in settings.items()]
+    text = "\n".join(["common:", *lines, "tasks:", "  1: {wait_for: 60s, schedule: '* * * * *'}"])
+    (client.folder / "config.yaml").write_text(text.replace("'WARNING'", "INFO"))
+    with subprocess.Popen(
+        [sys.executable, "-c", EVERY_SECOND], cwd=client.folder, env=client.env(),
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as service:  # fmt: skip
+        assert service.stderr
+        log = iter(service.stderr.readline, "")
+        try:
+            until(log, "waiting up to 60 s")
+            time.sleep(2.5)
+            write_zips(client, "a.zip")
+            before = until(log, "ended with exit code")
+            assert not any("started" in line for line in before), before
+            assert "exit code 0" in before[-1]
+            assert tree(client.target) == {"x.csv": b"a.zip"}
+            (client.server.home / "a.zip").unlink()
+            until(log, "waiting up to 60 s")
+            service.terminate()
+            assert "nothing was changed" in service.stderr.read()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(service.pid, signal.SIGKILL)
+    assert service.returncode == 0
 
 
 def test_dry_run_says_what_it_would_wait_for(client: Client) -> None:

@@ -32,16 +32,14 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-FEW = ["same", "changed", "tiny", "zips", "one", "xz", "rtt50", "gigabit"]
+FEW = ["same", "changed", "tiny", "zips", "one", "xz", "rtt50", "gigabit", "s3-tar", "s3-tree"]
 
 
 @pytest.mark.sshd
 @pytest.mark.parametrize(
     ("names", "full"), [(["tar", "zip", "big", "small"], ["--full"]), (FEW, [])]
 )
-def test_every_side_brings_the_same_bytes(
-    tmp_path: Path, names: list[str], full: list[str]
-) -> None:
+def test_every_side_lands_the_same_bytes(tmp_path: Path, names: list[str], full: list[str]) -> None:
     sshd.need_sshd()
     names += ["sftp-small"] if sshd.ROOT and full else []
     done = bench("--size", "2", "--output", str(tmp_path), "--rounds", "1", *full, "--only", *names)
@@ -59,13 +57,14 @@ def test_every_side_brings_the_same_bytes(
                 continue
             assert [sample["fault"] for sample in side["samples"]] == [""], side["name"]
             assert {"median_seconds", "min_seconds", "max_seconds", "ratio"} <= set(side)
+            assert all(sample["host_cpu_seconds"] > 0 for sample in side["samples"]), side["name"]
             assert side["cipher"].endswith(("@openssh.com", "-ctr")), side["name"]
             assert side["name"] in done.stdout
     assert ET.parse(tmp_path / "fetch.svg").getroot().tag.endswith("svg")
 
 
 @pytest.mark.sshd
-def test_the_growth_line_has_its_points(tmp_path: Path) -> None:
+def test_growth_series_has_its_points(tmp_path: Path) -> None:
     sshd.need_sshd()
     done = bench("--size", "2", "--output", str(tmp_path), "--growth", "--only", "tar", "zip")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,14 +76,14 @@ def test_the_growth_line_has_its_points(tmp_path: Path) -> None:
     assert ET.parse(tmp_path / "growth.svg").getroot().tag.endswith("svg")
 
 
-def test_a_name_that_is_none_is_told_the_names() -> None:
+def test_an_unknown_work_is_refused_with_the_known_names() -> None:
     done = bench("--only", "tarr")
     assert done.returncode == 2
     assert "sftp-tar" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip", "repeated_tar", "repeated_zip"])
-def test_an_archive_holds_what_its_digest_says(tmp_path: Path, kind: str) -> None:
+def test_digest_of_an_archive_is_that_of_its_members(tmp_path: Path, kind: str) -> None:
     made: data.Dataset = getattr(data.Store(tmp_path / "store"), kind)(400_000)
     if kind.endswith("tar"):
         with tarfile.open(made.source) as tar:
@@ -98,7 +97,7 @@ def test_an_archive_holds_what_its_digest_says(tmp_path: Path, kind: str) -> Non
     assert 3 < made.size / made.packed < 5, "packs like a CSV that people have"
 
 
-def test_what_lies_in_other_datasets_is_what_their_digest_says(tmp_path: Path) -> None:
+def test_digest_of_other_datasets_is_that_of_their_files(tmp_path: Path) -> None:
     store = data.Store(tmp_path / "store")
     for made in (store.tar_xz(400_000), store.repeated_tar(400_000, 1)):
         with tarfile.open(made.source) as tar:
@@ -119,7 +118,7 @@ def test_data_is_made_once_and_always_the_same(tmp_path: Path) -> None:
     assert data.Store(tmp_path / "other").small(30).tree == first.tree
 
 
-def test_the_relay_hands_on_every_byte_and_the_end_of_each_direction() -> None:
+def test_relay_forwards_every_byte_and_the_end_of_each_direction() -> None:
     sent, answer = bytes(range(256)) * 20_000, b"answer" * 100_000
     received = []
 
@@ -133,7 +132,7 @@ def test_the_relay_hands_on_every_byte_and_the_end_of_each_direction() -> None:
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
         port = str(listener.getsockname()[1])
-        command = [sys.executable, str(HERE / "delay.py"), port, "0.02", "2e6"]
+        command = [sys.executable, str(HERE / "delay.py"), port, "0.02", "2e6", "127.0.0.1"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as relay:
             assert relay.stdin
             assert relay.stdout
@@ -147,7 +146,7 @@ def test_the_relay_hands_on_every_byte_and_the_end_of_each_direction() -> None:
     assert (received, got) == ([sent], answer)
 
 
-def test_goals_are_held_against_the_best_of_their_peers(tmp_path: Path) -> None:
+def test_goals_are_compared_with_the_best_of_their_peers(tmp_path: Path) -> None:
     work = next(work for work in works.all_works() if work.name == "rtt50")
     seconds = {sides.OURS: 1.0, "scp": 4.0, "sftp": 2.0, "rsync": 3.5}
     standings = [
@@ -169,14 +168,14 @@ def test_goals_are_held_against_the_best_of_their_peers(tmp_path: Path) -> None:
     assert "FAILED: other bytes" in table
 
 
-def test_a_straight_line_is_found() -> None:
+def test_straight_line_is_fitted() -> None:
     line = results.Line.through((x, 2 + 3 * x) for x in (1.0, 10.0, 100.0))
     assert line
     assert (line.base, line.slope, line.r2) == pytest.approx((2, 3, 1))
     assert results.Line.through([(1.0, 1.0), (2.0, 2.0)]) is None
 
 
-def test_a_figure_of_a_build_is_held_against_its_goals() -> None:
+def test_figure_of_a_build_is_compared_with_its_goals() -> None:
     row = build.Row("build", "s", most=1, share=0.5, ours=[0.5, 2, 0.75], peer=[1.0, 1.5, 1.25])
     assert row.ratio == pytest.approx(0.6)
     assert list(row.verdicts()) == ["<= 1 s met", "<= 0.5x NOT met"]
@@ -188,7 +187,7 @@ def test_a_figure_of_a_build_is_held_against_its_goals() -> None:
     assert build.Row("fetched", "packages", ours=[1], peer=[0]).ratio is None
 
 
-def test_what_a_build_fetched_is_counted_as_uv_and_pip_tell_it() -> None:
+def test_downloads_of_a_build_are_counted_from_the_logs_of_uv_and_pip() -> None:
     uv = "#9 1.2 Resolved 20 packages in 3ms\n#9 1.4 Prepared 2 packages in 100ms\n"
     pip = "#9 Collecting a\n#9 Downloading a-1-py3-none-any.whl (1 kB)\n#9 Using cached b-1.whl\n"
     assert build.fetched(uv) == 2

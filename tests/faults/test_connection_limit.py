@@ -12,6 +12,7 @@ import pytest
 from client import Client, ended, put, tree, trusted, wait_for
 from relay import Relay
 from tasks.fetch.errors import BusyError
+from tasks.fetch.shards.names import Hosts
 from tasks.fetch.ssh.connection import connect
 from tasks.settings import Settings
 
@@ -32,7 +33,7 @@ def client(client: Client, relay: Relay) -> Client:
 def holding(client: Client, number: int) -> Iterator[None]:
     """Hold some connections, in this process."""
     settings = Settings(
-        remote_host_address=str(client.options["remote-host-address"]),
+        remote_host_address=Hosts(client.options["remote-host-address"]),
         username=client.server.user, ssh_key_file=client.server.user_key,
         known_hosts_file=client.known_hosts, max_connections=9,
         connections_folder=client.folder / "data/.connections",

@@ -21,6 +21,7 @@ from client import Client, put, tree, trusted, wait_for
 from relay import Relay
 from sshd import Sshd
 from tasks.fetch.errors import NetworkError
+from tasks.fetch.shards.names import Hosts
 from tasks.fetch.ssh.connection import connect, open_connection
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.host import Host
@@ -45,7 +46,7 @@ def client(tmp_path: Path, folder: Path) -> Iterator[Client]:
 def connected(client: Client, address: str, retry_delay: float = 0.01) -> Iterator[Host]:
     """Connect with the client's settings, in this process."""
     settings = Settings(
-        remote_host_address=trusted(client, address), username=client.server.user,
+        remote_host_address=Hosts(trusted(client, address)), username=client.server.user,
         ssh_key_file=client.server.user_key, known_hosts_file=client.known_hosts,
         timeout=60, retry_delay=retry_delay,
     )  # fmt: skip
@@ -121,7 +122,7 @@ def test_task_may_run_a_command_where_one_session_is_allowed(client: Client) -> 
         put(server.home, ROWS)
         one = Client(client.folder, server)
         settings = Settings(
-            remote_host_address=server.address, username=server.user,
+            remote_host_address=Hosts(server.address), username=server.user,
             ssh_key_file=server.user_key, known_hosts_file=one.known_hosts,
         )  # fmt: skip
         with connect(settings) as connection:

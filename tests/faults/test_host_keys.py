@@ -20,6 +20,7 @@ from client import Client
 from relay import Relay
 from sshd import Sshd
 from tasks.fetch.errors import HostKeyError
+from tasks.fetch.shards.names import Hosts
 from tasks.fetch.ssh import known_hosts, paramiko_private
 from tasks.fetch.ssh.host_keys import HostKeyPolicy
 from tasks.fetch.ssh.transport import Transport
@@ -256,7 +257,7 @@ def policy(tmp_path: Path) -> HostKeyPolicy:
     """Give the policy of a variant that accepts new keys."""
     settings = Settings(
         known_hosts_file=tmp_path / "known_hosts", host_keys="accept-new",
-        remote_host_address="host", username="u",
+        remote_host_address=Hosts("host"), username="u",
     )  # fmt: skip
     return HostKeyPolicy(settings)
 

@@ -283,6 +283,6 @@ def test_a_second_source_of_a_name_moves_the_first(client: Client) -> None:
     assert landed.items() < tree(client.target).items()
 
 
-def test_a_folder_and_what_lies_in_it_are_refused_together(client: Client) -> None:
+def test_a_folder_and_a_file_in_it_are_refused_together(client: Client) -> None:
     client.put({"ex/one/a.csv": b"1"})
     client.report("3", "ex", f"--remote-file-path={client.server.home}/ex/one", code=2)

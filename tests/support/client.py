@@ -159,11 +159,17 @@ class Client:
 
 
 def put(folder: Path, files: Mapping[Any, bytes]) -> None:
-    """Write files; names are text, or bytes that are none."""
+    """Write files; names are text, or bytes that are none.
+
+    A file that is replaced gets a later modification time, in the whole seconds that SFTP states.
+    """
     for name, content in files.items():
         path = folder / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
+        later = path.stat().st_mtime + 1 if path.exists() else 0
         path.write_bytes(content)
+        if path.stat().st_mtime < later:
+            os.utime(path, (later, later))
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tree import OF_USERS
+
 REPOSITORY = Path(__file__).parents[2]
 STAND_IN = '''"""Task 9: a stand-in.
 
@@ -81,7 +83,9 @@ class Clone:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shutil.copytree(
-            REPOSITORY / "tasks", folder / "tasks", ignore=shutil.ignore_patterns("__pycache__")
+            REPOSITORY / "tasks",
+            folder / "tasks",
+            ignore=shutil.ignore_patterns("__pycache__", *OF_USERS),
         )
         (folder / "tasks/task_9.py").write_text(STAND_IN, encoding="utf-8")
 

@@ -10,8 +10,10 @@ import atexit
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -153,6 +155,36 @@ def _watch(message: bytes, out: int, err: int, report: int) -> None:
     os._exit(0)
 
 
+STEPS = {"os.link", "os.rename", "os.remove", "lighterage.request"}
+"""The audit events that precede a change of a target; a folder's, and an object store's."""
+
+
+def _kill_at(step: str, *, after: bool) -> None:
+    """Kill this process right before the first step that a pattern finds, or before the next."""
+    found = False
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        nonlocal found
+        if event not in STEPS:
+            return
+        is_it = re.search(step, f"{event} {args}") is not None
+        if found or (is_it and not after):
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = is_it
+
+    sys.addaudithook(hook)
+
+
+def _prepare(env: Mapping[str, str]) -> None:
+    """Do what a test asks for: KILL_BEFORE, KILL_AFTER, and PATCHES of modules, as JSON."""
+    for name, value in json.loads(env.get("PATCHES", "{}")).items():
+        module, _, attribute = name.rpartition(".")
+        setattr(importlib.import_module(module), attribute, value)
+    for name in ("KILL_BEFORE", "KILL_AFTER"):
+        if name in env:
+            _kill_at(env[name], after=name == "KILL_AFTER")
+
+
 def _run(message: bytes, out: int, err: int) -> None:
     from tasks.__main__ import _exit, main
 
@@ -162,6 +194,7 @@ def _run(message: bytes, out: int, err: int) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
+    _prepare(env)
     _exit(main(arguments))
 
 

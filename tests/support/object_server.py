@@ -28,6 +28,23 @@ from tasks.fetch.stores import open_store
 SECRET = "secret-of-the-tests"
 PART_BYTES = 2**16
 """The least size of a part that is not the last; S3's is 5 MiB."""
+request = threading.local()
+
+SERVER = """
+import threading
+from moto import server
+from moto.s3.responses import S3Response
+
+lock, put_object = threading.Lock(), S3Response.put_object
+
+def put_one_at_a_time(self):
+    with lock:
+        return put_object(self)
+
+S3Response.put_object = put_one_at_a_time
+server.main()
+"""
+"""moto checks a condition and writes in two steps: under load two writers pass, as never on S3."""
 
 
 def variables(endpoint: str) -> dict[str, str]:
@@ -42,9 +59,9 @@ def variables(endpoint: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[str]:
-    """Run a server, and give its URL."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+def running(host: str = "127.0.0.1") -> Iterator[str]:
+    """Run a server on an address of this machine, and give its URL."""
+    command = [sys.executable, "-c", SERVER, "-H", host, "-p", "0"]
     env = {**os.environ, "S3_UPLOAD_PART_MIN_SIZE": str(PART_BYTES)}
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
@@ -62,7 +79,9 @@ def running() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def relay(endpoint: str, fault: Callable[[str, str], str]) -> Iterator[str]:
+def relay(
+    endpoint: str, fault: Callable[[str, str], str], host: str = "127.0.0.1"
+) -> Iterator[str]:
     """Give the URL of a relay to a server, in which `fault` decides about each request.
 
     Args:
@@ -72,7 +91,8 @@ def relay(endpoint: str, fault: Callable[[str, str], str]) -> Iterator[str]:
             `lose` to pass it on and close the connection without an answer; `half` to close it
             within the answer; `slow N` to answer N seconds later, `late N` to pass it on N seconds
             later; `kill N` to pass it on, and kill process N before the answer; `hang` for no
-            answer; or nothing.
+            answer; or nothing. `request.client` has the address of the client then.
+        host: Where it listens.
     """
     server = urlsplit(endpoint).netloc
 
@@ -80,6 +100,7 @@ def relay(endpoint: str, fault: Callable[[str, str], str]) -> Iterator[str]:
         protocol_version = "HTTP/1.1"
 
         def handle_request(self) -> None:
+            request.client = self.client_address
             action = fault(self.command, self.path)
             kind, _, value = action.partition(" ")
             size = int(self.headers["Content-Length"] or 0)
@@ -146,9 +167,9 @@ def relay(endpoint: str, fault: Callable[[str, str], str]) -> Iterator[str]:
         def handle_error(self, *about: object) -> None:
             """Say nothing: clients that close the connection belong to the faults."""
 
-    with Server(("127.0.0.1", 0), Handler) as listening:
+    with Server((host, 0), Handler) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.server_port}"
+        yield f"http://{host}:{listening.server_port}"
         listening.shutdown()
 
 
@@ -165,19 +186,21 @@ def client() -> Any:
     return _client(os.environ["AWS_ENDPOINT_URL"])
 
 
-def _keys(bucket: str) -> list[str]:
+def keys(bucket: str) -> list[str]:
+    """Return the keys of a bucket."""
     pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
     return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
-def _read(bucket: str, key: str) -> bytes:
+def read(bucket: str, key: str) -> bytes:
+    """Return an object."""
     content: bytes = client().get_object(Bucket=bucket, Key=key)["Body"].read()
     return content
 
 
 def objects(bucket: str) -> Tree:
     """Return every object of a bucket."""
-    return {key: _read(bucket, key) for key in _keys(bucket)}
+    return {key: read(bucket, key) for key in keys(bucket)}
 
 
 def write(bucket: str, files: Tree) -> None:
@@ -186,21 +209,23 @@ def write(bucket: str, files: Tree) -> None:
 
 
 def clear(bucket: str) -> None:
-    for key in _keys(bucket):
-        client().delete_object(Bucket=bucket, Key=key)
+    found = [{"Key": key} for key in keys(bucket)]
+    for start in range(0, len(found), 1000):
+        batch = {"Objects": found[start : start + 1000]}
+        client().delete_objects(Bucket=bucket, Delete=batch)
 
 
 def published(url: str) -> Tree:
     """Return the files that readers find, by nothing but the documented layout; each is checked."""
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     try:
-        latest = json.loads(_read(bucket, f"{prefix}/latest.json"))
+        latest = json.loads(read(bucket, f"{prefix}/latest.json"))
     except client().exceptions.NoSuchKey:
         return {}
-    manifest = json.loads(_read(bucket, f"{prefix}/{latest['manifest']}"))
+    manifest = json.loads(read(bucket, f"{prefix}/{latest['manifest']}"))
     files = {}
     for file in manifest["files"] + manifest["archives"]:
-        content = _read(bucket, f"{prefix}/objects/{file['run']}/{file['path']}")
+        content = read(bucket, f"{prefix}/objects/{file['run']}/{file['path']}")
         assert (len(content), sha256(content)) == (file["size"], file["sha256"])
         files[file["path"]] = content
     return files

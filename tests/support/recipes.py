@@ -12,6 +12,9 @@ import pytest
 
 from clone import REPOSITORY
 
+TARGETS = ("readers", "kubernetes")
+"""The packages that have a make target of their own."""
+
 
 def recipe(
     language: str, text: str, *changes: tuple[str, str], page: str = "orchestrators.md"
@@ -30,7 +33,7 @@ def python_of(package: str) -> Path:
     """Return the interpreter of the environment that has a package, or skip loudly."""
     python = REPOSITORY / f".lighterage/recipes/{package}/bin/python"
     if not python.exists():
-        target = "test-readers" if package == "readers" else "test-orchestrators"
+        target = f"test-{package if package in TARGETS else 'orchestrators'}"
         pytest.skip(f"NO {package} HERE (make {target}): its recipe is untested")
     return python
 
@@ -40,7 +43,8 @@ def run(package: str, folder: Path, script: str, env: Mapping[str, str] | None =
     environ = {
         "PATH": os.environ["PATH"], "HOME": str(folder), "AIRFLOW_HOME": str(folder / "airflow"),
         "DAGSTER_HOME": "", "PREFECT_HOME": str(folder / "prefect"), "NO_COLOR": "1",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false", **(env or {}),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120", **(env or {}),
     }  # fmt: skip
     (folder / "recipe.py").write_text(script)
     done = subprocess.run(

@@ -20,9 +20,11 @@ from docker.setup.engine import Engine
 # The engine whose containers are tested: `make test ENGINE=podman`.
 ENGINE = os.environ.get("LIGHTERAGE_TEST_ENGINE", "docker")
 REPOSITORY = Path(__file__).parents[2]
+OF_USERS = ("task_[!123]*.py", "task_[123]?*.py")
+"""Task modules that are not the bundled ones."""
 LEFT_OUT = (
     ".git", ".venv", ".lighterage", "data", "__pycache__", "*.pyc", ".*_cache", ".env",
-    "known_hosts", "secrets", "ssh_config", "dev.env", "prod.env",
+    "known_hosts", "secrets", "ssh_config", "dev.env", "prod.env", *OF_USERS,
 )  # fmt: skip
 NO_ENGINE = {"DOCKER_HOST": "tcp://127.0.0.1:1", "CONTAINER_HOST": "tcp://127.0.0.1:1"}
 """Where no engine answers, whatever clients there are."""

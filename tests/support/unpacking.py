@@ -12,7 +12,8 @@ from tasks.fetch import names
 from tasks.fetch.archives import unpack
 from tasks.fetch.archives.format import Member
 from tasks.fetch.errors import ArchiveError
-from tasks.settings import Settings, Size
+from tasks.setting_types import Size
+from tasks.settings import Settings
 
 
 def limits(members: int = 1000, size: int = 10**9, ratio: float = 200) -> Settings:

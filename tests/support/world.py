@@ -225,7 +225,7 @@ class World:
 
     def check_beside(self, client: Client, schedule: Schedule, code: int) -> None:
         """Check that a run left nothing beside its target but a partial download."""
-        assert {path.name for path in client.folder.iterdir()} <= {"envs", "out"}
+        assert {path.name for path in client.folder.iterdir()} <= {"envs", "out", "data"}
         beside = left_over(client)
         assert beside == [] or (schedule.keep and code and beside == [".data.part"])
         if code and not schedule.old and not beside:

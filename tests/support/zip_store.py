@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tasks.fetch.errors import LocalError
 from tasks.fetch.manifest import NAME, File, Manifest
-from tasks.fetch.stores.protocol import Pruned, Writer
+from tasks.fetch.stores.protocol import Layout, Pruned, Writer
 
 
 class ZipStore:
@@ -20,7 +20,7 @@ class ZipStore:
 
     partial_downloads = None
 
-    def __init__(self, target: str, *, overwrite: bool) -> None:
+    def __init__(self, target: str, *, overwrite: bool, layout: Layout = "manifest") -> None:
         self._target = Path(target.removeprefix("zip://"))
         self._staged = self._target.with_suffix(".staged")
         self._overwrite = overwrite
@@ -75,6 +75,9 @@ class ZipStore:
 
     def update_manifest(self, manifest: Manifest) -> None:
         raise AssertionError("`verify` returns no new times")
+
+    def copy_published(self) -> str:
+        return ""
 
     def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:
         return Pruned()

@@ -1,14 +1,16 @@
-"""What the tests of this folder share: a server with the S3 API."""
+"""What the tests of this folder share: a server with the S3 API, and a made-up service."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 import object_server
+from made_up_service import DAILY, Service
 from tasks.fetch.stores.objects import bucket as bucket_module
 from tasks.fetch.stores.objects import store as store_module
 
@@ -59,3 +61,21 @@ def relay(
             monkeypatch.setattr(object_server, "client", lambda: client)
 
         yield start
+
+
+@pytest.fixture
+def daily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """Give a service with a task that is due at three o'clock."""
+    monkeypatch.chdir(tmp_path)
+    service = Service(DAILY, "03-20 12:00")
+    monkeypatch.setattr("subprocess.Popen", service.start)
+    monkeypatch.setattr("random.Random.uniform", lambda _, low, high: high)
+    return service
+
+
+@pytest.fixture(params=["folder", "objects"])
+def target(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """Give a target that shards can share."""
+    if request.param == "objects":
+        return str(request.getfixturevalue("url"))
+    return str(tmp_path / "data/events")

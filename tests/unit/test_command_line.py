@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clone import Clone
-from tasks import options, settings
+from tasks import options, setting_types, settings
 from tasks.fetch import errors
+from tasks.fetch.manifest import File, Manifest, Source
 
 
 @pytest.fixture
@@ -51,14 +53,27 @@ def test_help_of_a_task_says_what_it_does_and_names_every_setting(
     assert f"Task {task}: " in done.stdout
     assert "hunter2" not in done.stdout
     hidden = {name for name, item in settings.FIELDS.items() if item.metadata.get("cli") is False}
-    assert hidden == {"variant", "schedule", "password"}
+    assert hidden == {
+        "variant", "password", "schedule", "time_zone", "catch_up", "schedule_jitter",
+        "max_backoff", "unhealthy_after_failures", "overdue_after", "ping_url", "webhook_url",
+    }  # fmt: skip
     for name in {*settings.FIELDS, "config_file", "json"} - hidden:
         assert f"--{name.replace('_', '-')}" in done.stdout, name
 
 
 def test_general_help_names_every_task_and_verb_and_exit_code(clone: Clone) -> None:
     text = clone.run("--help").stdout
-    for word in ("config", "schedule", "health", "scan", "--json", "one zip archive", "a stand-in"):
+    for word in (
+        "config",
+        "schedule",
+        "pause",
+        "resume",
+        "health",
+        "scan",
+        "--json",
+        "one zip archive",
+        "a stand-in",
+    ):
         assert word in text
     for error in errors.LighterageError.__subclasses__():
         assert f"{error.exit_code} {error.kind.split()[0]}" in text
@@ -139,7 +154,7 @@ def test_options_passed_on_to_a_run_are_the_same() -> None:
             given.append(option if len(given) % 2 else f"--no-{option[2:]}")
         else:
             given += [f"{option}=-x é_{name}"] * (
-                2 if settings.TYPES[name] is settings.StringList else 1
+                2 if settings.TYPES[name] is setting_types.StringList else 1
             )
     words, parsed = options.parse(given)
     assert words == ["schedule"]
@@ -222,7 +237,7 @@ KINDS = sorted(errors.LighterageError.__subclasses__(), key=lambda kind: kind.ex
 
 
 def test_exit_codes_are_distinct_and_documented() -> None:
-    assert [kind.exit_code for kind in KINDS] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert [kind.exit_code for kind in KINDS] == [2, 3, 4, 5, 6, 7, 8, 9, 10]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -236,7 +251,7 @@ def test_each_kind_of_failure_has_its_exit_code(
         "status": "failed", "exit_code": kind.exit_code, "kind": kind.kind,
         "error": "as requested",
     }  # fmt: skip
-    assert not (clone.folder / "data").exists()
+    assert [path.name for path in (clone.folder / "data").iterdir()] == [".history"]
 
 
 def line_of(clone: Clone, text: str, file: str = "tasks/task_9.py") -> str:
@@ -364,3 +379,73 @@ def test_closed_streams_are_no_traceback(clone: Clone, closed: str) -> None:
     )  # fmt: skip
     assert done.stdout.endswith("code 0\n")
     assert (clone.folder / "errors").read_text() == ""
+
+
+# --- tasks --------------------------------------------------------------------------------------
+
+
+def tasks_of(clone: Clone, **more: Any) -> dict[str, dict[str, Any]]:
+    """Return the rows of `tasks`, by task; each task has a line of the table, too."""
+    table = clone.run("tasks", **more)
+    assert (table.returncode, table.stderr.count("Traceback")) == (0, 0), table.stderr
+    rows = json.loads(clone.run("tasks", "--json", **more).stdout)["tasks"]
+    assert [line.split()[1] for line in table.stdout.splitlines()] == [row["task"] for row in rows]
+    return {row["task"]: row for row in rows}
+
+
+def test_tasks_lists_description_schedule_and_what_landed(clone: Clone) -> None:
+    (clone.folder / "config.yaml").write_text(
+        "tasks:\n  2: {file_save_path: out/2, prod: {schedule: 0 3 * * *}}\n"
+        "  3: {file_save_path: out/3}\n  1: {file_save_path: ftp://x}\n"
+    )
+    manifest = Manifest(
+        "3", "dev", "me@host:22", "d", "*.csv", "", False, finished="2026-01-02T03:04:05Z",
+        sources=[Source("d/a.csv", 5, 0, "")], files=[File("a.csv", 12, "", "d/a.csv")],
+    )  # fmt: skip
+    (clone.folder / "out/3").mkdir(parents=True)
+    (clone.folder / "out/3/manifest.json").write_bytes(b"".join(manifest.encoded()))
+    rows = tasks_of(clone)
+    assert list(rows) == ["1", "2", "3", "9"]
+    assert rows["9"]["description"] == "Task 9: a stand-in."
+    assert not any(row["error"] for row in rows.values())
+    assert rows["3"]["landed"] == {
+        "finished": "2026-01-02T03:04:05Z", "variant": "dev", "files": 1, "bytes": 12, "missing": 0
+    }  # fmt: skip
+    assert rows["2"]["landed"] is None
+    assert "no store for ftp://" in rows["1"]["landed_error"]
+    assert rows["2"]["schedule"] == ""
+    prod = {"LIGHTERAGE_VARIANT": "prod"}
+    assert tasks_of(clone, env=prod)["2"]["schedule"] == "0 3 * * *"
+    clone.run("pause", "2", env=prod)
+    lines = clone.run("tasks", env=prod).stdout.splitlines()
+    assert lines[1].startswith("task 2  0 3 * * *, paused  nothing landed yet  ")
+    assert "  1 file landed 2026-01-02T03:04:05Z  " in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"def run(:\n", "tasks/task_4.py:1: SyntaxError"),
+        (b"\xff\0", "tasks/task_4.py: SyntaxError"),
+        (b"x = 1\nimport nope\n", "tasks/task_4.py:2: ModuleNotFoundError: No module named 'nope'"),
+        (b"print('x')\n1 / 0\n", "tasks/task_4.py:2: ZeroDivisionError"),
+        (b"raise SystemExit('end')\n", "tasks/task_4.py:1: SystemExit: end"),
+        (b"", "tasks/task_4.py: has no function run(fetch)"),
+        (None, "tasks/task_4.py: there is no such file, but config.yaml has tasks.4"),
+    ],
+    ids=ascii,
+)
+def test_an_error_of_one_task_is_in_its_row(clone: Clone, content: bytes | None, says: str) -> None:
+    (clone.folder / "config.yaml").write_text("tasks: {4: {overwrite: true}}")
+    if content is not None:
+        (clone.folder / "tasks/task_4.py").write_bytes(content)
+    rows = tasks_of(clone)
+    assert rows["4"]["error"].startswith(says)
+    assert [task for task, row in rows.items() if row["error"]] == ["4"]
+    assert says in clone.run("tasks").stdout
+
+
+def test_tasks_refuses_a_broken_config_file_and_operands(clone: Clone) -> None:
+    assert "tasks takes no '2'" in refused(clone.run("tasks", "2"))
+    (clone.folder / "config.yaml").write_text("common: {max_trys: 1}")
+    assert "unknown key max_trys" in refused(clone.run("tasks"))

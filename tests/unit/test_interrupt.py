@@ -323,7 +323,8 @@ def test_interrupted_run_leaves_no_partial_data(
         assert f'"exit_code": {code}' in out
     else:
         assert err == interrupt.FORCED.decode()
-    assert not (tmp_path / "data").exists(), "neither staging nor the lock file remains"
+    found = [path.name for path in (tmp_path / "data").iterdir()]
+    assert found == [".history"], "neither staging nor the lock file remains"
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

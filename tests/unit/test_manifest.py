@@ -52,7 +52,7 @@ def test_manifest_is_json_that_people_can_read() -> None:
     """One line for each file; names are not escaped."""
     data = json.loads(TEXT)
     assert "données" in TEXT
-    assert TEXT.count("\n") == 22
+    assert TEXT.count("\n") == 24
     assert data["sources"][0] == {
         "path": "données/events.tar.gz",
         "size": 100,

@@ -206,12 +206,14 @@ def test_earlier_object_of_a_key_is_not_taken_for_an_upload_that_failed(
 
     relay(fault)
     store = open_store(url, overwrite=True)
+    assert isinstance(store, ObjectStore)
     store.begin("run")
     for content in (LARGE, LARGE[::-1]):
         writer = store.create("large.csv")
         writer.write(content)
+        writer.close()
         with pytest.raises(NetworkError) if fails else contextlib.nullcontext():
-            writer.close()
+            store._uploads.finish()
         fails = True
         store.remove("large.csv")  # which fails
 

@@ -1,138 +1,26 @@
-"""The prod service: times as in cron, one run of a task at a time, a quick end on a signal."""
+"""The prod service as a process: one run of a task at a time, a quick end on a signal, health."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from clone import Clone
 from results import valid
-from tasks import schedule
-from tasks.fetch.errors import ConfigError
 
 SOON = 20.0
 """Seconds for what takes one or two."""
-
-
-# --- cron expressions -----------------------------------------------------------------------
-
-
-def times(cron: str, after: str, zone: str = "UTC", count: int = 1) -> list[str]:
-    """Give the next times of a schedule, as wall-clock times with their offset to UTC."""
-    found, now = [], datetime.fromisoformat(after).replace(tzinfo=ZoneInfo(zone))
-    for _ in range(count):
-        now = schedule.next_run("1", cron, now)
-        found.append(f"{now:%a %Y-%m-%d %H:%M %z}")
-    return found
-
-
-@pytest.mark.parametrize(
-    ("field", "expected"),
-    [
-        ("0", "Sun"), ("7", "Sun"), ("mon-fri", "Mon Tue Wed Thu Fri"), ("5-7", "Fri Sat Sun"),
-        ("1,3-4", "Mon Wed Thu"), ("*/2", "Sun Tue Thu Sat"), ("mon-fri/2", "Mon Wed Fri"),
-    ],
-)  # fmt: skip
-def test_weekday_is_what_cron_means_by_it(field: str, expected: str) -> None:
-    days = {time[:3] for time in times(f"0 3 * * {field}", "2026-01-03 12:00", count=7)}
-    assert days == set(expected.split())
-
-
-@pytest.mark.parametrize(
-    ("cron", "after", "expected"),
-    [
-        ("0 3 * * *", "2026-01-04 02:59", ["01-04 03:00 +0100", "01-05 03:00 +0100"]),
-        ("  */15 * *  * * ", "2026-01-04 03:01", ["01-04 03:15 +0100", "01-04 03:30 +0100"]),
-        ("0 0 1 jan,jul *", "2026-01-04 00:00", ["07-01 00:00 +0200", "01-01 00:00 +0100"]),
-        ("0 0 29 2 *", "2027-01-04 00:00", ["02-29 00:00 +0100", "02-29 00:00 +0100"]),
-        # summer time begins on 2026-03-29: 2:00 to 3:00 is skipped
-        ("30 2 * * *", "2026-03-28 12:00", ["03-29 03:00 +0200", "03-30 02:30 +0200"]),
-        ("0 3 * * *", "2026-03-28 12:00", ["03-29 03:00 +0200", "03-30 03:00 +0200"]),
-        # and ends on 2026-10-25: 2:00 to 3:00 occurs twice
-        ("30 2 * * *", "2026-10-24 12:00", ["10-25 02:30 +0200", "10-26 02:30 +0100"]),
-        ("*/30 * * * *", "2026-10-25 02:29", ["10-25 02:30 +0200", "10-25 02:00 +0100"]),
-    ],
-)
-def test_next_runs_are_at_the_times_of_cron_also_when_summer_time_begins_or_ends(
-    cron: str, after: str, expected: list[str]
-) -> None:
-    found = times(cron, after, "Europe/Zurich", count=2)
-    assert [time[9:] for time in found] == expected
-
-
-def test_run_in_the_first_of_two_equal_hours_is_not_repeated_in_the_second() -> None:
-    now = datetime(2026, 10, 25, 2, 10, fold=1, tzinfo=ZoneInfo("Europe/Zurich"))
-    assert f"{schedule.next_run('1', '30 2 * * *', now):%m-%d %H:%M}" == "10-26 02:30"
-
-
-@pytest.mark.parametrize(
-    ("zone", "offset"),
-    [("Asia/Tokyo", 9), (":Asia/Tokyo", 9), ("UTC", 0), ("/usr/share/zoneinfo/Asia/Tokyo", 9)],
-)
-def test_schedule_is_in_the_time_zone_of_tz(
-    zone: str, offset: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TZ", zone)
-    assert schedule.next_run("1", "0 3 * * *").utcoffset() == timedelta(hours=offset)
-
-
-@pytest.mark.parametrize("zone", ["Europe/Zurch", "/nowhere", "../x", "/etc/passwd"])
-def test_unknown_time_zone_is_refused(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TZ", zone)
-    with pytest.raises(ConfigError, match="no such time zone"):
-        schedule.next_run("1", "0 3 * * *")
-
-
-@pytest.mark.parametrize(
-    "cron",
-    ["", "daily", "@daily", "0 3 * *", "0 3 * * * *", "60 3 * * *", "0 3 32 * *", "0 3 * * 8",
-     "0 3 * * 5-3", "0 3 * * 1/0", "0 3 * * 5L/2", "0 3 * * ?", "0 3 * * \u00b2", "0 3 31 2 *",
-     # cron takes either day, many schedulers only both
-     "0 3 1 * 1", "0 3 1-7 * mon", "0 3 1,15 * 5"],
-)  # fmt: skip
-def test_invalid_cron_expression_is_refused_with_its_task(cron: str) -> None:
-    with pytest.raises(ConfigError, match=r"^schedule of task 2 is ") as caught:
-        schedule.next_run("2", cron)
-    assert repr(cron) in str(caught.value)
-
-
-def test_times_that_pass_during_a_run_are_made_up_for_by_one_run(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Due each minute, the first run takes ten: one run follows at once, one a minute later."""
-    now, ends, starts = 0.0, [10.0, 0.0, 0.0], list[float]()
-
-    class Run:
-        def __init__(self, *_: object, **__: object) -> None:
-            starts.append(now / 60)
-            self.end = now + ends.pop(0) * 60
-
-        def poll(self) -> int | None:
-            return 0 if now >= self.end else None
-
-    def next_minute(_task: str, _cron: str, after: datetime | None = None) -> datetime:
-        seconds = after.timestamp() if after else now
-        return datetime.fromtimestamp(seconds // 60 * 60 + 60, UTC)
-
-    monkeypatch.setattr(schedule, "next_run", next_minute)
-    monkeypatch.setattr("time.time", lambda: now)
-    monkeypatch.setattr("subprocess.Popen", Run)
-    job = schedule._Job("9", "* * * * *", [])
-    for now in range(0, 13 * 60, 5):  # noqa: B007 (read by the others)
-        job.step()
-    assert starts == [1, 11, 12]
 
 
 # --- the service --------------------------------------------------------------------------
@@ -144,6 +32,7 @@ import tasks.schedule
 from tasks.__main__ import _exit, main
 
 tasks.schedule.HEARTBEAT_INTERVAL_S = 0.1
+tasks.schedule.FIRST_BACKOFF_S = 0.1
 tasks.schedule.next_run = lambda *_: datetime.now(UTC) + timedelta(seconds=1)
 _exit(main(["schedule", *sys.argv[1:]]))
 """
@@ -175,6 +64,15 @@ class Service:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         return path.read_text()
+
+    def beats(self, count: int) -> None:
+        """Wait for some heartbeats of the service."""
+        beat, deadline = self.clone.folder / "lighterage.heartbeat", time.monotonic() + 2 * SOON
+        for _ in range(count):
+            before = beat.stat().st_mtime_ns
+            while beat.stat().st_mtime_ns == before:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
 
     def healthy(self) -> bool:
         """Request its health, as a container engine does."""
@@ -257,14 +155,13 @@ def test_signal_reaches_the_task_which_cleans_up_before_the_service_ends(
     assert wanted == "block" or "interrupted" in log
     with pytest.raises(ProcessLookupError):
         os.kill(task, 0)
-    assert not (tmp_path / "data").exists()
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {".schedule", ".history"}
 
 
 STOPPED_ANYWHERE = """
 import signal, sys
-from pathlib import Path
+import tasks.health
 import tasks.schedule
-from tasks.config_file import Config
 
 tasks.schedule.HEARTBEAT_INTERVAL_S = 0.01
 
@@ -273,7 +170,7 @@ def run(lines):
 
     def trace(frame, event, arg):
         nonlocal remaining
-        if event == "line" and tasks.schedule.HEARTBEAT.exists():
+        if event == "line" and tasks.health.HEARTBEAT.exists():
             remaining -= 1
             if remaining == 0:
                 print(lines, frame.f_code.co_filename, frame.f_lineno, flush=True)
@@ -282,7 +179,7 @@ def run(lines):
 
     sys.settrace(trace)
     try:
-        assert tasks.schedule.serve(Config(Path("x"), {}, {}, {}), "dev", []) == 0
+        assert tasks.schedule.serve([], "dev", []) == 0
     finally:
         sys.settrace(None)
 
@@ -306,7 +203,10 @@ def test_signal_at_any_line_ends_the_service(tmp_path: Path) -> None:
 def test_failure_of_a_task_is_logged_and_it_runs_again(start: Callable[..., Service]) -> None:
     service = start("NetworkError")
     service.wait_for("raised", 3 * "NetworkError\n")  # the second has been logged by then
-    assert service.healthy()
+    deadline = time.monotonic() + SOON
+    while service.healthy():  # until the third has been counted
+        assert time.monotonic() < deadline
+    assert "task 9: " in service.clone.run("health").stderr
     log = service.end()
     assert log.count("WARNING tasks.schedule: task 9 ended with exit code 5") >= 2
     assert "lighterage: network: " in log
@@ -383,6 +283,79 @@ def test_dry_run_of_the_service_checks_it_and_starts_nothing(tmp_path: Path) -> 
     assert clone.run("schedule", "--dry-run", "--remote-host-address=").returncode == 2
 
 
+# --- pauses, and what outlasts a restart ----------------------------------------------------
+
+
+def test_pause_and_resume_reach_a_service_that_runs(
+    tmp_path: Path, start: Callable[..., Service]
+) -> None:
+    service = start("log 0")
+    service.wait_for("runs", "end\n")
+    done = service.clone.run("pause", "9")
+    assert (done.returncode, done.stdout) == (
+        0, "task 9 (dev): paused; the service starts no further runs of it until `resume`\n"
+    )  # fmt: skip
+    service.beats(3)  # it has seen the pause
+    service.wait_for("data/.schedule/dev/state.json", '"running":false')
+    paused = (tmp_path / "runs").read_text()
+    assert service.clone.run("schedule", "--dry-run").stdout.endswith(", paused\n")
+    service.beats(25)  # due each second, a beat each tenth of one
+    assert (tmp_path / "runs").read_text() == paused
+    assert service.clone.run("resume", "9").stdout == "task 9 (dev): runs by its schedule again\n"
+    service.wait_for("runs", paused + "begin\n")
+    assert "paused" not in service.clone.run("schedule", "--dry-run").stdout
+    log = service.end()
+    assert "WARNING tasks.schedule: task 9: paused" in log
+    assert "WARNING tasks.schedule: task 9: resumed" in log
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("pause", "no task given"), ("resume", "no task given"), ("pause 44", "'44' is not a task"),
+        ("resume 44", "'44' is not a task"), ("pause 1", "task 1 has no schedule for dev"),
+    ],
+)  # fmt: skip
+def test_pause_of_what_has_no_schedule_is_refused(tmp_path: Path, words: str, says: str) -> None:
+    clone = Clone(tmp_path)
+    (tmp_path / "config.yaml").write_text(CONFIG.format(wanted="x"))
+    done = clone.run(*words.split())
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert says in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_interrupted_run_starts_again_with_the_service(
+    tmp_path: Path, start: Callable[..., Service]
+) -> None:
+    service = start("sleep")
+    service.wait_for("ready", "\n")
+    service.end()
+    (tmp_path / "ready").unlink()
+    assert "next run at once" in service.clone.run("schedule", "--dry-run").stdout
+    service.process = service.start("schedule")  # due at three o'clock, by the real time
+    service.wait_for("ready", "\n")
+    service.end()
+
+
+def test_second_service_on_the_same_data_ends_with_busy(start: Callable[..., Service]) -> None:
+    service = start("log 0")
+    service.wait_for("runs", "end\n")
+    done = service.clone.run("schedule")
+    assert (done.returncode, done.stderr.count("\n")) == (9, 1)
+    assert "data/.schedule/dev/lock: another service runs the schedules of this data" in done.stderr
+    assert service.healthy(), "the first one's heartbeat is still there"
+    service.end()
+
+
+def test_dry_run_shows_failures_and_the_delayed_run(start: Callable[..., Service]) -> None:
+    service = start("NetworkError")
+    service.wait_for("raised", 3 * "NetworkError\n")
+    service.end()
+    shown = service.clone.run("schedule", "--dry-run").stdout
+    assert re.fullmatch(r"task 9: next run [-0-9: +]+, failures in a row: \d+\n", shown)
+
+
 def test_service_without_a_schedule_warns_and_keeps_running(
     tmp_path: Path, start: Callable[..., Service]
 ) -> None:
@@ -394,26 +367,3 @@ def test_service_without_a_schedule_warns_and_keeps_running(
     while not service.healthy():
         assert time.monotonic() < deadline
     assert "no task has a schedule for dev" in service.end()
-
-
-# --- health -------------------------------------------------------------------------------
-
-
-def test_service_without_a_recent_heartbeat_is_unhealthy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    beat = tmp_path / "beat"
-    monkeypatch.setattr(schedule, "HEARTBEAT", beat)
-    assert not schedule.healthy(), "no heartbeat yet"
-    beat.touch()
-    assert schedule.healthy()
-    old = time.time() - schedule.UNHEALTHY_AFTER_S - 1
-    os.utime(beat, (old, old))
-    assert not schedule.healthy(), "it was killed, or hangs"
-
-
-def test_health_of_no_service_is_one_line(tmp_path: Path) -> None:
-    done = Clone(tmp_path).run("health")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("lighterage: the scheduler does not run, or hangs")
-    assert done.stderr.count("\n") == 1

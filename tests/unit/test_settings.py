@@ -11,11 +11,13 @@ from dotenv import dotenv_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from docker.setup.envfiles import setting_names
 from tasks import env_file
 from tasks.config_file import load_config
 from tasks.fetch.errors import ConfigError
 from tasks.resolve import Resolved, resolve
-from tasks.settings import FIELDS, MASK, Settings
+from tasks.settings import ENVIRONMENT, FIELDS, MASK, Settings
+from tree import REPOSITORY
 
 LAYERS = [
     "default",
@@ -295,20 +297,6 @@ def test_repositorys_own_config_file_is_valid_and_its_variants_differ() -> None:
     assert (prod.log_level, prod.keep_archive, prod.host_keys) == ("WARNING", False, "known")
 
 
-def test_schedules_are_those_of_the_variant() -> None:
-    text = """
-variants: {dev: {}, prod: {}}
-tasks:
-  1: {schedule: "0 1 * * *"}
-  2: {prod: {schedule: "0 2 * * *"}}
-  3: {schedule: "0 3 * * *", dev: {schedule: ""}}
-"""
-    Path("config.yaml").write_text(text)
-    config = load_config(None)
-    assert config.schedules("dev") == {"1": "0 1 * * *"}
-    assert config.schedules("prod") == {"1": "0 1 * * *", "2": "0 2 * * *", "3": "0 3 * * *"}
-
-
 # --- types --------------------------------------------------------------------------------
 
 
@@ -448,3 +436,7 @@ def test_secret_is_neither_in_an_error_nor_in_the_text_of_the_settings() -> None
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().max_tries = 5  # type: ignore[misc]  # that is what is tested
+
+
+def test_make_reads_the_same_settings_from_the_source() -> None:
+    assert setting_names(REPOSITORY) == (set(ENVIRONMENT), set(FIELDS))

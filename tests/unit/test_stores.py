@@ -27,11 +27,13 @@ from tasks.fetch import stores
 from tasks.fetch.api import execute
 from tasks.fetch.errors import ArchiveError, BusyError, ConfigError, Interrupted, LocalError
 from tasks.fetch.manifest import NAME, File, Manifest, Source
+from tasks.fetch.shards.names import Hosts
 from tasks.fetch.staging import staging
 from tasks.fetch.stores import open_store
 from tasks.fetch.stores.local import verify
 from tasks.fetch.stores.protocol import Store
-from tasks.settings import Settings, StringList
+from tasks.setting_types import StringList
+from tasks.settings import Settings
 
 
 class OopsError(Exception):
@@ -426,7 +428,7 @@ def test_task_lands_in_any_store(
     with hosts.host(asyncssh.SFTPServer, folder / "known_hosts") as address:
         settings = Settings(
             task="1", remote_file_path=StringList([str(path)]), file_save_path=target.url,
-            remote_host_address=address, username="me", password=hosts.PASSWORD,
+            remote_host_address=Hosts(address), username="me", password=hosts.PASSWORD,
             known_hosts_file=folder / "known_hosts", ssh_config_file=folder / "none",
             keep_archive=True, progress="none",
         )  # fmt: skip

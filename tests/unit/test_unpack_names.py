@@ -24,7 +24,8 @@ REFUSED = {
     "two ..": "../../up.csv",
     ".. in the middle": "a/../../up.csv",
     ".. that stays inside": "a/../b.csv",
-    ".. after .": "./../up.csv",
+    ".. after .": "./../up.csv",  # CVE-2026-59732: rclone removes the `./` only
+    "more .. than folders": "a/../../../etc/cron.d/up.csv",  # CVE-2026-88014, rclone
     ".. after //": "a//../../up.csv",
     ".. at the end": "a/..",
     "absolute": "/tmp/up.csv",
@@ -47,7 +48,7 @@ ACCEPTED = {
     # What a later step could decode or fold to `..`: stored as it stands.
     "%2e%2e/up.csv": "%2e%2e/up.csv",
     "%2Fup.csv": "%2Fup.csv",
-    "\uff0e\uff0e/up.csv": "\uff0e\uff0e/up.csv",
+    "\uff0e\uff0e/up.csv": "\uff0e\uff0e/up.csv",  # GHSA-7p4m-qxvv-g567: rclone decodes it to `..`
     "\u2025\u2215up.csv": "\u2025\u2215up.csv",
     "a\u2044..\u2044up.csv": "a\u2044..\u2044up.csv",
 }

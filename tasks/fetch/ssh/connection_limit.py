@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from tasks.fetch.errors import BusyError, LocalError
@@ -42,6 +42,27 @@ def connection_slot(settings: ConnectionSettings, *, wait: bool = True) -> Itera
     if not settings.max_connections:
         yield
         return
+    with _holders[-1](settings, wait):
+        yield
+
+
+@contextlib.contextmanager
+def limited_by(hold: Hold) -> Iterator[None]:
+    """Have `hold` limit the connections of this process, and not files that are locked.
+
+    Args:
+        hold: Holds one of the places for a block; see `connection_slot`.
+    """
+    _holders.append(hold)
+    try:
+        yield
+    finally:
+        _holders.pop()
+
+
+@contextlib.contextmanager
+def _hold_file(settings: ConnectionSettings, wait: bool) -> Iterator[None]:
+    """Hold the lock of one of the files of `connections_folder`."""
     message = (
         f"{settings.remote_host_address}: {settings.max_connections} connections are open "
         "(max_connections)"
@@ -62,6 +83,10 @@ def connection_slot(settings: ConnectionSettings, *, wait: bool = True) -> Itera
             yield
     finally:
         _held[settings.remote_host_address] -= 1
+
+
+Hold = Callable[[ConnectionSettings, bool], contextlib.AbstractContextManager[None]]
+_holders: list[Hold] = [_hold_file]
 
 
 def _free_place(settings: ConnectionSettings) -> IO[bytes] | None:

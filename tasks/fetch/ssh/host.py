@@ -118,6 +118,11 @@ class Host:
             facts = self._link.session().stats(paths)
         return {file.path: file for file in facts if isinstance(file, RemoteFile)}
 
+    def home(self) -> str:
+        """Return the absolute path of the folder that relative paths start from."""
+        with translated("."):
+            return remote_changes.home(self._link.session())
+
     def remove(self, paths: Sequence[str]) -> dict[str, RemotePathError | None]:
         """Remove files; see `remote_changes.remove`."""
         with translated(", ".join(paths[:1])):

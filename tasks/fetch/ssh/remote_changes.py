@@ -12,6 +12,14 @@ from tasks.fetch.ssh.sftp_session import Session
 NO_ATTRIBUTES = bytes(4)
 
 
+def home(session: Session) -> str:
+    """Return the absolute path of the folder that the session starts in."""
+    [(_, kind, body)] = session.answers(packets.REALPATH, {".": packets.path_string(".")})
+    if kind != packets.NAME:
+        raise packets.error_of(".", kind, body)
+    return packets.read_string(body[4:]).decode(errors="surrogateescape")
+
+
 def remove(session: Session, paths: Iterable[str]) -> dict[str, RemotePathError | None]:
     """Remove files; return why each could not be, or None."""
     return _changed(session, packets.REMOVE, {path: packets.path_string(path) for path in paths})

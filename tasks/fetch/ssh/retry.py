@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 MAX_DELAY = 120.0
 """Seconds between two tries at most, however often the delay was doubled."""
 
+retries_of_process = 0
+"""How often this process tried something again: a process is one run."""
+
 
 def delay_before(settings: ConnectionSettings, tries: int, factor: float = 1) -> float:
     """Return how many seconds to wait after so many tries: each time twice as long.
@@ -42,6 +45,8 @@ class Retries:
             error.transient = False  # no caller is to try again
             raise error
         delay = delay_before(self._settings, self.failures, error.delay_factor)
+        global retries_of_process  # noqa: PLW0603 (for the history, also of a run that fails)
+        retries_of_process += 1
         log.warning(
             "try %d of %d failed: %s; %s in %.1f s",
             self.failures, self._settings.max_tries, error, action, delay,

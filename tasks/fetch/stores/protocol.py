@@ -13,6 +13,7 @@ in this order:
         writer.write(b"id,name")
         writer.close()
         store.publish(manifest)                 # from here on readers see the new files
+        store.copy_published()
     finally:
         store.clean_up()
 
@@ -28,12 +29,16 @@ and `clean_up` may be called from another thread when the main thread does not e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.fetch.manifest import File, Manifest
+
+
+Layout = Literal["manifest", "plain"]
+"""How readers find the published files: by the manifest; or in a copy with plain names, too."""
 
 
 class Pruned(NamedTuple):
@@ -213,6 +218,16 @@ class Store(Protocol):
 
         Raises:
             LocalError: It cannot be written; the published one is unchanged.
+        """
+
+    def copy_published(self) -> str:
+        """Update the copy with plain names, also after a run that found nothing new.
+
+        Returns:
+            Where it is; empty where the store was opened without one.
+
+        Raises:
+            LighterageError: It may be incomplete; the published data is complete all the same.
         """
 
     def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:

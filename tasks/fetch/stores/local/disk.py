@@ -56,10 +56,11 @@ def writing(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _local_error(path, error) from error
+        raise local_error(path, error) from error
 
 
-def _local_error(path: Path | str, error: OSError) -> LocalError:
+def local_error(path: Path | str, error: OSError) -> LocalError:
+    """Return an `OSError` as a `LocalError` that names `path`."""
     what = {
         errno.ENOSPC: "no space left",
         errno.EDQUOT: "the quota is used up",
@@ -90,7 +91,7 @@ class NewFile:
                 while rest:
                     rest = rest[os.write(file, rest) :]
         except OSError as error:
-            raise _local_error(self._target, error) from error
+            raise local_error(self._target, error) from error
 
     def close(self) -> None:
         """Complete the file."""
@@ -98,7 +99,7 @@ class NewFile:
             file, self._file = self._opened(), -1
             os.close(file)
         except OSError as error:
-            raise _local_error(self._target, error) from error
+            raise local_error(self._target, error) from error
 
     def abort(self) -> None:
         """Close and remove it: an open file takes its room on the disk even when it is removed."""

@@ -15,6 +15,7 @@ from tasks.fetch.errors import BusyError
 from tasks.fetch.stores.local.disk import remove_empty, writing
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Lock:
     """
 
     def __init__(self, target: Path) -> None:
+        self.without_lock: Collection[int] = ()  # error numbers of flock: then there is no lock
         self.path = target.with_name(f".{target.name}.lock")
         self._target = target
         self._file: IO[bytes] | None = None  # while it is locked
@@ -74,6 +76,11 @@ class Lock:
                     pass
                 except BlockingIOError:
                     return False
+                except OSError as error:
+                    if error.errno not in self.without_lock:
+                        raise
+                    self._file = file
+                    return True
                 finally:
                     if self._file is not file:
                         file.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from tasks.fetch.errors import LocalError
+from tasks.fetch.errors import ConfigError, LocalError
 from tasks.fetch.manifest import File, Manifest
 from tasks.fetch.stores.local import tree
 from tasks.fetch.stores.local.disk import NewFile, writing
@@ -22,6 +22,7 @@ from tasks.fetch.stores.local.lock import Lock
 from tasks.fetch.stores.local.partial_downloads import LocalPartialDownloads
 from tasks.fetch.stores.local.publish import Publication
 from tasks.fetch.stores.local.recovery import recover
+from tasks.fetch.stores.local.runs import prune_runs
 from tasks.fetch.stores.local.target import Target
 from tasks.fetch.stores.local.verify import (
     edited_error,
@@ -29,16 +30,28 @@ from tasks.fetch.stores.local.verify import (
     with_mtime,
     with_reliable_times,
 )
-from tasks.fetch.stores.protocol import Pruned
+from tasks.fetch.stores.protocol import Layout, Pruned
 
 
 class LocalStore:
     """A folder, or a link to one, as a store; for the methods see `stores.protocol.Store`."""
 
-    def __init__(self, target: str | Path, *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        target: str | Path,
+        *,
+        overwrite: bool,
+        layout: Layout = "manifest",
+        staging: Path | None = None,
+    ) -> None:
+        if layout == "plain":
+            raise ConfigError(
+                f"publish_layout is plain, but file_save_path is {target}: a folder has plain "
+                "names anyway: set publish_layout only for a task with an s3:// target"
+            )
         with writing(target):
             try:
-                self._path = Path(target).resolve()
+                self.path = self._path = Path(target).resolve()
             except RuntimeError as error:
                 raise LocalError(
                     f"{target}: is a symbolic link to itself: set another file_save_path"
@@ -46,7 +59,7 @@ class LocalStore:
         if not self._path.name:
             raise LocalError(f"{target}: the root folder cannot be replaced: name a folder in it")
         self.partial_downloads = LocalPartialDownloads(self._path)
-        self._target = Target(self._path, overwrite=overwrite)
+        self._target = Target(self._path, overwrite=overwrite, staging=staging)
         self.staging = self._target.staging
         self._publication = Publication(self._target)
         self._lock = Lock(self._path)
@@ -148,35 +161,38 @@ class LocalStore:
         if manifest != self.manifest():
             self._publication.replace_manifest(manifest)
 
+    def copy_published(self) -> str:
+        """Do nothing: the files have plain names anyway."""
+        return ""
+
     def _with_times(self, manifest: Manifest) -> Manifest:
         """Give each record the time of a file that is known to have its content."""
-
-        def with_time(file: File) -> File:
-            if file.path in self._kept_paths:
-                found = verify_file(self._staging_folder, file, content=False)
-            elif (mtime_ns := self.partial_downloads.mtime_ns(file.path)) is not None:
-                found = with_mtime(file, mtime_ns)
-            else:
-                facts = tree.facts_of(self._staging_folder, file)
-                found = with_mtime(file, facts.st_mtime_ns) if facts else None
-            if found is None:
-                raise edited_error(self._path / file.path)
-            return found
-
         return replace(
             manifest,
-            files=[with_time(file) for file in manifest.files],
-            archives=[with_time(file) for file in manifest.archives],
+            files=[self._with_time(file) for file in manifest.files],
+            archives=[self._with_time(file) for file in manifest.archives],
         )
+
+    def _with_time(self, file: File) -> File:
+        if file.path in self._kept_paths:
+            found = verify_file(self._staging_folder, file, content=False)
+        elif (mtime_ns := self.partial_downloads.mtime_ns(file.path)) is not None:
+            found = with_mtime(file, mtime_ns)
+        else:
+            facts = tree.facts_of(self._staging_folder, file)
+            found = with_mtime(file, facts.st_mtime_ns) if facts else None
+        if found is None:
+            raise edited_error(self._path / file.path)
+        return found
 
     def _remove_leftovers(self) -> None:
         self._publication.clean_up()
         if self.published and not self._publication.has_staging:
             self.partial_downloads.remove_all()
 
-    def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:  # noqa: ARG002 (each run removes what it replaces)
-        """Do nothing: of a folder there is one version."""
-        return Pruned()
+    def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:  # noqa: ARG002 (of a folder there is one version)
+        """Remove the records and parts of earlier runs that had shards."""
+        return prune_runs(self._path, min_age_s, dry_run=dry_run)
 
     def clean_up(self) -> None:
         """Remove what is not published, but partial downloads, and release the lock."""

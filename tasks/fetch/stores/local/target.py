@@ -7,6 +7,7 @@ While a run publishes, or after one was killed, there are beside a target NAME:
     .NAME.old         the replaced tree, if the file system cannot exchange two names
     .NAME.trash       a replaced tree that is being removed
     .NAME.replaced    a replaced tree that stays, because foreign files were found in it
+    .NAME.runs        what the shards of a run agree on, and their parts, see shared.py
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Target:
         trash: The tree that is being removed.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
+    def __init__(self, path: Path, *, overwrite: bool, staging: Path | None = None) -> None:
         self.path = path
-        self.staging = path.with_name(f".{path.name}.staging")
+        self.staging = staging or path.with_name(f".{path.name}.staging")
         self.old = path.with_name(f".{path.name}.old")
         self.trash = path.with_name(f".{path.name}.trash")
         self._overwrite = overwrite

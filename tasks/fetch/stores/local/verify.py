@@ -50,7 +50,8 @@ def verify_file(folder: str, file: File, *, content: bool) -> File | None:
 
 def with_mtime(file: File, mtime_ns: int) -> File:
     """Return the record of a file with another time."""
-    return File(file.path, file.size, file.sha256, file.source, mtime_ns)  # quicker than `replace`
+    # Quicker than `replace`.
+    return File(file.path, file.size, file.sha256, file.source, mtime_ns, columns=file.columns)
 
 
 def with_reliable_times(manifest: Manifest) -> Manifest:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S: Final = 10
 REQUEST_TIMEOUT_S: Final = 30
 PART_TIMEOUT_S: Final = 180
-"""For a part of a large file: a line of 2 Mbit/s passes three of them at once in that time."""
+"""For a part of a large file: a line of 2 Mbit/s passes two of them at once in that time."""
 MAX_RETRIES = 5
 BACKOFF_S = 0.2
 """Before the first retry; doubled before each other."""
@@ -35,10 +35,13 @@ TRIES_WITHOUT_ANSWER: Final = 3
 RETRY_TIMEOUT_S: Final = 30
 """Seconds from the first request in which a 5xx or a lost connection is retried."""
 PART_BYTES: Final = 10 * 2**20
-PARTS_AT_ONCE: Final = 3
+PARTS_AT_ONCE: Final = 2
+"""A run takes 106 MB, with the last parts of the file before under way; with three, 117."""
 MAX_FILE_BYTES: Final = 10_000 * PART_BYTES
 """S3 accepts 10,000 parts, and the size of a file that is streamed is not known before its end."""
 READ_BYTES: Final = 8 * 2**20
+MARK: Final = "lighterage-run"
+"""Metadata of each uploaded file, its run; the store gives copies the same (`x-amz-meta-...`)."""
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -128,11 +131,26 @@ class Bucket:
                 block = self._api.get_range(self._store, key, start=start, length=length)
             yield bytes(block)
 
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object in one request."""
+    def put(self, key: str, data: bytes, run: str) -> None:
+        """Write an object in one request, marked with its run."""
         sys.audit("lighterage.request", "put", key)
         with self.errors():
-            self._api.put(self._parts, key, data, use_multipart=False)
+            self._api.put(self._parts, key, data, attributes={MARK: run}, use_multipart=False)
+
+    def copy(self, source: str, key: str) -> None:
+        """Have the store copy an object with its mark; see `plain.MAX_COPY_BYTES`."""
+        sys.audit("lighterage.request", "copy", key)
+        with self.errors():
+            self._api.copy(self._parts, source, key)
+
+    def mark(self, key: str) -> str | None:
+        """Return the run that an object is marked with: empty without a mark, None without it."""
+        with self.errors():
+            try:
+                found = self._api.get(self._store, key, options={"head": True})
+            except FileNotFoundError:
+                return None
+            return found.attributes.get(MARK, "")
 
     def put_if(self, key: str, data: bytes, e_tag: str | None) -> bool:
         """Write an object if it has this ETag, or, for None, if it does not exist.
@@ -163,13 +181,14 @@ class Bucket:
                     return True
         raise AssertionError("the last try returns or raises")
 
-    def open(self, key: str) -> WritableFile:
-        """Open a large object for writing, which appears when it is closed."""
+    def open(self, key: str, run: str) -> WritableFile:
+        """Open a large object for writing, which appears, marked, when it is closed."""
         sys.audit("lighterage.request", "open", key)
         with self.errors():
             return self._api.open_writer(
-                self._parts, key, buffer_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE
-            )
+                self._parts, key, attributes={MARK: run}, buffer_size=PART_BYTES,
+                max_concurrency=PARTS_AT_ONCE,
+            )  # fmt: skip
 
     def has(self, key: str, size: int) -> bool:
         """Whether an object exists and has this size; False where that cannot be found out."""

@@ -45,6 +45,12 @@ class Location:
             raise ConfigError(f"{where}: the prefix {name_error(prefix)}")
         return cls(bucket, prefix)
 
+    def path_error(self, run: str, path: str) -> str:
+        """Return why a run cannot upload a file of this path; empty if it can."""
+        if len(f"{self.prefix}/{object_key(run, path)}".encode(errors="replace")) > MAX_KEY_BYTES:
+            return f"makes a key of more than {MAX_KEY_BYTES} bytes"
+        return name_error(path)
+
 
 def name_error(path: str) -> str:
     """Return why a path cannot be (part of) an object's key; empty if it can."""
@@ -55,6 +61,11 @@ def name_error(path: str) -> str:
     if len(path.encode()) > MAX_KEY_BYTES:
         return f"is longer than {MAX_KEY_BYTES} bytes"
     return ""
+
+
+def object_key(run: str, path: str) -> str:
+    """Return the key of a file that a run uploaded, below the prefix."""
+    return f"objects/{run}/{path}"
 
 
 @dataclass(frozen=True, repr=False)

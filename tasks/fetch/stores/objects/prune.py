@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.fetch.errors import StoreError
 from tasks.fetch.manifest import Manifest
+from tasks.fetch.stores.objects.location import object_key
 from tasks.fetch.stores.protocol import Pruned
 
 if TYPE_CHECKING:
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from tasks.fetch.stores.objects.bucket import Bucket
 
 DELETED_AT_ONCE = 1000
-MANIFESTS, OBJECTS = "manifests", "objects"
+MANIFESTS, OBJECTS, RUNS = "manifests", "objects", "runs"
 _OWN_KEY = re.compile(r"(?:manifests|objects)/([0-9a-f]{16})(?:\.json$|\.probe$|/)")
 """The keys of a run; others are not touched."""
+_ATTEMPT = re.compile(rb'"([0-9a-f]{16})"')
+"""A run of `_OWN_KEY`, as the records of shards name it."""
 
 
 def prune(
@@ -64,7 +67,9 @@ def prune(
                 recent.add(match[1])
             if key not in kept and key not in referenced:
                 unused[match[1]][key] = size
-    old = [sizes for run, sizes in unused.items() if run not in recent]
+    records, attempts = _runs_with_shards(bucket, before)
+    recent |= attempts
+    old = [sizes for run, sizes in unused.items() if run not in recent] + records
     sizes = {key: size for run_sizes in old for key, size in run_sizes.items()}
     if not dry_run:
         # A manifest first: one whose objects are missing is worse than objects without one.
@@ -76,10 +81,30 @@ def prune(
     return Pruned(len(old), len(sizes), sum(sizes.values()))
 
 
+def _runs_with_shards(bucket: Bucket, before: datetime) -> tuple[list[dict[str, int]], set[str]]:
+    """Return the records of each old run that had shards, and the attempts that others name.
+
+    A run is old when its newest record is: its shards write records while they work.
+    """
+    runs: dict[str, dict[str, tuple[int, datetime]]] = defaultdict(dict)
+    for key, size, modified in bucket.entries(RUNS):
+        runs[key.split("/")[1]][key] = size, modified
+    old: list[dict[str, int]] = []
+    attempts: set[str] = set()
+    for records in runs.values():
+        if max(modified for _, modified in records.values()) < before:
+            old.append({key: size for key, (size, _) in records.items()})
+            continue
+        for key in records:
+            content, _ = bucket.get(key) or (b"", "")
+            attempts.update(name.decode() for name in _ATTEMPT.findall(content))
+    return old, attempts
+
+
 def _referenced(bucket: Bucket, key: str) -> set[str]:
     """Return the keys of the objects that a manifest names."""
     found = bucket.get(key)
     manifest = Manifest.decode(found[0]) if found else None
     if manifest is None:
         raise StoreError(f"{key}: cannot be read, so it is not known which objects it names")
-    return {f"{OBJECTS}/{file.run}/{file.path}" for file in manifest.all_files()}
+    return {object_key(file.run, file.path) for file in manifest.all_files()}

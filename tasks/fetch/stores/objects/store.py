@@ -3,6 +3,8 @@
     latest.json                 names the published manifest; replaced by its ETag
     manifests/<run>.json        the manifest of a run, written once
     objects/<run>/<path>        the files of a run, never overwritten
+    plain/<path>                on request, a copy to browse; see `plain.py`
+    runs/<run id>/              what the shards of a run agree on, see shared.py
 
 A manifest states for each file the run that uploaded it: an unchanged file stays where it is. No
 run locks another out: of two that started from the same `latest.json`, one replaces it.
@@ -16,22 +18,23 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec.structs import replace
 
 from tasks.fetch import interrupt
 from tasks.fetch.errors import BusyError, ConfigError, LighterageError, NetworkError, StoreError
 from tasks.fetch.manifest import Manifest
 from tasks.fetch.stores.objects.bucket import Bucket
-from tasks.fetch.stores.objects.location import MAX_KEY_BYTES, Access, Location, name_error
+from tasks.fetch.stores.objects.conditions import require_conditions
+from tasks.fetch.stores.objects.location import Access, Location, object_key
+from tasks.fetch.stores.objects.plain import PLAIN, PlainCopy
 from tasks.fetch.stores.objects.prune import prune
 from tasks.fetch.stores.objects.uploads import NewObject, Uploads
 
 if TYPE_CHECKING:
     from tasks.fetch.manifest import File
-    from tasks.fetch.stores.protocol import Pruned
+    from tasks.fetch.stores.protocol import Layout, Pruned
 
 LATEST = "latest.json"
-OWN_NAMES = {LATEST, "manifests", "objects"}
+OWN_NAMES = {LATEST, "manifests", "objects", "runs", PLAIN}
 LONG_RUN_S = 1800
 """Below the least `min_age` by half an hour: a run that is longer checks its objects at the end."""
 MAX_PREVIOUS = 1000
@@ -51,18 +54,20 @@ class ObjectStore:
     """A prefix of a bucket as a store; for the methods see `stores.protocol.Store`."""
 
     partial_downloads = None
+    _has_conditions = False
 
-    def __init__(self, target: str, *, overwrite: bool) -> None:
+    def __init__(self, target: str, *, overwrite: bool, layout: Layout = "manifest") -> None:
         self._target = target
+        self._layout = layout
         self._location = Location.parse(target)
         self._bucket = Bucket(self._location, Access.from_environment(), target)
+        self._plain = PlainCopy(self._bucket, f"{target.removesuffix('/')}/{PLAIN}")
         self._overwrite = overwrite
         self.published = False
         self._e_tag: str | None = None  # of latest.json, when it was last read
         self._previous: tuple[str, ...] = ()  # the manifests that it named
         self._run = ""
         self._begun_s = 0.0
-        self._has_conditions = False
         self._may_be_published = False  # whatever the response was: then nothing is deleted
         self._keys: set[str] = set()  # of this run
         self._removed: set[str] = set()  # of these, unless that failed
@@ -73,15 +78,17 @@ class ObjectStore:
 
     def check(self) -> None:
         """Check that the prefix is free, or one of Lighterage's that may be replaced."""
-        if self._latest() is None:
-            foreign = sorted(set(self._bucket.top_names()) - OWN_NAMES)
-            if foreign:
-                raise StoreError(
-                    f"{self._target}: contains objects not created by Lighterage ({foreign[0]!r}): "
-                    "set file_save_path to another prefix"
-                )
-        elif not self._overwrite:
+        is_published = self._latest() is not None
+        names = set() if is_published else set(self._bucket.top_names())
+        if foreign := names - OWN_NAMES:
+            raise StoreError(
+                f"{self._target}: contains objects not created by Lighterage ({min(foreign)!r}): "
+                "set file_save_path to another prefix"
+            )
+        if is_published and not self._overwrite:
             raise StoreError(f"{self._target}: exists, and overwrite is false")
+        if self._layout == "plain" or PLAIN in names:
+            self._plain.check()
 
     def lock(self, wait_s: float) -> None:  # noqa: ARG002 (`publish` decides)
         """Check the target: other runs are not kept out."""
@@ -106,21 +113,26 @@ class ObjectStore:
 
     def manifest(self) -> Manifest | None:
         """Return the manifest that `latest.json` names; `publish` replaces this one only."""
+        published = self._published()
+        return published[0] if published else None
+
+    def _published(self) -> tuple[Manifest, bytes] | None:
+        """Return the published manifest, and its JSON."""
         latest = self._latest()
         if latest is None:
             return None
         found = self._bucket.get(latest.manifest)
         manifest = Manifest.decode(found[0]) if found else None
-        if manifest is None:
+        if found is None or manifest is None:
             raise StoreError(
                 f"{self._target}: {latest.manifest}, which {LATEST} names, is missing or cannot be "
                 f"read: delete {LATEST} to download everything again"
             )
-        return manifest
+        return manifest, found[0]
 
     def verify(self, file: File, content: bool) -> File | None:
         """Return the record of a published file whose object has its size, or its content."""
-        folder, key = f"objects/{file.run}", _key(file.run, file.path)
+        folder, key = f"objects/{file.run}", object_key(file.run, file.path)
         if folder not in self._sizes:  # one request for 1000 objects, not one for each
             self._sizes[folder] = {name: size for name, size, _ in self._bucket.entries(folder)}
         if self._sizes[folder].get(key) != file.size:
@@ -142,44 +154,27 @@ class ObjectStore:
         self._uploads = Uploads()
         self._may_be_published = False
         if not self._has_conditions:
-            self._prove_conditions(f"objects/{run_id}.probe")
+            require_conditions(self._bucket, f"objects/{run_id}.probe", self._target)
             self._has_conditions = True
         self._run = run_id
         self._begun_s = time.monotonic()
 
-    def _prove_conditions(self, key: str) -> None:
-        """Write an object on conditions that do not hold: a store that ignores them is refused."""
-        try:
-            created = self._bucket.put_if(key, b"", None) or self._bucket.get(key) is not None
-            ignored = self._bucket.put_if(key, b"", None) or self._bucket.put_if(key, b"", '"0"')
-        finally:
-            with contextlib.suppress(LighterageError):
-                self._bucket.delete([key])
-        if ignored or not created:
-            raise StoreError(
-                f"{self._target}: the store has no conditional writes (If-Match, If-None-Match), "
-                "without which two runs would overwrite each other: use another store"
-            )
-
     def create(self, path: str) -> NewObject:
         """Create an object of this run."""
-        key = _key(self._run, path)
-        reason = name_error(path)
-        if len(f"{self._location.prefix}/{key}".encode(errors="replace")) > MAX_KEY_BYTES:
-            reason = f"makes a key of more than {MAX_KEY_BYTES} bytes"
-        if reason:
+        key = object_key(self._run, path)
+        if reason := self._location.path_error(self._run, path):
             raise StoreError(f"{self._target}: {path!r} cannot be stored: the name {reason}")
         again = key in self._keys
         self._keys.add(key)
         self._removed.discard(key)
-        return NewObject(self._bucket, key, self._uploads, again=again)
+        return NewObject(self._bucket, key, self._run, self._uploads, again=again)
 
     def keep(self, file: File) -> None:
         """Do nothing: the new manifest names the object that is there."""
 
     def remove(self, path: str) -> None:
         """Delete an object of this run, if there is one."""
-        key = _key(self._run, path)
+        key = object_key(self._run, path)
         if key in self._keys:
             self._uploads.finish()
             with contextlib.suppress(LighterageError):  # no manifest will name it
@@ -190,11 +185,7 @@ class ObjectStore:
         """Write the manifest of this run, and let `latest.json` name it."""
         self._uploads.finish()
         self._require_own_objects()
-        manifest = replace(
-            manifest,
-            files=[self._with_run(file) for file in manifest.files],
-            archives=[self._with_run(file) for file in manifest.archives],
-        )
+        manifest = manifest.with_run(self._run)
         key, data = f"manifests/{self._run}.json", b"".join(manifest.encoded())
         self._keys.add(key)
         if not self._bucket.put_if(key, data, None):
@@ -215,9 +206,6 @@ class ObjectStore:
                 f"{self._target}: {min(missing)} was deleted during the run: prune with a larger "
                 "min_age"
             )
-
-    def _with_run(self, file: File) -> File:
-        return file if file.run else replace(file, run=self._run)
 
     def _swap(self, latest: bytes) -> None:
         """Replace the `latest.json` that was read; what it contains then says whether that worked.
@@ -260,9 +248,15 @@ class ObjectStore:
             )
         return data == latest
 
-    def update_manifest(self, manifest: Manifest) -> None:  # noqa: ARG002 (never called)
-        """Objects have no times that a manifest would note."""
-        raise AssertionError("`verify` returns no new times")
+    def update_manifest(self, manifest: Manifest) -> None:
+        """Do nothing: it is never called."""
+
+    def copy_published(self) -> str:
+        """Update the plain copy, where the layout has one."""
+        if self._layout != "plain":
+            return ""
+        self._plain.update(self._published)
+        return self._plain.url
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -291,7 +285,4 @@ class ObjectStore:
     def clean_up(self) -> None:
         """Delete what is not published."""
         self._discard()
-
-
-def _key(run: str, path: str) -> str:
-    return f"objects/{run}/{path}"
+        self._plain.stop()

@@ -1,0 +1,242 @@
+"""The verbs of the command line: all that a user can ask beside a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import sys
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from tasks.config_file import load_config
+from tasks.fetch.errors import ConfigError, LocalError, printable
+from tasks.logs import log_at
+from tasks.options import given, known_tasks
+from tasks.resolve import resolve
+from tasks.settings import FIELDS, VARIANTS
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from tasks.config_file import Config
+    from tasks.resolve import Resolved
+    from tasks.result import Result
+
+log = logging.getLogger("tasks")
+
+
+def settings_of(task: str, parsed: argparse.Namespace) -> Resolved:
+    """Return the settings of a task; log at their level from now on."""
+    given = {name: value for name, value in vars(parsed).items() if name in FIELDS}
+    resolved = resolve(task, given, config_file=parsed.config_file)
+    _use_variables(resolved.others)
+    log_at(resolved.settings.log_level)
+    return resolved
+
+
+def _use_variables(others: Mapping[str, str]) -> None:
+    """Set the env file's other variables, which are for the user's own tasks."""
+    os.environ.update(others)
+    if "TZ" in others:
+        time.tzset()
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:  # a container's uid, whose name the SSH libraries look up
+        os.environ.update(LOGNAME=str(os.getuid()))
+
+
+def prune(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    """Delete the objects of earlier runs."""
+    settings = settings_of(task, parsed).settings
+    from tasks.fetch.progress import human
+    from tasks.fetch.stores import open_store
+
+    dry_run = settings.dry_run
+    store = open_store(str(settings.target), overwrite=True)
+    runs, objects, size = store.prune(
+        keep_runs=settings.keep_runs, min_age_s=settings.min_age, dry_run=dry_run
+    )
+    if parsed.json:
+        status = "planned" if dry_run else "pruned"
+        print(result.text({"status": status, "runs": runs, "objects": objects, "bytes": size}))
+    else:
+        verb = "would delete" if dry_run else "deleted"
+        print(
+            f"task {task} ({settings.variant}): {verb} {objects} objects of {runs} earlier runs, "
+            f"{human(size)}, in {printable(str(settings.target))}"
+        )
+    return 0
+
+
+def show_status(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    """Print what each shard of a run does."""
+    settings = settings_of(task, parsed).settings
+    if not settings.run_id:
+        raise ConfigError("status needs a run: make status RUN_ID=..., or pass --run-id")
+    from tasks.fetch.shards.status import RunStatus
+
+    status = RunStatus(str(settings.target), str(settings.run_id))
+    print(result.text(status.data()) if parsed.json else "\n".join(map(printable, status.lines())))
+    return status.exit_code
+
+
+def show_history(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    """Print the runs of a task."""
+    settings = settings_of(task, parsed).settings
+    from tasks.history import History, table
+
+    try:
+        runs = History().runs(settings.variant, task)
+    except OSError as error:
+        raise LocalError(f"{error.filename}: {error.strerror}: make it readable") from error
+    if parsed.json:
+        print(result.text(msgspec.to_builtins(runs)))
+    elif runs:
+        print("\n".join(table(runs)))
+    else:
+        print(f"no run of task {task} is recorded yet")
+    return 0
+
+
+def show_config(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    """Print each setting of a task and its origin."""
+    rows = settings_of(task, parsed).rows()
+    config = load_config(parsed.config_file)
+    for variant in sorted({*VARIANTS, *config.variants}):
+        _check_schedules(config, variant)
+    if parsed.json:
+        print(
+            result.text({name: {"value": value, "origin": origin} for name, value, origin in rows})
+        )
+        return 0
+    wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, origin in rows:
+        print(printable(f"{name:{wide[0]}}  {value:{wide[1]}}  {origin}").rstrip())
+    return 0
+
+
+def _check_schedules(config: Config, variant: str) -> None:
+    """Check the schedules of a variant, also of one that is not this one."""
+    for task, values in config.schedules(variant).items():
+        if task not in known_tasks():
+            raise ConfigError(
+                f"{config.path}: tasks.{task} has a schedule, but there is no such task"
+            )
+        from tasks.cron import next_run, time_zone
+
+        next_run(task, values["schedule"], datetime.now(time_zone(values.get("time_zone", ""))))
+
+
+def run_schedule(parsed: argparse.Namespace) -> int:
+    """Run the service, or with --dry-run show when it runs each task."""
+    if parsed.task:
+        raise ConfigError(
+            "schedule takes no --task: it runs each task that has a schedule in config.yaml"
+        )
+    resolved = settings_of(next(iter(known_tasks())), parsed)
+    config = load_config(parsed.config_file)
+    variant = resolved.settings.variant
+    _check_schedules(config, variant)
+    if parsed.unchanged_exit_code:
+        raise ConfigError(
+            "schedule takes no --unchanged-exit-code: nothing reads the exit codes of its runs; "
+            "read their result files (result_file)"
+        )
+    scheduled = [settings_of(task, parsed).settings.require() for task in config.schedules(variant)]
+    files = [one.result_file.resolve() for one in scheduled if one.result_file]
+    if len(set(files)) < len(files):
+        raise ConfigError(
+            f"{len(files)} scheduled tasks have one result_file, {files[0]}: set another for each "
+            f"in {config.path}"
+        )
+    for name in ("remote_file_path", "file_save_path"):
+        if len(scheduled) > 1 and getattr(parsed, name):
+            raise ConfigError(
+                f"schedule takes no --{name.replace('_', '-')} for {len(scheduled)} tasks: set it "
+                f"in {config.path} for each"
+            )
+    from tasks.schedule import serve, status
+
+    nothing = f"no task has a schedule for {variant} in {config.path}"
+    if parsed.dry_run:
+        print("\n".join(status(scheduled, variant) or [nothing]))
+        return 0
+    if not scheduled:
+        log.warning("%s: nothing to do", nothing)
+    return serve(scheduled, variant, given(parsed))
+
+
+def list_tasks(parsed: argparse.Namespace, result: Result) -> int:
+    """Print the tasks."""
+    from tasks.overview import lines, overview
+
+    config = load_config(parsed.config_file)
+    rows = overview(config, lambda task: settings_of(task, parsed).settings)
+    print(result.text({"tasks": rows}) if parsed.json else "\n".join(lines(rows)))
+    return 0
+
+
+def check_health() -> int:
+    """Print why the service is unhealthy."""
+    from tasks.health import reasons
+
+    found = reasons(os.environ.get("LIGHTERAGE_VARIANT") or VARIANTS[0])
+    for reason in found:
+        print(f"lighterage: unhealthy: {printable(reason)}", file=sys.stderr)
+    return 1 if found else 0
+
+
+def scan(address: str, parsed: argparse.Namespace) -> int:
+    """Print a host's keys, and their fingerprints on standard error."""
+    parsed.remote_host_address = address
+    settings = settings_of(next(iter(known_tasks())), parsed).settings
+    from tasks.fetch.ssh.key_scan import scan
+
+    for name, key in scan(settings):
+        print(f"{name} {key.get_name()} {key.get_base64()}")
+        print(f"{name} {key.get_name()} {key.fingerprint}", file=sys.stderr)
+    return 0
+
+
+def pause(task: str, parsed: argparse.Namespace, _: Result) -> int:
+    """Have the service start no further runs of a task."""
+    settings = settings_of(task, parsed).settings
+    if not settings.schedule:
+        raise ConfigError(
+            f"task {task} has no schedule for {settings.variant}: there is nothing to pause; "
+            f"set `schedule` in config.yaml under tasks.{task}"
+        )
+    from tasks.schedule_state import ScheduleState
+
+    ScheduleState(settings.variant).pause(task)
+    print(
+        f"task {task} ({settings.variant}): paused; the service starts no further runs of it "
+        "until `resume`"
+    )
+    return 0
+
+
+def resume(task: str, parsed: argparse.Namespace, _: Result) -> int:
+    """Have the service run a task by its schedule again."""
+    settings = settings_of(task, parsed).settings
+    from tasks.schedule_state import ScheduleState
+
+    ScheduleState(settings.variant).resume(task)
+    print(f"task {task} ({settings.variant}): runs by its schedule again")
+    return 0
+
+
+OF_TASKS = {
+    "config": show_config,
+    "prune": prune,
+    "status": show_status,
+    "history": show_history,
+    "pause": pause,
+    "resume": resume,
+}
+"""The verbs that take a task."""
