@@ -193,23 +193,25 @@ class Settings:
                 raise ConfigError(_missing(self.task, name))
         if self.date_pattern and not self.newest:
             raise ConfigError(
-                f"date_pattern is {self.date_pattern}, but newest is not set: set how many to "
-                "take, as in newest: 1"
+                f"date_pattern is {self.date_pattern}, but newest is not set",
+                advice="set how many to take, as in newest: 1",
             )
         if self.after != "keep" and self.mirror:
             raise ConfigError(
                 f"after is {self.after}, and mirror is set, which would remove the data of the "
-                "sources that are no longer on the host: set one of them"
+                "sources that are no longer on the host",
+                advice="set one of them",
             )
         if self.metrics_file and not self.history_runs:
             raise ConfigError(
                 f"metrics_file is {self.metrics_file}, and history_runs is 0: metrics are read "
-                "from the history; set history_runs to 1 or more"
+                "from the history",
+                advice="set history_runs to 1 or more",
             )
         if not self.remote_host_address:
             raise ConfigError(
-                f"REMOTE_HOST_ADDRESS is missing: set it in envs/{self.variant}.env, "
-                "or pass --remote-host-address"
+                "REMOTE_HOST_ADDRESS is missing",
+                advice=f"set it in envs/{self.variant}.env, or pass --remote-host-address",
             )
         check_shard(
             {"shard": self.shard, "shards": self.shards, "run_id": self.run_id},
@@ -264,7 +266,8 @@ def convert(name: str, value: Any, origin: str) -> Any:
         shown = MASK if about.get("secret") else repr(value)
         at_least = f" of at least {about['least']}" if "least" in about else ""
         raise ConfigError(
-            f"{origin}: {name} is {shown}: expected {setting_types.expected(TYPES[name])}{at_least}"
+            f"{origin}: {name} is {shown}",
+            advice=f"expected {setting_types.expected(TYPES[name])}{at_least}",
         ) from error
 
 

@@ -51,9 +51,12 @@ class After:
         try:
             is_folder = self.host.facts(folder).folder
         except RemotePathError as error:
-            raise RemotePathError(f"after: {error}: create that directory") from error
+            raise RemotePathError(f"after: {error.text}", advice="create that directory") from error
         if not is_folder:
-            raise RemotePathError(f"after: {folder}: is no directory on the host")
+            raise RemotePathError(
+                f"after: {folder}: is no directory on the host",
+                advice="name a directory in `after`",
+            )
         home = self.host.home()
         patterns = [
             posixpath.join(glob.escape(home), pattern) for pattern in self.settings.remote_file_path
@@ -62,8 +65,8 @@ class After:
             path = posixpath.normpath(posixpath.join(home, new))
             if any(_reads(pattern, path) for pattern in patterns):
                 raise ConfigError(
-                    f"after: {path} would be a source again, by remote_file_path: move to another "
-                    "directory"
+                    f"after: {path} would be a source again, by remote_file_path",
+                    advice="move to another directory",
                 )
 
     def apply(self, manifest: Manifest, found: Found, failed: Collection[str]) -> None:

@@ -122,8 +122,8 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
     hosts = settings.remote_host_address.each
     if settings.dry_run and len(hosts) > 1:
         raise ConfigError(
-            f"remote_host_address names {len(hosts)} hosts, and a dry run lists one: pass "
-            f"--remote-host-address {hosts[0]}, or another of them"
+            f"remote_host_address names {len(hosts)} hosts, and a dry run lists one",
+            advice=f"pass --remote-host-address {hosts[0]}, or another of them",
         )
     if settings.shards and not settings.dry_run:
         shard = Shard(settings)

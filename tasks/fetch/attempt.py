@@ -233,8 +233,8 @@ class Attempt:
         if texts and columns == "freeze":
             raise CsvError(
                 f"the columns of CSVs have changed, and columns is freeze: {'; '.join(texts)}: "
-                "nothing was published: have the host correct them, or accept them by one run with "
-                "--columns evolve"
+                "nothing was published",
+                advice="have the host correct them, or accept them by one run with --columns evolve",
             )
         for text in texts:
             log.warning("columns: %s", text)
@@ -249,7 +249,8 @@ class Attempt:
         names = ", ".join(repr(path) for path in downloads.unpacker.examples)
         raise RemotePathError(
             f"{self.settings.remote_file_path}: no file matches {self.selection}"
-            f"{f', but it contains {names}' if names else ''}: set include to the files to land"
+            f"{f', but it contains {names}' if names else ''}",
+            advice="set include to the files to land",
         )
 
     def _report(

@@ -136,7 +136,7 @@ class Downloads:
         try:
             self.staging.write(item.path, blocks, item.source.path)
         except ArchiveError as error:  # two names of a listing collide: no archive is at fault
-            raise RemotePathError(str(error)) from error
+            raise RemotePathError(error.text, advice=error.advice) from error
         return digest.hexdigest() if is_converted else ""
 
     def key(self, item: Item) -> str:

@@ -115,8 +115,8 @@ def distinct(own: Mapping[str, str]) -> dict[str, str]:
     for path, name in found.items():
         if uses[_folded(name)] > 1:
             raise RemotePathError(
-                f"{path}: another source has the name {name!r} in the target as well: download "
-                "them in two tasks"
+                f"{path}: another source has the name {name!r} in the target as well",
+                advice="download them in two tasks",
             )
     return found
 

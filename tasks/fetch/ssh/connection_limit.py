@@ -72,7 +72,9 @@ def _hold_file(settings: ConnectionSettings, wait: bool) -> Iterator[None]:
         if not wait:
             raise BusyError(message)
         if _held[settings.remote_host_address]:
-            raise BusyError(f"{message}, one of them by this run itself: set a larger number")
+            raise BusyError(
+                f"{message}, one of them by this run itself", advice="set a larger number"
+            )
         if not waiting:
             log.warning("%s; waiting until one ends", message)
             waiting = True
@@ -101,7 +103,8 @@ def _free_place(settings: ConnectionSettings) -> IO[bytes] | None:
         except OSError as error:
             raise LocalError(
                 f"{path}: {error.strerror}: the lock of a connection (max_connections) cannot be "
-                "created: set connections_folder to a folder that all runs may write to"
+                "created",
+                advice="set connections_folder to a folder that all runs may write to",
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -140,12 +140,13 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
         return _of_session(where, error)
     if isinstance(error, SessionRefusedError):
         return NetworkError(
-            f"{where}: the server refuses a session for SFTP: {reason}; it must allow one on each "
-            "connection (MaxSessions in sshd_config)"
+            f"{where}: the server refuses a session for SFTP: {reason}",
+            advice="it must allow one on each connection (MaxSessions in sshd_config)",
         )
     if isinstance(error, NoCredentialsError):
         return AuthError(
-            f"{where}: no credentials to log in with: set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE"
+            f"{where}: no credentials to log in with",
+            advice="set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE",
         )
     if isinstance(error, paramiko.AuthenticationException):
         if says(error, Text.LOGIN_TIMED_OUT):
@@ -186,7 +187,8 @@ def _of_session(where: str, error: NoSftpError) -> LighterageError:
     if not line:
         return NetworkError(
             f"{where}: the server does not offer the SFTP subsystem to this account, and it is "
-            "required: have it enabled (Subsystem sftp in sshd_config)"
+            "required",
+            advice="have it enabled (Subsystem sftp in sshd_config)",
         )
     if _EXPIRED.search(error.text):
         return AuthError(
@@ -194,5 +196,6 @@ def _of_session(where: str, error: NoSftpError) -> LighterageError:
         )
     return NetworkError(
         f"{where}: the server wrote {line!r} instead of SFTP packets: a forced command without "
-        "SFTP, or a start-up file of the account's shell that writes text; have that changed"
+        "SFTP, or a start-up file of the account's shell that writes text",
+        advice="have that changed",
     )

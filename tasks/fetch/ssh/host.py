@@ -161,8 +161,8 @@ class Host:
             self.reset()
             if not self.facts(path).folder:
                 raise RemotePathError(
-                    f"{path}: is a file, and a directory is required: call fetch.archive() for "
-                    "an archive"
+                    f"{path}: is a file, and a directory is required",
+                    advice="call fetch.archive() for an archive",
                 ) from None
             raise
         return Listing({name: found[name] for name in sorted(found)}, special, lister.faults)

@@ -40,7 +40,10 @@ def move(session: Session, moves: Mapping[str, str], top: str) -> dict[str, Remo
     requests = {}
     for (path, new), fact in zip(moves.items(), facts, strict=True):
         if isinstance(fact, RemoteFile):
-            found[path] = RemotePathError(f"{path}: {new} exists on the host")
+            found[path] = RemotePathError(
+                f"{path}: {new} exists on the host",
+                advice="remove it on the host, or set another directory in `after`",
+            )
         elif not isinstance(fact, FileNotFoundError):
             found[path] = RemotePathError(f"{path}: {new} cannot be looked up: {fact}")
         else:

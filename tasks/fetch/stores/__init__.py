@@ -76,8 +76,8 @@ def open_run(target: str, run_id: str, *, overwrite: bool) -> SharedRun:
     scheme = _scheme(target)
     if scheme not in SHARED:
         raise ConfigError(
-            f"file_save_path: {target}: shards cannot share it: name an s3:// URL, or a folder "
-            "that all of them reach"
+            f"file_save_path: {target}: shards cannot share it",
+            advice="name an s3:// URL, or a folder that all of them reach",
         )
     run: SharedRun = pkgutil.resolve_name(SHARED[scheme])(target, run_id, overwrite=overwrite)
     return run

@@ -60,8 +60,8 @@ class FolderRecords:
             except OSError as error:
                 if error.errno in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}:
                     raise LocalError(
-                        f"{path}: the file system has no hard links, which shards need: share "
-                        "another folder, or use an s3:// target"
+                        f"{path}: the file system has no hard links, which shards need",
+                        advice="share another folder, or use an s3:// target",
                     ) from error
                 raise
         return data
