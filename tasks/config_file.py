@@ -12,6 +12,7 @@ from tasks.settings import CONFIGURABLE, FIELDS, VARIANTS, convert
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+_CORRECT_YAML = "correct the line; values with special characters need quotes"
 DEFAULT_CONFIG_FILE = Path("config.yaml")
 _SECTIONS = ("common", "variants", "tasks")
 
@@ -140,16 +141,25 @@ def _section(path: Path, where: str, data: Any, nested: Collection[str] = ()) ->
         elif name in CONFIGURABLE:
             checked[name] = convert(name, value, f"{path}: {where}")
         else:
-            raise ConfigError(f"{path}: {where}: {_unknown(name, value, nested)}")
+            raise _unknown(f"{path}: {where}", name, value, nested)
     return checked
 
 
-def _unknown(name: str, value: Any, variants: Collection[str]) -> str:
-    """Say what is wrong with a key that is neither a setting nor a variant."""
+def _unknown(where: str, name: str, value: Any, variants: Collection[str]) -> ConfigError:
+    """Return the error of a key that is neither a setting nor a variant."""
     if variants and isinstance(value, dict):
         known = ", ".join(sorted(variants))
-        return f"unknown variant {name}{did_you_mean(name, variants)}: expected one of {known}"
+        return ConfigError(
+            f"{where}: unknown variant {name}{did_you_mean(name, variants)}",
+            advice=f"expected one of {known}",
+        )
     if name in FIELDS and FIELDS[name].metadata.get("secret"):
         file = " or PASSWORD_FILE" if name == "password" else ""
-        return f"{name} is not allowed in a config file: set {name.upper()}{file} in the env file"
-    return f"unknown key {name}{did_you_mean(name, [*CONFIGURABLE, *variants])}"
+        return ConfigError(
+            f"{where}: {name} is not allowed in a config file",
+            advice=f"set {name.upper()}{file} in the env file",
+        )
+    return ConfigError(
+        f"{where}: unknown key {name}{did_you_mean(name, [*CONFIGURABLE, *variants])}",
+        advice="correct the name, or remove it; docs/reference.md lists the settings",
+    )

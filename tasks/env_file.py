@@ -80,7 +80,7 @@ def check_names(
         if hint:
             raise ConfigError(
                 f"{name}: unknown variable {key}{hint}",
-                advice="correct the name, or remove the line; docs/reference.md lists the variables",
+                advice="correct the name, or remove the line; docs/reference.md lists them",
             )
 
 

@@ -100,7 +100,7 @@ class Result:
 
     def fail(self, code: int, kind: str, text: str, advice: str = "") -> int:
         """Write and print a failure, and what to do about it; return the exit code."""
-        lines = _lines(kind, text, advice)
+        lines = [_line(kind, text, advice)]
         data = {"status": "failed", "exit_code": code, "kind": kind, "error": text}
         if advice:
             data["advice"] = advice
@@ -108,7 +108,7 @@ class Result:
             self._write(data)
         except LocalError as error:
             if error.text not in text:
-                lines += _lines(error.kind, error.text, error.advice)
+                lines.append(_line(error.kind, error.text, error.advice))
         self._record(data)
         with contextlib.suppress(BrokenPipeError):
             print("\n".join(lines), file=sys.stderr)
@@ -156,12 +156,9 @@ class Result:
                 new.replace(self._path)
 
 
-def _lines(kind: str, text: str, advice: str) -> list[str]:
-    """Return the lines of a failure on the terminal."""
-    return [
-        f"lighterage: {kind}: {printable(text)}",
-        *([f"  advice: {printable(advice)}"] if advice else []),
-    ]
+def _line(kind: str, text: str, advice: str) -> str:
+    """Return a failure as it is printed: what failed and why, and what to do."""
+    return f"lighterage: {kind}: {printable(text)}" + (advice and f": {printable(advice)}")
 
 
 def _require_outside(setting: str, path: Path | None, target: Path | str) -> None:

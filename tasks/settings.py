@@ -183,14 +183,14 @@ class Settings:
     def target(self) -> Path | str:
         """The folder, or the store's URL, to publish in. Raises `ConfigError` where none is set."""
         if self.file_save_path is None:
-            raise ConfigError(_missing(self.task, "file_save_path"))
+            raise _missing(self.task, "file_save_path")
         return self.file_save_path
 
     def require(self) -> Settings:
         """Return these settings; raise `ConfigError` for a missing value that a run needs."""
         for name in ("remote_file_path", "file_save_path"):
             if not getattr(self, name):
-                raise ConfigError(_missing(self.task, name))
+                raise _missing(self.task, name)
         if self.date_pattern and not self.newest:
             raise ConfigError(
                 f"date_pattern is {self.date_pattern}, but newest is not set",
@@ -221,10 +221,11 @@ class Settings:
         return self
 
 
-def _missing(task: str, name: str) -> str:
-    option = "--" + name.replace("_", "-")
-    where = f"set it in config.yaml under tasks.{task}, or pass {option}"
-    return f"{name} is missing for task {task}: {where}"
+def _missing(task: str, name: str) -> ConfigError:
+    return ConfigError(
+        f"{name} is missing for task {task}",
+        advice=f"set it in config.yaml under tasks.{task}, or pass --{name.replace('_', '-')}",
+    )
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
@@ -260,7 +261,7 @@ def convert(name: str, value: Any, origin: str) -> Any:
     try:
         return setting_types.read(value, TYPES[name], about.get("least"))
     except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from error
+        raise ConfigError(f"{origin}: {error.text}", advice=error.advice) from error
     except (ValueError, OverflowError, RuntimeError, LookupError, OSError) as error:
         # RuntimeError: ~nobody has no home folder; LookupError and OSError: no such time zone
         shown = MASK if about.get("secret") else repr(value)

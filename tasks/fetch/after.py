@@ -97,8 +97,11 @@ class After:
             if source.verified == "sha256" or self.settings.verify == "size":
                 verified.append(source)
             else:
-                text = "only its size was verified: set verify to size if that is enough"
-                self._fail(source.path, RemotePathError(f"{source.path}: {text}"))
+                unverified = RemotePathError(
+                    f"{source.path}: only its size was verified",
+                    advice="set verify to size if that is enough",
+                )
+                self._fail(source.path, unverified)
         unchanged = self._unchanged(verified)
         action = self.settings.after
         if action.folder:
@@ -138,7 +141,8 @@ class After:
 
     def _fail(self, path: str, error: RemotePathError) -> None:
         log.error("after: %s", error)
-        self.failed.append(Failed(path, RemotePathError(f"{error} (its data has landed)")))
+        landed = RemotePathError(f"{error.text} (its data has landed)", advice=error.advice)
+        self.failed.append(Failed(path, landed))
 
 
 def _reads(pattern: str, path: str) -> bool:

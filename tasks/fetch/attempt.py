@@ -234,7 +234,8 @@ class Attempt:
             raise CsvError(
                 f"the columns of CSVs have changed, and columns is freeze: {'; '.join(texts)}: "
                 "nothing was published",
-                advice="have the host correct them, or accept them by one run with --columns evolve",
+                advice="have the host correct them, or accept them by one run with "
+                "--columns evolve",
             )
         for text in texts:
             log.warning("columns: %s", text)

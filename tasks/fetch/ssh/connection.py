@@ -140,7 +140,9 @@ def _check_command(line: str) -> None:
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise ConfigError(f"ProxyCommand of ssh_config: {line!r}: {error}") from error
+        raise ConfigError(
+            f"ProxyCommand of ssh_config: {line!r}: {error}", advice="correct the line"
+        ) from error
     if not words:
         raise ConfigError(
             "ProxyCommand of ssh_config: is empty", advice="write a command, or remove the line"

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _held: Counter[str] = Counter()
 """How many places this process has, by host."""
+FREE_ADVICE = "run it again when one has ended, or set max_connections to a larger number"
 POLL_S = 0.2
 """How often a run that waits tries again, at least; up to twice as long, at random."""
 
@@ -70,7 +71,7 @@ def _hold_file(settings: ConnectionSettings, wait: bool) -> Iterator[None]:
     waiting = False
     while (file := _free_place(settings)) is None:
         if not wait:
-            raise BusyError(message)
+            raise BusyError(message, advice=FREE_ADVICE)
         if _held[settings.remote_host_address]:
             raise BusyError(
                 f"{message}, one of them by this run itself", advice="set a larger number"

@@ -119,7 +119,8 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
             if not line.blob:
                 raise HostKeyError(
                     f"{self._file}:{line.number}: the line for {address} cannot be parsed",
-                    advice=f"remove it, then run `make trust HOST={address}`, and compare the fingerprint",
+                    advice=f"remove it, then run `make trust HOST={address}`, and compare the "
+                    "fingerprint",
                 )
             if line.marker == CERT_AUTHORITY:
                 raise HostKeyError(

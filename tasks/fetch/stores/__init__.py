@@ -54,8 +54,8 @@ def open_store(target: str, *, overwrite: bool, layout: Layout = "manifest") -> 
     if scheme not in STORES:
         known = ", ".join(f"{name}://" for name in STORES if name)
         raise ConfigError(
-            f"file_save_path: {target}: no store for {scheme}://: name a local folder"
-            + (f", or a URL with {known}" if known else "")
+            f"file_save_path: {target}: no store for {scheme}://",
+            advice="name a local folder" + (f", or a URL with {known}" if known else ""),
         )
     store: Store = pkgutil.resolve_name(STORES[scheme])(target, overwrite=overwrite, layout=layout)
     return store

@@ -89,8 +89,8 @@ class Target:
             before = self.manifest()
             if before is None:
                 raise LocalError(
-                    f"{self.path} contains files not created by Lighterage (no {NAME}): "
-                    "move them away, or set another file_save_path" + self._hint()
+                    f"{self.path} contains files not created by Lighterage (no {NAME})",
+                    advice="move them away, or set another file_save_path" + self._hint(),
                 )
             if not self._overwrite:
                 raise LocalError(

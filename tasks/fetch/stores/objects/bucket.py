@@ -50,6 +50,7 @@ _WRONG_CREDENTIALS = {
     "InvalidClientTokenId", "UnrecognizedClientException",
 }  # fmt: skip
 _TIMEOUT = "kind: timeout"
+_CHECK_STORE = "check AWS_ENDPOINT_URL and the network, and run it again"
 _OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IncorrectEndpoint"}
 
 
@@ -259,11 +260,13 @@ class Bucket:
             return NetworkError(
                 f"{self._name}: the store answers {shown}: the upload was ended, and it is not "
                 "known how",
+                advice="run it again",
                 transient=True,
             )
         if status in {408, 429} or (status >= 500 and status != 501):
             return NetworkError(
                 f"{self._name}: the store answers {shown}, also after {MAX_RETRIES} retries",
+                advice="run it again later",
                 transient=True,
             )
         if status:
@@ -286,11 +289,13 @@ class Bucket:
                 "for a private certificate authority",
             )
         if _TIMEOUT in lower:
-            return NetworkError(f"{where}: no answer in time", transient=True)
+            return NetworkError(f"{where}: no answer in time", advice=_CHECK_STORE, transient=True)
         if "kind: connect" in lower:
             return NetworkError(
                 f"{where}: cannot be connected to", advice="check AWS_ENDPOINT_URL", transient=True
             )
         if "http error" in lower:
-            return NetworkError(f"{where}: the connection was lost", transient=True)
+            return NetworkError(
+                f"{where}: the connection was lost", advice=_CHECK_STORE, transient=True
+            )
         return None

@@ -98,8 +98,9 @@ class Access:
         for name, value in (("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret)):
             if not value:
                 raise ConfigError(
-                    f"{name} is missing: an s3:// target needs it in the env file or the "
-                    "environment (a secret key may be in a file: AWS_SECRET_ACCESS_KEY_FILE)"
+                    f"{name} is missing, which an s3:// target needs",
+                    advice="set it in the env file or the environment (a secret key may be in a "
+                    "file: AWS_SECRET_ACCESS_KEY_FILE)",
                 )
         bundle = os.environ.get("AWS_CA_BUNDLE", "")
         return cls(
