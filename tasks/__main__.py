@@ -48,7 +48,7 @@ def _task_of(words: list[str], parsed: argparse.Namespace) -> str:
             )
     if len(set(named)) > 1:
         raise ConfigError(
-            f"{len(set(named))} tasks were given: {' '.join(named)}", advice="name one at a time"
+            f"one task at a time: {' '.join(named)} were given", advice="start one run for each"
         )
     return str(named[0])
 
@@ -73,8 +73,8 @@ def _run(task: str, parsed: argparse.Namespace, result: Result) -> int:
     report = execute(settings, module.run)
     if not isinstance(report, Report):
         raise ConfigError(
-            f"tasks/{PREFIX}{task}.py",
-            advice="return the report of its fetch, as tasks/task_1.py does",
+            f"tasks/{PREFIX}{task}.py: run() must return the report of its fetch",
+            advice="end it with a return, as in tasks/task_1.py",
         )
     code = report.exit_code
     if report.status == "unchanged" and not code:

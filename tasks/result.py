@@ -167,7 +167,7 @@ def _require_outside(setting: str, path: Path | None, target: Path | str) -> Non
         place, folder = Path(os.path.realpath(path)), Path(os.path.realpath(target))
         if place.is_relative_to(folder) or folder.is_relative_to(place):
             raise ConfigError(
-                f"{setting} is {path}: only published data may be there",
+                f"{setting} is {path}: the target has published data only",
                 advice=f"choose a path outside of the target {target}",
             )
 

@@ -173,7 +173,7 @@ class Names:
 
 
 def _collision(path: str, part: str, origin: str, other: str, other_origin: str) -> ArchiveError:
-    """Return an error that names the part of a path that collides (all of it, or a folder) and the other path."""
+    """Return an error that names two paths, and the part of the first (a folder, or all of it)."""
     mine, theirs = _described(part, other), _described(other, part)
     subject = mine if path == part else f"{path!r}: its folder {mine}"
     where = "of the same source" if origin == other_origin else f"of {other_origin}"
