@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tasks.fetch.arrival import Arrival
 from tasks.fetch.attempt import Attempt
-from tasks.fetch.errors import ConfigError, LighterageError
+from tasks.fetch.errors import ConfigError, LighterageError, MissingError
 from tasks.fetch.report import Report
 from tasks.fetch.sharded import Shard
 from tasks.fetch.sources import Selection, Sources
@@ -105,7 +105,10 @@ def _found(
     settings, host = attempt.settings, attempt.host
     sources = Sources(settings, host, attempt.selection)
     arrival = arrival or Arrival(settings)
-    return arrival.wait(lambda: find(sources), host.reconnect, attempt.published)
+    try:
+        return arrival.wait(lambda: find(sources), host.reconnect, attempt.published)
+    except MissingError as error:
+        raise host.near(error) from error
 
 
 def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:

@@ -201,6 +201,7 @@ class Arrival:
         raise MissingError(
             f"{error.text} (waited {wait_for:g} s: wait_for)",
             advice="check remote_file_path, or set wait_for to a longer time",
+            path=error.path,
         ) from error
 
     def _incomplete(self, found: Found) -> MissingError | None:

@@ -59,9 +59,17 @@ class RemotePathError(LighterageError):
 
 
 class MissingError(RemotePathError):
-    """There is no such remote file, or it is not complete: it may be later."""
+    """There is no such remote file, or it is not complete: it may be later.
+
+    Attributes:
+        path: The path or glob that nothing on the host has, where the error is of one.
+    """
 
     default_advice = "check remote_file_path; where the file comes later, set wait_for"
+
+    def __init__(self, text: str, *, advice: str = "", path: str = "") -> None:
+        super().__init__(text, advice=advice)
+        self.path = path
 
 
 class AuthError(LighterageError):

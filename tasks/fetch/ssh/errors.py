@@ -132,7 +132,7 @@ def _translated(where: str, error: Exception) -> LighterageError:
             f"{where}: unexpected response from the server: {reason}", transient=True
         )
     if isinstance(error, FileNotFoundError) or error.errno == errno.ENOENT:
-        return MissingError(f"{where}: no such file or directory on the host")
+        return MissingError(f"{where}: no such file or directory on the host", path=where)
     if error.errno in {errno.EACCES, errno.EPERM} and error.filename:  # not of a socket
         return RemotePathError(
             f"{where}: this account has no permission to read it",
