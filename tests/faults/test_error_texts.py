@@ -1,0 +1,104 @@
+"""Texts of errors: each names what failed and why, with what helps to correct it, and the advice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sshd
+from client import Client, write_datasets
+from sshd import Sshd
+
+
+def failure(client: Client, task: str, path: str, *flags: str, code: int) -> tuple[str, str]:
+    """Run a task that fails; give the error and the advice of its result, which are also shown."""
+    done = client.run(task, path, "--json", *flags)
+    assert done.code == code, done.err
+    data: dict[str, Any] = done.data()
+    assert done.err.endswith(f"{data['error']}: {data['advice']}\n"), done.err
+    return data["error"], data["advice"]
+
+
+# --- a missing path --------------------------------------------------------------------------
+
+
+def test_missing_file_names_the_near_ones(dataset_client: Client) -> None:
+    home = dataset_client.server.home
+    error, advice = failure(dataset_client, "1", "cvs.zip", code=3)
+    assert error.startswith(f"{home}/cvs.zip: no such file or directory on the host (did you mean")
+    assert f"{home}/csv.zip" in error
+    assert advice == "check remote_file_path; where the file comes later, set wait_for"
+
+
+def test_missing_directory_names_the_near_one_in_what_exists(dataset_client: Client) -> None:
+    home = dataset_client.server.home
+    error, _ = failure(dataset_client, "3", "TREE/plain", code=3)
+    assert error.endswith(f"(did you mean {home}/tree?)")
+    error, _ = failure(dataset_client, "1", "tree/plian/01.zip", code=3)
+    assert error.endswith(f"(did you mean {home}/tree/plain?)")
+
+
+def test_missing_path_with_no_near_name_lists_some_of_the_directory(dataset_client: Client) -> None:
+    home = dataset_client.server.home
+    for path in ("tree/packed/quite-another.zip", "tree/packed/q*.zip"):
+        error, _ = failure(dataset_client, "1", path, code=3)
+        assert error.endswith(f"; {home}/tree/packed contains deep"), path
+    (home / "void").mkdir()
+    error, _ = failure(dataset_client, "1", "void/a.zip", code=3)
+    assert error.endswith(f"; {home}/void is empty")
+    dataset_client.put({f"many/{number}": b"" for number in range(7)})
+    error, _ = failure(dataset_client, "1", "many/x.zip", code=3)
+    assert error.endswith(f"; {home}/many contains 0, 1, 2, 3, 4, ...")
+
+
+def test_missing_path_is_reported_where_the_directory_cannot_be_listed(folder: Path) -> None:
+    server = Sshd(folder)
+    with server.running():
+        client = Client(folder, server)
+        write_datasets(server.home)
+        # The directory has more names than are read: those that come first are compared.
+        (server.home / "full").mkdir()
+        for number in range(1200):
+            (server.home / f"full/{number:04}.csv").touch()
+        error, _ = failure(client, "1", "full/0001.csx", code=3)
+        assert error.startswith(f"{server.home}/full/0001.csx: no such file or directory")
+
+
+# --- a denied login --------------------------------------------------------------------------
+
+
+def test_denied_login_names_the_methods_of_the_server_and_what_was_tried(tmp_path: Path) -> None:
+    sshd.need_passwords()
+    server = Sshd(tmp_path / "sshd")
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True)
+    shown = subprocess.run(
+        ["ssh-keygen", "-l", "-f", other], check=True, capture_output=True, text=True
+    ).stdout.split()[1]
+    with server.running():
+        client = Client(tmp_path, server, {"ssh-key-file": str(other)})
+        error, advice = failure(client, "1", "csv.zip", code=4)
+        assert "publickey denied; the server offers publickey, password" in error
+        assert error.endswith(f"there was ssh-ed25519 {shown} and no password")
+        assert "USERNAME" in advice
+        client.environ["PASSWORD"] = "a-wrong-secret"
+        error, _ = failure(client, "1", "csv.zip", code=4)
+        assert "publickey, password denied; the server offers publickey, password" in error
+        assert error.endswith("and a password")
+        assert "a-wrong-secret" not in error
+
+
+def test_login_without_a_method_of_the_server_names_what_there_was(tmp_path: Path) -> None:
+    sshd.need_passwords()
+    server = Sshd(tmp_path / "sshd", ["AuthenticationMethods password"])
+    with server.running():
+        error, _ = failure(Client(tmp_path, server), "1", "csv.zip", code=4)
+    assert "the server accepts only password; there was ssh-ed25519 SHA256:" in error
+    assert error.endswith("and no password")
+
+
+_ = (os, pytest)
