@@ -15,7 +15,7 @@ from msgspec import structs
 from tasks.fetch.after import After
 from tasks.fetch.archive_stream import Unpacker
 from tasks.fetch.download import Downloads
-from tasks.fetch.errors import CsvError, LocalError, RemotePathError
+from tasks.fetch.errors import CsvError, LocalError, RemotePathError, SpaceError
 from tasks.fetch.manifest import File, Manifest
 from tasks.fetch.plan import Plan, compare
 from tasks.fetch.progress import progress
@@ -23,9 +23,10 @@ from tasks.fetch.report import Report
 from tasks.fetch.tables.drift import drifts, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tasks.fetch.manifest import Source
+    from tasks.fetch.plan import Item
     from tasks.fetch.progress import Progress
     from tasks.fetch.report import Status
     from tasks.fetch.sources import Found, Selection
@@ -160,7 +161,8 @@ class Attempt:
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
             if self.part:
                 self.part(bar)
-            downloads.download_all(bar)
+            with self._space(items, total):
+                downloads.download_all(bar)
         for published in [*([] if settings.mirror else plan.removed), *plan.hidden]:
             downloads.keep_old(published)
         self.staging.finish()
@@ -168,6 +170,21 @@ class Attempt:
         checksums = downloads.verify(remote_checksums, timeout_s)
         if settings.explain:
             self._reasons.append(self._explain_checksums(plan, remote_checksums, checksums))
+
+    @contextlib.contextmanager
+    def _space(self, items: Sequence[Item], total: int) -> Iterator[None]:
+        """Warn where the downloads may not fit; where they do not, say what they need."""
+        free = self.staging.store.free_bytes()
+        keeps = self.settings.keep_archive
+        needed = sum(item.source.size for item in items if keeps or not item.is_archive)
+        if free is not None and free < needed:
+            text = "%s: %d bytes are free, and the files to download have %d: they may not fit"
+            log.warning(text, self.settings.target, free, needed)
+        try:
+            yield
+        except SpaceError as error:
+            text = f"{error.text}; {free} were free before, and the files to download have {total}"
+            raise SpaceError(text, advice=error.advice) from error
 
     def _host_checksums(self, files: list[RemoteFile]) -> Mapping[str, str]:
         return self.host.remote_checksums(files).result(CHECKSUM_TIMEOUT_S)

@@ -120,6 +120,12 @@ class LocalError(LighterageError):
     default_advice = "check the disk, and who may write to the folder"
 
 
+class SpaceError(LocalError):
+    """The disk of the target is full, or the account may not use more of it."""
+
+    default_advice = "free space there, or set file_save_path to a folder on another disk"
+
+
 class StoreError(LocalError):
     """An object store refuses a request: permission, a missing bucket, objects of others."""
 

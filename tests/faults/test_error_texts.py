@@ -1,17 +1,23 @@
-"""Texts of errors: each names what failed and why, with what helps to correct it, and the advice."""
+"""Texts of errors: each names what failed and why, and what to do."""
 
 from __future__ import annotations
 
+import errno
 import os
+import random
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 
 import sshd
-from client import Client, write_datasets
+from client import Client, tarred, write_datasets, zipped
+from small_disk import disk
 from sshd import Sshd
+from tasks.fetch.stores.local.disk import local_error
 
 
 def failure(client: Client, task: str, path: str, *flags: str, code: int) -> tuple[str, str]:
@@ -101,4 +107,72 @@ def test_login_without_a_method_of_the_server_names_what_there_was(tmp_path: Pat
     assert error.endswith("and no password")
 
 
-_ = (os, pytest)
+# --- a full disk -----------------------------------------------------------------------------
+
+
+def test_full_disk_names_free_and_needed_space(client: Client) -> None:
+    client.put({"tree/big.csv": b"a,b\n" * 100_000, "tree/small.csv": b"a\n"})
+    with disk(client, "size=200k") as change:
+        done = client.run("3", "tree", "--json")
+        data = done.data()
+        assert (done.code, data["kind"]) == (8, "local disk")
+        says = r": no space left: \d+ bytes are free; (\d+) were free before, "
+        says += "and the files to download have 400002"
+        found = re.search(says, data["error"])
+        assert found, data["error"]
+        free = int(found[1])
+        assert 0 < free <= 200 * 1024
+        assert f"{free} bytes are free, and the files to download have 400002: they may" in done.err
+        assert (
+            data["advice"] == "free space there, or set file_save_path to a folder on another disk"
+        )
+        change("size=2m")
+        assert client.run("3", "tree").code == 0
+
+
+def test_disk_without_inodes_is_no_disk_without_space(client: Client) -> None:
+    client.put({f"tree/{number}.csv": b"a\n" for number in range(30)})
+    with disk(client, "size=2m,nr_inodes=20"):
+        error, _ = failure(client, "3", "tree", code=8)
+    assert ": no space left: all 20 inodes of the file system are in use, and " in error
+
+
+def test_limit_of_a_file_system_with_free_space_is_named_as_a_quota(tmp_path: Path) -> None:
+    text = str(local_error(tmp_path / "new" / "a", OSError(errno.EDQUOT, "")))
+    assert text.endswith("the quota of this account is used up: remove files of this account "
+                         "there, or have the quota raised")  # fmt: skip
+    if os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize > 2**27:
+        error = local_error(tmp_path / "new" / "a", OSError(errno.ENOSPC, ""))
+        assert error.text.endswith(" bytes are free; a quota may be used up")
+
+
+# --- a broken archive ------------------------------------------------------------------------
+
+NOISE = random.Random(1).randbytes(600_000)
+MEMBERS = {"first.csv": b"a\n" * 2000, "second.csv": NOISE, "third.csv": b"b\n"}
+PACKED = {
+    "zip": zipped(MEMBERS),
+    "tar": tarred(MEMBERS, "w:"),
+    **{kind: tarred(MEMBERS, f"w:{kind}") for kind in ("gz", "bz2", "xz")},
+    "zst": zstd.compress(tarred(MEMBERS, "w:")),
+}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+@pytest.mark.parametrize("damage", ["truncated", "corrupted"])
+def test_broken_archive_names_member_and_byte(client: Client, kind: str, damage: str) -> None:
+    whole = PACKED[kind]
+    data = bytearray(whole)
+    if damage == "truncated":
+        del data[300_000:]
+    else:
+        data[300_000:300_100] = bytes(100)
+    client.put({f"packed.{kind}": bytes(data)})
+    task = "1" if kind == "zip" else "2"
+    error, advice = failure(client, task, f"packed.{kind}", "--include=*", code=7)
+    assert error.startswith(f"{client.server.home}/packed.{kind}: "), error
+    assert "broken archive: " in error, error
+    if damage == "truncated" and kind == "zip":  # its table of contents is at its end
+        assert "ends after 300000 bytes without an end record" in error
+        return
+    assert "have it written again" in advice

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from tasks.fetch.errors import ConfigError, LocalError
 from tasks.fetch.manifest import File, Manifest
 from tasks.fetch.stores.local import tree
-from tasks.fetch.stores.local.disk import NewFile, writing
+from tasks.fetch.stores.local.disk import NewFile, free_bytes, writing
 from tasks.fetch.stores.local.lock import Lock
 from tasks.fetch.stores.local.partial_downloads import LocalPartialDownloads
 from tasks.fetch.stores.local.publish import Publication
@@ -99,6 +99,10 @@ class LocalStore:
         self._kept_paths.clear()
         with writing(self.staging):
             self._publication.begin()
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes can be written; None where the system does not say."""
+        return free_bytes(self._path)
 
     def create(self, path: str) -> NewFile:
         """Create a file in the staging folder."""

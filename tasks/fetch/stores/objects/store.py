@@ -163,6 +163,9 @@ class ObjectStore:
         self._run = run_id
         self._begun_s = time.monotonic()
 
+    def free_bytes(self) -> None:
+        """Return None: a bucket has no limit that is known."""
+
     def create(self, path: str) -> NewObject:
         """Create an object of this run."""
         key = object_key(self._run, path)
