@@ -107,7 +107,8 @@ class Attempt:
             self._plain_copy = self.staging.store.copy_published()
             self._after.apply(before, found, [failure.path for failure in downloads.failed])
             return self._report("unchanged", before, plan, downloads, found)
-        self._download(plan, downloads, found)
+        with self._space(plan.downloads):
+            self._download(plan, downloads, found)
         manifest = self._complete_manifest(plan, downloads)
         self._check_columns(manifest)
         manifest = self.staging.publish(manifest)
@@ -161,8 +162,7 @@ class Attempt:
         with progress(str(settings.remote_file_path), total, settings.progress) as bar:
             if self.part:
                 self.part(bar)
-            with self._space(items, total):
-                downloads.download_all(bar)
+            downloads.download_all(bar)
         for published in [*([] if settings.mirror else plan.removed), *plan.hidden]:
             downloads.keep_old(published)
         self.staging.finish()
@@ -172,7 +172,7 @@ class Attempt:
             self._reasons.append(self._explain_checksums(plan, remote_checksums, checksums))
 
     @contextlib.contextmanager
-    def _space(self, items: Sequence[Item], total: int) -> Iterator[None]:
+    def _space(self, items: Sequence[Item]) -> Iterator[None]:
         """Warn where the downloads may not fit; where they do not, say what they need."""
         free = self.staging.store.free_bytes()
         keeps = self.settings.keep_archive
@@ -183,6 +183,7 @@ class Attempt:
         try:
             yield
         except SpaceError as error:
+            total = sum(item.source.size for item in items)
             text = f"{error.text}; {free} were free before, and the files to download have {total}"
             raise SpaceError(text, advice=error.advice) from error
 

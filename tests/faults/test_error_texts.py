@@ -148,13 +148,15 @@ def test_limit_of_a_file_system_with_free_space_is_named_as_a_quota(tmp_path: Pa
 
 # --- a broken archive ------------------------------------------------------------------------
 
-NOISE = random.Random(1).randbytes(600_000)
+NOISE = random.Random(1).randbytes(600_000)  # noqa: S311 (data, no secret)
 MEMBERS = {"first.csv": b"a\n" * 2000, "second.csv": NOISE, "third.csv": b"b\n"}
 PACKED = {
     "zip": zipped(MEMBERS),
     "tar": tarred(MEMBERS, "w:"),
     **{kind: tarred(MEMBERS, f"w:{kind}") for kind in ("gz", "bz2", "xz")},
-    "zst": zstd.compress(tarred(MEMBERS, "w:")),
+    "zst": zstd.compress(
+        tarred(MEMBERS, "w:"), options={zstd.CompressionParameter.checksum_flag: True}
+    ),
 }
 
 
@@ -166,7 +168,8 @@ def test_broken_archive_names_member_and_byte(client: Client, kind: str, damage:
     if damage == "truncated":
         del data[300_000:]
     else:
-        data[300_000:300_100] = bytes(100)
+        at = whole.rindex(b"third.csv") if kind == "tar" else 300_000  # a tar has no checksums
+        data[at : at + 100] = bytes(100)
     client.put({f"packed.{kind}": bytes(data)})
     task = "1" if kind == "zip" else "2"
     error, advice = failure(client, task, f"packed.{kind}", "--include=*", code=7)
@@ -175,4 +178,9 @@ def test_broken_archive_names_member_and_byte(client: Client, kind: str, damage:
     if damage == "truncated" and kind == "zip":  # its table of contents is at its end
         assert "ends after 300000 bytes without an end record" in error
         return
+    assert re.search(rf"; \d+ of {len(data)} bytes were read(, \d+ of the content)?$", error), error
     assert "have it written again" in advice
+    if kind != "bz2" and (kind, damage) != ("tar", "corrupted"):  # not damaged in a member
+        begin = "63" if kind == "zip" else "4608" if kind == "tar" else "4608 of the content"
+        assert "member 'second.csv': broken archive: " in error, error
+        assert f"; the member begins at byte {begin}; " in error, error

@@ -150,9 +150,7 @@ class Extraction:
         of_content = " of the content" if content else ""
         begins = f"; the member begins at byte {self.member_offset}{of_content}" if member else ""
         read = f"; {archive.offset} of {self.input.size} bytes were read"
-        return (
-            begins + read + (f", which is byte {content[0].offset}{of_content}" if content else "")
-        )
+        return begins + read + (f", {content[0].offset}{of_content}" if content else "")
 
     def _exceeded(self, text: str, setting: str) -> ArchiveError:
         return self.error(
