@@ -149,7 +149,7 @@ def run_schedule(parsed: argparse.Namespace) -> int:
     if parsed.unchanged_exit_code:
         raise ConfigError(
             "schedule takes no --unchanged-exit-code: nothing reads the exit codes of its runs",
-            advice="read their result files (result_file)",
+            advice="leave it out, and read their result files (result_file)",
         )
     scheduled = [settings_of(task, parsed).settings.require() for task in config.schedules(variant)]
     files = [one.result_file.resolve() for one in scheduled if one.result_file]

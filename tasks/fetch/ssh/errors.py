@@ -149,7 +149,7 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
     if isinstance(error, SessionRefusedError):
         return NetworkError(
             f"{where}: the server refuses a session for SFTP: {reason}",
-            advice="it must allow one on each connection (MaxSessions in sshd_config)",
+            advice="have one allowed on each connection (MaxSessions in sshd_config)",
         )
     if isinstance(error, NoCredentialsError):
         return AuthError(

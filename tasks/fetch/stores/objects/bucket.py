@@ -240,7 +240,7 @@ class Bucket:
             return AuthError(
                 f"{self._name}: the clock of this machine differs too much from that of the store "
                 f"({code})",
-                advice="set the time",
+                advice="set the time of this machine",
             )
         if code == "NoSuchBucket":
             return StoreError(
@@ -253,8 +253,7 @@ class Bucket:
         if status == 403:
             return StoreError(
                 f"{self._name}: permission denied ({shown})",
-                advice="the account needs s3:ListBucket, "
-                "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload",
+                advice="give the account s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload",
             )
         if code == "NoSuchUpload":
             return NetworkError(
