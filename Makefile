@@ -687,9 +687,10 @@ SCRIPTS := requirements $(filter-out docker/base docker/setup docker/tools,$(sor
   $(patsubst %/,%,$(dir $(wildcard docker/*/*.py)))))
 CHECKS := format lint types imports dockerfiles shell yaml compose workflows generated env-examples makefile
 # Files that a tool prints, by the tool's verb.
-GENERATED := schema reference
+GENERATED := schema reference errors-page
 GENERATED_schema := docs/config.schema.json
 GENERATED_reference := docs/reference.md
+GENERATED_errors-page := docs/errors.md
 
 .PHONY: check
 check: .venv/.lighterage ## format, lint, types, Dockerfiles, shell, YAML, compose files, this Makefile

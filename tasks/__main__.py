@@ -37,16 +37,19 @@ def _task_of(words: list[str], parsed: argparse.Namespace) -> str:
     known = known_tasks()
     if not named:
         raise ConfigError(
-            f"no task given: expected one of {', '.join(known)}, as in: python -m tasks 1"
+            "no task given", advice=f"expected one of {', '.join(known)}, as in: python -m tasks 1"
         )
     for task in named:
         if task not in known:
             hint = did_you_mean(task, [*known, *VERBS])
             raise ConfigError(
-                f"{task!r} is not a task{hint}: known are {', '.join(known)} (tasks/task_N.py)"
+                f"{task!r} is not a task{hint}",
+                advice=f"known are {', '.join(known)} (tasks/task_N.py)",
             )
     if len(set(named)) > 1:
-        raise ConfigError(f"one task at a time: {' '.join(named)} were given")
+        raise ConfigError(
+            f"one task at a time: {' '.join(named)} were given", advice="start one run for each"
+        )
     return str(named[0])
 
 
@@ -63,10 +66,16 @@ def _run(task: str, parsed: argparse.Namespace, result: Result) -> int:
 
     module = importlib.import_module(f"tasks.{known_tasks()[task]}")
     if not hasattr(module, "run"):
-        raise ConfigError(f"tasks/{PREFIX}{task}.py: has no function run(fetch)")
+        raise ConfigError(
+            f"tasks/{PREFIX}{task}.py: has no function run(fetch)",
+            advice="define it, as tasks/task_1.py does",
+        )
     report = execute(settings, module.run)
     if not isinstance(report, Report):
-        raise ConfigError(f"tasks/{PREFIX}{task}.py: run() must return the report of its fetch")
+        raise ConfigError(
+            f"tasks/{PREFIX}{task}.py: run() must return the report of its fetch",
+            advice="end it with a return, as in tasks/task_1.py",
+        )
     code = report.exit_code
     if report.status == "unchanged" and not code:
         code = settings.unchanged_exit_code
@@ -81,11 +90,16 @@ def _dispatch(arguments: Sequence[str], result: Result) -> int:
     verb, operands = (words[0], words[1:]) if words and words[0] in VERBS else ("", words)
     if verb == "scan":
         if len(operands) != 1:
-            raise ConfigError("scan takes one host: python -m tasks scan HOST[:PORT]")
+            raise ConfigError(
+                f"scan takes one host, and {len(operands)} were given",
+                advice="name one: python -m tasks scan HOST[:PORT]",
+            )
         return verbs.scan(operands[0], parsed)
     if verb in {"schedule", "health", "tasks"}:
         if operands:
-            raise ConfigError(f"{verb} takes no {operands[0]!r}")
+            raise ConfigError(
+                f"{verb} takes no {operands[0]!r}", advice="leave it out; --help lists the options"
+            )
         line_times.begin(service=verb == "schedule" and not parsed.dry_run)
         if verb == "schedule":
             return verbs.run_schedule(parsed)
@@ -105,7 +119,7 @@ def main(arguments: Sequence[str]) -> int:
             return result.end(end.code or 0)
         return result.fail(LighterageError.exit_code, TASK, str(end.code))
     except LighterageError as error:
-        return result.fail(error.exit_code, error.kind, str(error))
+        return result.fail(error.exit_code, error.kind, error.text, error.advice)
     except Interrupted as stop:
         interrupt.clean_up()  # a signal may arrive at the very start or end of a block
         landed = stop.landed or result.landed

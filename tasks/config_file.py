@@ -12,6 +12,7 @@ from tasks.settings import CONFIGURABLE, FIELDS, VARIANTS, convert
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+_CORRECT_YAML = "correct the line; values with special characters need quotes"
 DEFAULT_CONFIG_FILE = Path("config.yaml")
 _SECTIONS = ("common", "variants", "tasks")
 
@@ -63,8 +64,8 @@ def load_config(path: Path | None) -> Config:
     for key in data:
         if key not in _SECTIONS:
             raise ConfigError(
-                f"{path}: unknown section {key}{did_you_mean(str(key), _SECTIONS)}: "
-                f"expected {', '.join(_SECTIONS)}"
+                f"{path}: unknown section {key}{did_you_mean(str(key), _SECTIONS)}",
+                advice=f"expected {', '.join(_SECTIONS)}",
             )
     common = _section(path, "common", data.get("common"))
     variants = {
@@ -94,24 +95,31 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
                 key = self.construct_object(key_node, deep=True)
                 if str(key) in seen:
                     line = key_node.start_mark.line + 1
-                    raise ConfigError(f"{path}:{line}: {key} is set twice: remove one")
+                    raise ConfigError(f"{path}:{line}: {key} is set twice", advice="remove one")
                 seen.add(str(key))
             return super().construct_mapping(node, deep)
 
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)  # noqa: S506 (safe)
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: there is no such config file") from error
+        raise ConfigError(
+            f"{path}: there is no such config file",
+            advice="create it, or pass the path of another with --config-file",
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(
+            f"{path}: cannot be read: {error}", advice="make it readable; it must be UTF-8"
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{path}{line}: not valid YAML: {problem}") from error
+        raise ConfigError(
+            f"{path}{line}: not valid YAML: {problem}", advice=_CORRECT_YAML
+        ) from error
     except (TypeError, ValueError, AttributeError, RecursionError) as error:
         # errors that PyYAML does not wrap: an impossible date, a list as a key, a thousand brackets
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        raise ConfigError(f"{path}: not valid YAML: {error}", advice=_CORRECT_YAML) from error
     return _mapping(path, "the file", data)
 
 
@@ -119,7 +127,7 @@ def _mapping(path: Path, where: str, data: Any) -> dict[Any, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: {where} is {data!r}: expected keys and values")
+        raise ConfigError(f"{path}: {where} is {data!r}", advice="expected keys and values")
     return data
 
 
@@ -133,16 +141,25 @@ def _section(path: Path, where: str, data: Any, nested: Collection[str] = ()) ->
         elif name in CONFIGURABLE:
             checked[name] = convert(name, value, f"{path}: {where}")
         else:
-            raise ConfigError(f"{path}: {where}: {_unknown(name, value, nested)}")
+            raise _unknown(f"{path}: {where}", name, value, nested)
     return checked
 
 
-def _unknown(name: str, value: Any, variants: Collection[str]) -> str:
-    """Say what is wrong with a key that is neither a setting nor a variant."""
+def _unknown(where: str, name: str, value: Any, variants: Collection[str]) -> ConfigError:
+    """Return the error of a key that is neither a setting nor a variant."""
     if variants and isinstance(value, dict):
         known = ", ".join(sorted(variants))
-        return f"unknown variant {name}{did_you_mean(name, variants)}: expected one of {known}"
+        return ConfigError(
+            f"{where}: unknown variant {name}{did_you_mean(name, variants)}",
+            advice=f"expected one of {known}",
+        )
     if name in FIELDS and FIELDS[name].metadata.get("secret"):
         file = " or PASSWORD_FILE" if name == "password" else ""
-        return f"{name} is not allowed in a config file: set {name.upper()}{file} in the env file"
-    return f"unknown key {name}{did_you_mean(name, [*CONFIGURABLE, *variants])}"
+        return ConfigError(
+            f"{where}: {name} is not allowed in a config file",
+            advice=f"set {name.upper()}{file} in the env file",
+        )
+    return ConfigError(
+        f"{where}: unknown key {name}{did_you_mean(name, [*CONFIGURABLE, *variants])}",
+        advice="correct the name, or remove it; docs/reference.md lists the settings",
+    )

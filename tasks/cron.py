@@ -32,17 +32,24 @@ def next_run(task: str, cron: str, after: datetime) -> datetime:
     where = f"schedule of task {task} is {cron!r}"
     fields = cron.split()
     if len(fields) != 5:
-        raise ConfigError(f"{where}: expected five fields, as in '0 3 * * *'")
+        raise ConfigError(
+            f"{where}: {len(fields)} fields", advice="expected five fields, as in '0 3 * * *'"
+        )
     if "*" not in (fields[2][0], fields[4][0]):
         # cron takes either day, other schedulers only both: a user may mean one or the other
-        raise ConfigError(f"{where}: set the day of the month or the day of the week, not both")
+        raise ConfigError(
+            f"{where}: sets the day of the month and the day of the week, which cron programs "
+            "read differently",
+            advice="set the day of the month or the day of the week, not both",
+        )
     with contextlib.suppress(CronSimError, ValueError, TypeError, AssertionError):
         for found in CronSim(cron, after):  # ends where no day matches, as 31 February
             # an hour that occurs twice is its first occurrence to CronSim, which may be over
             if found.timestamp() > after.timestamp():
                 return found
     raise ConfigError(
-        f"{where}: not a cron expression (minute, hour, day of month, month, day of week)"
+        f"{where}: not a cron expression, or no day matches it",
+        advice="expected minute, hour, day of month, month and day of week, as in '0 3 * * *'",
     )
 
 
@@ -64,5 +71,6 @@ def time_zone(setting: str = "") -> tzinfo:
         if not name:  # no /etc/localtime
             return UTC
         raise ConfigError(
-            f"TZ is {name!r}: there is no such time zone; expected a name such as Europe/Zurich"
+            f"TZ is {name!r}: there is no such time zone",
+            advice="expected a name such as Europe/Zurich",
         ) from error

@@ -37,12 +37,14 @@ def read(path: Path, name: str = "") -> dict[str, str]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror or error}") from error
+        raise ConfigError(
+            f"{name}: cannot be read: {error.strerror or error}", advice="make it readable"
+        ) from error
     if content.startswith(_UTF_16):
-        raise ConfigError(f"{name}: is UTF-16: save it as UTF-8 without a byte order mark")
+        raise ConfigError(f"{name}: is UTF-16", advice="save it as UTF-8 without a byte order mark")
     if content.startswith(codecs.BOM_UTF8):
         raise ConfigError(
-            f"{name}:1: starts with a byte order mark (BOM): save it as UTF-8 without one"
+            f"{name}:1: starts with a byte order mark (BOM)", advice="save it as UTF-8 without one"
         )
     values: dict[str, str] = {}
     for number, line in enumerate(content.split(b"\n"), 1):
@@ -71,11 +73,15 @@ def check_names(
             continue
         if key.isupper() and key.lower() in settings:
             raise ConfigError(
-                f"{name}: {key} is not read from the environment: set {key.lower()} in config.yaml"
+                f"{name}: {key} is not read from the environment",
+                advice=f"set {key.lower()} in config.yaml",
             )
         hint = did_you_mean(key.upper(), known)
         if hint:
-            raise ConfigError(f"{name}: unknown variable {key}{hint}")
+            raise ConfigError(
+                f"{name}: unknown variable {key}{hint}",
+                advice="correct the name, or remove the line; docs/reference.md lists them",
+            )
 
 
 def _variable(line: bytes, where: str) -> dict[str, str]:
@@ -84,24 +90,31 @@ def _variable(line: bytes, where: str) -> dict[str, str]:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{where}: byte {line[error.start]:#04x} is not UTF-8: save the file as UTF-8"
+            f"{where}: byte {line[error.start]:#04x} is not UTF-8", advice="save the file as UTF-8"
         ) from None
     if text.endswith("\r"):
         raise ConfigError(
-            f"{where}: ends with CRLF (Windows line endings): save the file with LF line endings"
+            f"{where}: ends with CRLF (Windows line endings)",
+            advice="save the file with LF line endings",
         )
     if not text.strip() or text.startswith("#"):
         return {}
     match = _LINE.fullmatch(text)
     if match is None:
-        raise ConfigError(f"{where}: expected KEY=value, without `export` or spaces around KEY")
+        raise ConfigError(
+            f"{where}: not an assignment",
+            advice="expected KEY=value, without `export` or spaces around KEY",
+        )
     key, value = match.groups()
     if _DIFFERS.search(value) or value != value.strip():
         raise ConfigError(
             f"{where}: the value of {key} has a quote, $, #, `, \\ or a space at an end, which env"
-            " file readers parse differently; write such a password to envs/secrets/password, and"
-            " set PASSWORD_FILE=envs/secrets/password"
+            " file readers parse differently",
+            advice="write such a password to envs/secrets/password, and"
+            " set PASSWORD_FILE=envs/secrets/password",
         )
     if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in value.replace("\t", "")):
-        raise ConfigError(f"{where}: the value of {key} has a control character: remove it")
+        raise ConfigError(
+            f"{where}: the value of {key} has a control character", advice="remove it"
+        )
     return {key: value}

@@ -46,7 +46,10 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors are `ConfigError`."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(message.replace("ignored explicit argument", "takes no value, not"))
+        raise ConfigError(
+            message.replace("ignored explicit argument", "takes no value, not"),
+            advice="--help lists the options",
+        )
 
 
 def known_tasks() -> dict[str, str]:
@@ -123,7 +126,9 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], argparse.Namespace]:
     if unknown:
         options = [option for action in parser._actions for option in action.option_strings]
         name = unknown[0].partition("=")[0]
-        raise ConfigError(f"unknown option {name}{did_you_mean(name, options)}; --help lists them")
+        raise ConfigError(
+            f"unknown option {name}{did_you_mean(name, options)}", advice="--help lists the options"
+        )
     return list(parsed.words), parsed
 
 

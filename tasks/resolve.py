@@ -108,8 +108,8 @@ def _variant(environ: Mapping[str, str], config: Config) -> str:
     variant, known = environ.get("LIGHTERAGE_VARIANT") or VARIANTS[0], {*VARIANTS, *config.variants}
     if variant not in known:
         raise ConfigError(
-            f"LIGHTERAGE_VARIANT is {variant}{did_you_mean(variant, known)}: "
-            f"expected one of {', '.join(sorted(known))}"
+            f"LIGHTERAGE_VARIANT is {variant}{did_you_mean(variant, known)}",
+            advice=f"expected one of {', '.join(sorted(known))}",
         )
     return variant
 
@@ -128,7 +128,10 @@ def _with_env_file(
     path = Path(name)
     if not path.exists():
         if "LIGHTERAGE_ENV_FILE" in environ:
-            raise ConfigError(f"LIGHTERAGE_ENV_FILE is {name}: there is no such file")
+            raise ConfigError(
+                f"LIGHTERAGE_ENV_FILE is {name}: there is no such file",
+                advice="create it, or name another",
+            )
         return environ, {}, ""
     env_file.check_names(env_file.read(path), name, ENVIRONMENT, FIELDS)
     from dotenv import dotenv_values

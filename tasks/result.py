@@ -90,21 +90,25 @@ class Result:
             except LocalError as error:
                 if not self.landed:
                     raise
-                raise LocalError(f"{error} (the new data had landed)") from error
+                raise LocalError(
+                    f"{error.text} (the new data had landed)", advice=error.advice
+                ) from error
             self._record(data)
             self.running = False
         with contextlib.suppress(BrokenPipeError):  # the exit code stays that of the result
             print(self.text(data) if self._form else "\n".join(map(printable, report.lines())))
 
-    def fail(self, code: int, kind: str, text: str) -> int:
-        """Write and print a failure; return the exit code."""
-        lines = [f"lighterage: {kind}: {printable(text)}"]
+    def fail(self, code: int, kind: str, text: str, advice: str = "") -> int:
+        """Write and print a failure, and what to do about it; return the exit code."""
+        lines = [_line(kind, text, advice)]
         data = {"status": "failed", "exit_code": code, "kind": kind, "error": text}
+        if advice:
+            data["advice"] = advice
         try:
             self._write(data)
         except LocalError as error:
-            if str(error) not in text:
-                lines.append(f"lighterage: {error.kind}: {error}")
+            if error.text not in text:
+                lines.append(_line(error.kind, error.text, error.advice))
         self._record(data)
         with contextlib.suppress(BrokenPipeError):
             print("\n".join(lines), file=sys.stderr)
@@ -152,12 +156,20 @@ class Result:
                 new.replace(self._path)
 
 
+def _line(kind: str, text: str, advice: str) -> str:
+    """Return a failure as it is printed: what failed and why, and what to do."""
+    return f"lighterage: {kind}: {printable(text)}" + (advice and f": {printable(advice)}")
+
+
 def _require_outside(setting: str, path: Path | None, target: Path | str) -> None:
     """Raise `ConfigError` where a setting's path is in the target, or the other way round."""
     if path is not None and isinstance(target, Path):
         place, folder = Path(os.path.realpath(path)), Path(os.path.realpath(target))
         if place.is_relative_to(folder) or folder.is_relative_to(place):
-            raise ConfigError(f"{setting} is {path}: choose a path outside of the target {target}")
+            raise ConfigError(
+                f"{setting} is {path}: the target has published data only",
+                advice=f"choose a path outside of the target {target}",
+            )
 
 
 def _is_outside_published(path: Path) -> bool:
@@ -183,8 +195,9 @@ def _errors_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise LocalError(
-            f"result file {path}: {error.strerror}: choose a path that this run can write to; in a "
-            "container, below data/ or another mount"
+            f"result file {path}: {error.strerror}",
+            advice="choose a path that this run can write to; in a "
+            "container, below data/ or another mount",
         ) from error
 
 
@@ -195,13 +208,13 @@ def _require_replaceable(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISREG(found.st_mode):
-        raise LocalError(f"result file {path}: not a regular file: choose another path")
+        raise LocalError(f"result file {path}: not a regular file", advice="choose another path")
     with path.open("rb") as file:
         start = file.read(64)
     if start and not _START.match(start):
         raise LocalError(
-            f"result file {path}: contains something else than a result, which is not replaced: "
-            "choose another path, or remove it"
+            f"result file {path}: contains something else than a result, which is not replaced",
+            advice="choose another path, or remove it",
         )
 
 

@@ -92,7 +92,8 @@ class ScheduleState:
                 fcntl.flock(stack.enter_context(path.open("ab")), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise BusyError(
-                    f"{path}: another service runs the schedules of this data: stop it first"
+                    f"{path}: another service runs the schedules of this data",
+                    advice="stop it first",
                 ) from error
             except OSError as error:
                 log.warning("%s: %s: a second service would not be noticed", path, error.strerror)
@@ -148,7 +149,8 @@ class ScheduleState:
             path.touch()
         except OSError as error:
             raise LocalError(
-                f"{path}: {error.strerror}: task {task} is not paused; make the folder writable"
+                f"{path}: {error.strerror}: task {task} is not paused",
+                advice="make the folder writable",
             ) from error
 
     def resume(self, task: str) -> None:
@@ -158,7 +160,7 @@ class ScheduleState:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise LocalError(
-                f"{path}: {error.strerror}: task {task} is still paused; remove this file"
+                f"{path}: {error.strerror}: task {task} is still paused", advice="remove this file"
             ) from error
 
     def paused(self, task: str) -> bool:

@@ -183,33 +183,35 @@ class Settings:
     def target(self) -> Path | str:
         """The folder, or the store's URL, to publish in. Raises `ConfigError` where none is set."""
         if self.file_save_path is None:
-            raise ConfigError(_missing(self.task, "file_save_path"))
+            raise _missing(self.task, "file_save_path")
         return self.file_save_path
 
     def require(self) -> Settings:
         """Return these settings; raise `ConfigError` for a missing value that a run needs."""
         for name in ("remote_file_path", "file_save_path"):
             if not getattr(self, name):
-                raise ConfigError(_missing(self.task, name))
+                raise _missing(self.task, name)
         if self.date_pattern and not self.newest:
             raise ConfigError(
-                f"date_pattern is {self.date_pattern}, but newest is not set: set how many to "
-                "take, as in newest: 1"
+                f"date_pattern is {self.date_pattern}, but newest is not set",
+                advice="set how many to take, as in newest: 1",
             )
         if self.after != "keep" and self.mirror:
             raise ConfigError(
                 f"after is {self.after}, and mirror is set, which would remove the data of the "
-                "sources that are no longer on the host: set one of them"
+                "sources that are no longer on the host",
+                advice="set one of them",
             )
         if self.metrics_file and not self.history_runs:
             raise ConfigError(
                 f"metrics_file is {self.metrics_file}, and history_runs is 0: metrics are read "
-                "from the history; set history_runs to 1 or more"
+                "from the history",
+                advice="set history_runs to 1 or more",
             )
         if not self.remote_host_address:
             raise ConfigError(
-                f"REMOTE_HOST_ADDRESS is missing: set it in envs/{self.variant}.env, "
-                "or pass --remote-host-address"
+                "REMOTE_HOST_ADDRESS is missing",
+                advice=f"set it in envs/{self.variant}.env, or pass --remote-host-address",
             )
         check_shard(
             {"shard": self.shard, "shards": self.shards, "run_id": self.run_id},
@@ -219,10 +221,11 @@ class Settings:
         return self
 
 
-def _missing(task: str, name: str) -> str:
-    option = "--" + name.replace("_", "-")
-    where = f"set it in config.yaml under tasks.{task}, or pass {option}"
-    return f"{name} is missing for task {task}: {where}"
+def _missing(task: str, name: str) -> ConfigError:
+    return ConfigError(
+        f"{name} is missing for task {task}",
+        advice=f"set it in config.yaml under tasks.{task}, or pass --{name.replace('_', '-')}",
+    )
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
@@ -258,13 +261,14 @@ def convert(name: str, value: Any, origin: str) -> Any:
     try:
         return setting_types.read(value, TYPES[name], about.get("least"))
     except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from error
+        raise ConfigError(f"{origin}: {error.text}", advice=error.advice) from error
     except (ValueError, OverflowError, RuntimeError, LookupError, OSError) as error:
         # RuntimeError: ~nobody has no home folder; LookupError and OSError: no such time zone
         shown = MASK if about.get("secret") else repr(value)
         at_least = f" of at least {about['least']}" if "least" in about else ""
         raise ConfigError(
-            f"{origin}: {name} is {shown}: expected {setting_types.expected(TYPES[name])}{at_least}"
+            f"{origin}: {name} is {shown}",
+            advice=f"expected {setting_types.expected(TYPES[name])}{at_least}",
         ) from error
 
 

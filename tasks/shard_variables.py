@@ -32,7 +32,10 @@ def shard_variables(environ: Mapping[str, str]) -> dict[str, str]:
     if environ.get(SLURM_ID):
         first = _number(environ, SLURM_FIRST, 0) if environ.get(SLURM_FIRST) else None
         if first is None:
-            raise ConfigError(f"{SLURM_ID} is set, but {SLURM_FIRST} is not: Slurm sets both")
+            raise ConfigError(
+                f"{SLURM_ID} is set, but {SLURM_FIRST} is not, and Slurm sets both",
+                advice="start the task as a Slurm job array, or set SHARD and OF",
+            )
         shard[SLURM_ID] = _number(environ, SLURM_ID, first) - first + 1
     shards = {name: _number(environ, name, 1) for name in ("OF", SLURM_COUNT) if environ.get(name)}
     found = {"shard": _one(shard, "shard"), "shards": _one(shards, "number of shards")}
@@ -43,7 +46,7 @@ def shard_variables(environ: Mapping[str, str]) -> dict[str, str]:
 def _number(environ: Mapping[str, str], name: str, least: int) -> int:
     text = environ[name]
     if not (text.isascii() and text.isdigit()) or int(text) < least:
-        raise ConfigError(f"{name} is {text!r}: expected a whole number from {least} on")
+        raise ConfigError(f"{name} is {text!r}", advice=f"expected a whole number from {least} on")
     return int(text)
 
 
@@ -52,7 +55,8 @@ def _one(values: Mapping[str, int], what: str) -> str:
     if len(set(values.values())) > 1:
         stated = ", ".join(f"{name} says {value}" for name, value in values.items())
         raise ConfigError(
-            f"the environment names more than one {what} (counted from 1): {stated}: unset one"
+            f"the environment names more than one {what} (counted from 1): {stated}",
+            advice="unset one",
         )
     return str(next(iter(values.values()), ""))
 
@@ -74,7 +78,8 @@ def check_shard(
         if len(hosts) > 1:
             raise ConfigError(
                 f"remote_host_address names {len(hosts)} hosts, which a run without shards cannot "
-                "read: name one, or start shards (docs/shards.md)"
+                "read",
+                advice="name one, or start shards (docs/shards.md)",
             )
         return
     missing = next((name for name, value in values.items() if not value), "")
@@ -82,17 +87,19 @@ def check_shard(
         given = ", ".join(f"{name} is {value}" for name, value in values.items() if value)
         variable = "OF" if missing == "shards" else missing.upper()
         raise ConfigError(
-            f"{given}, but {missing} is missing: set {variable} in the environment, or pass "
-            f"--{missing.replace('_', '-')} (docs/shards.md)"
+            f"{given}, but {missing} is missing",
+            advice=f"set {variable} in the environment, or pass "
+            f"--{missing.replace('_', '-')} (docs/shards.md)",
         )
     shard, shards = values["shard"], values["shards"]
     if int(shard) > int(shards):
         raise ConfigError(
-            f"shard is {shard}, but shards is {shards}: number the shards from 1 to {shards}"
+            f"shard is {shard}, but shards is {shards}",
+            advice=f"number the shards from 1 to {shards}",
         )
     for name, value in UNSUPPORTED.items():
         if others[name] != value:
             raise ConfigError(
-                f"{name} is {others[name]}, which shards cannot do: set {name} to {value}, or run "
-                "the task without shards"
+                f"{name} is {others[name]}, which shards cannot do",
+                advice=f"set {name} to {value}, or run the task without shards",
             )

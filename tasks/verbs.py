@@ -77,7 +77,7 @@ def show_status(task: str, parsed: argparse.Namespace, result: Result) -> int:
     """Print what each shard of a run does."""
     settings = settings_of(task, parsed).settings
     if not settings.run_id:
-        raise ConfigError("status needs a run: make status RUN_ID=..., or pass --run-id")
+        raise ConfigError("status needs a run", advice="make status RUN_ID=..., or pass --run-id")
     from tasks.fetch.shards.status import RunStatus
 
     status = RunStatus(str(settings.target), str(settings.run_id))
@@ -93,7 +93,9 @@ def show_history(task: str, parsed: argparse.Namespace, result: Result) -> int:
     try:
         runs = History().runs(settings.variant, task)
     except OSError as error:
-        raise LocalError(f"{error.filename}: {error.strerror}: make it readable") from error
+        raise LocalError(
+            f"{error.filename}: {error.strerror}", advice="make it readable"
+        ) from error
     if parsed.json:
         print(result.text(msgspec.to_builtins(runs)))
     elif runs:
@@ -125,7 +127,8 @@ def _check_schedules(config: Config, variant: str) -> None:
     for task, values in config.schedules(variant).items():
         if task not in known_tasks():
             raise ConfigError(
-                f"{config.path}: tasks.{task} has a schedule, but there is no such task"
+                f"{config.path}: tasks.{task} has a schedule, but there is no such task",
+                advice=f"add tasks/task_{task}.py, or remove the section",
             )
         from tasks.cron import next_run, time_zone
 
@@ -136,7 +139,8 @@ def run_schedule(parsed: argparse.Namespace) -> int:
     """Run the service, or with --dry-run show when it runs each task."""
     if parsed.task:
         raise ConfigError(
-            "schedule takes no --task: it runs each task that has a schedule in config.yaml"
+            "schedule takes no --task: it runs each task that has a schedule in config.yaml",
+            advice="leave it out; `pause` holds a task back",
         )
     resolved = settings_of(next(iter(known_tasks())), parsed)
     config = load_config(parsed.config_file)
@@ -144,21 +148,21 @@ def run_schedule(parsed: argparse.Namespace) -> int:
     _check_schedules(config, variant)
     if parsed.unchanged_exit_code:
         raise ConfigError(
-            "schedule takes no --unchanged-exit-code: nothing reads the exit codes of its runs; "
-            "read their result files (result_file)"
+            "schedule takes no --unchanged-exit-code: nothing reads the exit codes of its runs",
+            advice="leave it out, and read their result files (result_file)",
         )
     scheduled = [settings_of(task, parsed).settings.require() for task in config.schedules(variant)]
     files = [one.result_file.resolve() for one in scheduled if one.result_file]
     if len(set(files)) < len(files):
         raise ConfigError(
-            f"{len(files)} scheduled tasks have one result_file, {files[0]}: set another for each "
-            f"in {config.path}"
+            f"{len(files)} scheduled tasks have one result_file, {files[0]}",
+            advice=f"set another for each in {config.path}",
         )
     for name in ("remote_file_path", "file_save_path"):
         if len(scheduled) > 1 and getattr(parsed, name):
             raise ConfigError(
-                f"schedule takes no --{name.replace('_', '-')} for {len(scheduled)} tasks: set it "
-                f"in {config.path} for each"
+                f"schedule takes no --{name.replace('_', '-')} for {len(scheduled)} tasks",
+                advice=f"set it in {config.path} for each",
             )
     from tasks.schedule import serve, status
 
@@ -208,8 +212,8 @@ def pause(task: str, parsed: argparse.Namespace, _: Result) -> int:
     settings = settings_of(task, parsed).settings
     if not settings.schedule:
         raise ConfigError(
-            f"task {task} has no schedule for {settings.variant}: there is nothing to pause; "
-            f"set `schedule` in config.yaml under tasks.{task}"
+            f"task {task} has no schedule for {settings.variant}: there is nothing to pause",
+            advice=f"set `schedule` in config.yaml under tasks.{task}",
         )
     from tasks.schedule_state import ScheduleState
 

@@ -51,9 +51,12 @@ class After:
         try:
             is_folder = self.host.facts(folder).folder
         except RemotePathError as error:
-            raise RemotePathError(f"after: {error}: create that directory") from error
+            raise RemotePathError(f"after: {error.text}", advice="create that directory") from error
         if not is_folder:
-            raise RemotePathError(f"after: {folder}: is no directory on the host")
+            raise RemotePathError(
+                f"after: {folder}: is no directory on the host",
+                advice="name a directory in `after`",
+            )
         home = self.host.home()
         patterns = [
             posixpath.join(glob.escape(home), pattern) for pattern in self.settings.remote_file_path
@@ -62,8 +65,8 @@ class After:
             path = posixpath.normpath(posixpath.join(home, new))
             if any(_reads(pattern, path) for pattern in patterns):
                 raise ConfigError(
-                    f"after: {path} would be a source again, by remote_file_path: move to another "
-                    "directory"
+                    f"after: {path} would be a source again, by remote_file_path",
+                    advice="move to another directory",
                 )
 
     def apply(self, manifest: Manifest, found: Found, failed: Collection[str]) -> None:
@@ -94,8 +97,11 @@ class After:
             if source.verified == "sha256" or self.settings.verify == "size":
                 verified.append(source)
             else:
-                text = "only its size was verified: set verify to size if that is enough"
-                self._fail(source.path, RemotePathError(f"{source.path}: {text}"))
+                unverified = RemotePathError(
+                    f"{source.path}: only its size was verified",
+                    advice="set verify to size if that is enough",
+                )
+                self._fail(source.path, unverified)
         unchanged = self._unchanged(verified)
         action = self.settings.after
         if action.folder:
@@ -135,7 +141,8 @@ class After:
 
     def _fail(self, path: str, error: RemotePathError) -> None:
         log.error("after: %s", error)
-        self.failed.append(Failed(path, RemotePathError(f"{error} (its data has landed)")))
+        landed = RemotePathError(f"{error.text} (its data has landed)", advice=error.advice)
+        self.failed.append(Failed(path, landed))
 
 
 def _reads(pattern: str, path: str) -> bool:

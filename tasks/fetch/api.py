@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tasks.fetch.arrival import Arrival
 from tasks.fetch.attempt import Attempt
-from tasks.fetch.errors import ConfigError, LighterageError
+from tasks.fetch.errors import ConfigError, LighterageError, MissingError
 from tasks.fetch.report import Report
 from tasks.fetch.sharded import Shard
 from tasks.fetch.sources import Selection, Sources
@@ -105,7 +105,10 @@ def _found(
     settings, host = attempt.settings, attempt.host
     sources = Sources(settings, host, attempt.selection)
     arrival = arrival or Arrival(settings)
-    return arrival.wait(lambda: find(sources), host.reconnect, attempt.published)
+    try:
+        return arrival.wait(lambda: find(sources), host.reconnect, attempt.published)
+    except MissingError as error:
+        raise host.near(error) from error
 
 
 def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
@@ -122,8 +125,8 @@ def execute(settings: Settings, run: Callable[[Fetch], Report]) -> Report:
     hosts = settings.remote_host_address.each
     if settings.dry_run and len(hosts) > 1:
         raise ConfigError(
-            f"remote_host_address names {len(hosts)} hosts, and a dry run lists one: pass "
-            f"--remote-host-address {hosts[0]}, or another of them"
+            f"remote_host_address names {len(hosts)} hosts, and a dry run lists one",
+            advice=f"pass --remote-host-address {hosts[0]}, or another of them",
         )
     if settings.shards and not settings.dry_run:
         shard = Shard(settings)

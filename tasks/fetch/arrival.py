@@ -198,7 +198,11 @@ class Arrival:
             raise error
         if self._settings.dry_run:
             return Found(nothing=True, notes=[f"would wait up to {wait_for:g} s for: {error}"])
-        raise MissingError(f"{error} (waited {wait_for:g} s: wait_for)") from error
+        raise MissingError(
+            f"{error.text} (waited {wait_for:g} s: wait_for)",
+            advice="check remote_file_path, or set wait_for to a longer time",
+            path=error.path,
+        ) from error
 
     def _incomplete(self, found: Found) -> MissingError | None:
         """Return the error of sources that must be complete and are not, if there are any."""
@@ -206,8 +210,7 @@ class Arrival:
         required = [named for named in late if named.required]
         if not late or (not required and (len(late) < len(found.named) or found.failed)):
             return None
-        advice = "" if self._settings.wait_for else ": set wait_for to wait for it"
-        return MissingError(_listed(required or late) + advice)
+        return MissingError(_listed(required or late), advice="set wait_for to wait for it")
 
 
 def _listed(late: Collection[Named]) -> str:

@@ -15,7 +15,7 @@ from msgspec import structs
 from tasks.fetch.after import After
 from tasks.fetch.archive_stream import Unpacker
 from tasks.fetch.download import Downloads
-from tasks.fetch.errors import CsvError, LocalError, RemotePathError
+from tasks.fetch.errors import CsvError, LocalError, RemotePathError, SpaceError
 from tasks.fetch.manifest import File, Manifest
 from tasks.fetch.plan import Plan, compare
 from tasks.fetch.progress import progress
@@ -23,9 +23,10 @@ from tasks.fetch.report import Report
 from tasks.fetch.tables.drift import drifts, listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tasks.fetch.manifest import Source
+    from tasks.fetch.plan import Item
     from tasks.fetch.progress import Progress
     from tasks.fetch.report import Status
     from tasks.fetch.sources import Found, Selection
@@ -106,7 +107,8 @@ class Attempt:
             self._plain_copy = self.staging.store.copy_published()
             self._after.apply(before, found, [failure.path for failure in downloads.failed])
             return self._report("unchanged", before, plan, downloads, found)
-        self._download(plan, downloads, found)
+        with self._space(plan.downloads):
+            self._download(plan, downloads, found)
         manifest = self._complete_manifest(plan, downloads)
         self._check_columns(manifest)
         manifest = self.staging.publish(manifest)
@@ -168,6 +170,22 @@ class Attempt:
         checksums = downloads.verify(remote_checksums, timeout_s)
         if settings.explain:
             self._reasons.append(self._explain_checksums(plan, remote_checksums, checksums))
+
+    @contextlib.contextmanager
+    def _space(self, items: Sequence[Item]) -> Iterator[None]:
+        """Warn where the downloads may not fit; where they do not, say what they need."""
+        free = self.staging.store.free_bytes()
+        keeps = self.settings.keep_archive
+        needed = sum(item.source.size for item in items if keeps or not item.is_archive)
+        if free is not None and free < needed:
+            text = "%s: %d bytes are free, and the files to download have %d: they may not fit"
+            log.warning(text, self.settings.target, free, needed)
+        try:
+            yield
+        except SpaceError as error:
+            total = sum(item.source.size for item in items)
+            text = f"{error.text}; {free} were free before, and the files to download have {total}"
+            raise SpaceError(text, advice=error.advice) from error
 
     def _host_checksums(self, files: list[RemoteFile]) -> Mapping[str, str]:
         return self.host.remote_checksums(files).result(CHECKSUM_TIMEOUT_S)
@@ -233,8 +251,9 @@ class Attempt:
         if texts and columns == "freeze":
             raise CsvError(
                 f"the columns of CSVs have changed, and columns is freeze: {'; '.join(texts)}: "
-                "nothing was published: have the host correct them, or accept them by one run with "
-                "--columns evolve"
+                "nothing was published",
+                advice="have the host correct them, or accept them by one run with "
+                "--columns evolve",
             )
         for text in texts:
             log.warning("columns: %s", text)
@@ -249,7 +268,8 @@ class Attempt:
         names = ", ".join(repr(path) for path in downloads.unpacker.examples)
         raise RemotePathError(
             f"{self.settings.remote_file_path}: no file matches {self.selection}"
-            f"{f', but it contains {names}' if names else ''}: set include to the files to land"
+            f"{f', but it contains {names}' if names else ''}",
+            advice="set include to the files to land",
         )
 
     def _report(

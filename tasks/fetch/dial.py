@@ -35,8 +35,9 @@ def split_address(address: str) -> tuple[str, int | None]:
     elif re.fullmatch(r"[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*:[0-9A-Fa-f:.%\w]*", address):
         return address, None
     raise ConfigError(
-        f"remote_host_address is {address!r}: expected host or host:port ([address]:port for IPv6);"
-        " the account goes into USERNAME"
+        f"remote_host_address is {address!r}",
+        advice="expected host or host:port ([address]:port for IPv6);"
+        " the account goes into USERNAME",
     )
 
 

@@ -136,7 +136,7 @@ class Downloads:
         try:
             self.staging.write(item.path, blocks, item.source.path)
         except ArchiveError as error:  # two names of a listing collide: no archive is at fault
-            raise RemotePathError(str(error)) from error
+            raise RemotePathError(error.text, advice=error.advice) from error
         return digest.hexdigest() if is_converted else ""
 
     def key(self, item: Item) -> str:
@@ -162,10 +162,16 @@ class Downloads:
             source = self.host.facts(item.source.path)
         except RemotePathError as missing:  # the next attempt lists all sources again
             raise IntegrityError(
-                f"{missing}: it was removed during the run", transient=True
+                f"{missing.text}: it was removed during the run",
+                advice="run it again when nothing changes the files on the host",
+                transient=True,
             ) from missing
         if self.settings.settle and source != item.source:
-            raise IntegrityError(f"{source.path}: changed during the run", transient=True)
+            raise IntegrityError(
+                f"{source.path}: changed during the run",
+                advice="run it again, or set settle to a longer time",
+                transient=True,
+            )
         if not error.transient:
             return None
         if tries >= self.settings.max_tries:
@@ -216,6 +222,9 @@ class Downloads:
                 error = IntegrityError(
                     f"{path}: checksum mismatch: the downloaded data has sha256 {sha256}, but the "
                     f"{'checksum file beside it' if is_file else 'remote host'} states {expected}",
+                    advice="check that the checksum file belongs to this file"
+                    if is_file
+                    else "run it again; check whether the file is being written on the host",
                     transient=not is_file or item.path in self._resumed,
                 )
                 self._discard(item)

@@ -14,22 +14,30 @@ if TYPE_CHECKING:
 
 
 class LighterageError(Exception):
-    """A failure that the user is shown in one line.
+    """A failure that the user is shown: what failed and why, and what to do.
+
+    As text it is all of this in one line, without the default advice.
 
     Attributes:
         exit_code: The exit code of the process.
         kind: The exit code in words.
+        default_advice: What to do, where a failure of this kind says nothing more specific.
+        text: What failed, and why.
+        advice: What to do.
         transient: Whether a retry may succeed.
         delay_factor: How many times longer than usual to wait before a retry.
     """
 
     exit_code = 1
     kind = "internal error"
+    default_advice = "run it again with --log-level DEBUG, and report the output as a bug"
     delay_factor = 1.0
 
-    def __init__(self, message: str, *, transient: bool = False) -> None:
-        super().__init__(printable(message))
+    def __init__(self, text: str, *, advice: str = "", transient: bool = False) -> None:
+        self.text = printable(text)
+        self.advice = printable(advice) or self.default_advice
         self.transient = transient
+        super().__init__(f"{self.text}: {self.advice}" if advice else self.text)
 
 
 class ConfigError(LighterageError):
@@ -37,6 +45,9 @@ class ConfigError(LighterageError):
 
     exit_code = 2
     kind = "usage or configuration"
+    default_advice = (
+        "correct it; docs/settings.md describes all settings, and --help the command line"
+    )
 
 
 class RemotePathError(LighterageError):
@@ -44,10 +55,21 @@ class RemotePathError(LighterageError):
 
     exit_code = 3
     kind = "remote path"
+    default_advice = "check remote_file_path, and the permissions of this account on the host"
 
 
 class MissingError(RemotePathError):
-    """There is no such remote file, or it is not complete: it may be later."""
+    """There is no such remote file, or it is not complete: it may be later.
+
+    Attributes:
+        path: The path or glob that nothing on the host has, where the error is of one.
+    """
+
+    default_advice = "check remote_file_path; where the file comes later, set wait_for"
+
+    def __init__(self, text: str, *, advice: str = "", path: str = "") -> None:
+        super().__init__(text, advice=advice)
+        self.path = path
 
 
 class AuthError(LighterageError):
@@ -55,6 +77,7 @@ class AuthError(LighterageError):
 
     exit_code = 4
     kind = "authentication or host key"
+    default_advice = "check USERNAME, and the key or the password"
 
 
 class HostKeyError(AuthError):
@@ -66,6 +89,7 @@ class NetworkError(LighterageError):
 
     exit_code = 5
     kind = "network"
+    default_advice = "check that the host is reachable from this machine, and run it again"
 
 
 class IntegrityError(LighterageError):
@@ -73,6 +97,9 @@ class IntegrityError(LighterageError):
 
     exit_code = 6
     kind = "integrity"
+    default_advice = (
+        "run it again; if it fails again, check whether a program writes to the file on the host"
+    )
 
 
 class ArchiveError(LighterageError):
@@ -80,6 +107,9 @@ class ArchiveError(LighterageError):
 
     exit_code = 7
     kind = "unsafe or broken archive"
+    default_advice = (
+        "test the archive on the host, as with `unzip -t` or `tar -tf`, and have it written again"
+    )
 
 
 class LocalError(LighterageError):
@@ -87,12 +117,20 @@ class LocalError(LighterageError):
 
     exit_code = 8
     kind = "local disk"
+    default_advice = "check the disk, and who may write to the folder"
+
+
+class SpaceError(LocalError):
+    """The disk of the target is full, or the account may not use more of it."""
+
+    default_advice = "free space there, or set file_save_path to a folder on another disk"
 
 
 class StoreError(LocalError):
     """An object store refuses a request: permission, a missing bucket, objects of others."""
 
     kind = "object store"
+    default_advice = "check the bucket, and the permissions of the account in it"
 
 
 class BusyError(LighterageError):
@@ -100,6 +138,7 @@ class BusyError(LighterageError):
 
     exit_code = 9
     kind = "busy"
+    default_advice = "run it again when the other run has ended"
 
 
 class CsvError(LighterageError):
@@ -107,6 +146,7 @@ class CsvError(LighterageError):
 
     exit_code = 10
     kind = "CSV"
+    default_advice = "correct the CSV on the host, or leave it out with `exclude`"
 
 
 class Interrupted(BaseException):

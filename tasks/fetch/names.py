@@ -37,7 +37,10 @@ def safe(raw: str, origin: str) -> str:
         ArchiveError: It is absolute, leads out of the folder (`..`), or is no safe file name.
     """
     if reason := problem(raw):
-        raise ArchiveError(f"{origin}: member {raw!r} {reason}; nothing was extracted")
+        raise ArchiveError(
+            f"{origin}: member {raw!r} {reason}; nothing was extracted",
+            advice="have the archive written with relative names that all systems can use",
+        )
     if "//" in raw or "/." in raw or raw.startswith(".") or raw.endswith("/"):
         return str(PurePosixPath(raw))
     return raw
@@ -115,8 +118,8 @@ def distinct(own: Mapping[str, str]) -> dict[str, str]:
     for path, name in found.items():
         if uses[_folded(name)] > 1:
             raise RemotePathError(
-                f"{path}: another source has the name {name!r} in the target as well: download "
-                "them in two tasks"
+                f"{path}: another source has the name {name!r} in the target as well",
+                advice="download them in two tasks",
             )
     return found
 
@@ -145,7 +148,7 @@ class Names:
         """
         key = _folded(path)
         if other := self._files.get(key) or self._folders.get(key):
-            raise ArchiveError(_collision(path, path, origin, other, self._origins[key]))
+            raise _collision(path, path, origin, other, self._origins[key])
         folder = path
         while folder := folder.rpartition("/")[0]:
             above = _folded(folder)
@@ -153,7 +156,7 @@ class Names:
             if other == folder and above not in self._files:
                 break  # the folders above it were added with it
             if other:
-                raise ArchiveError(_collision(path, folder, origin, other, self._origins[above]))
+                raise _collision(path, folder, origin, other, self._origins[above])
             self._folders[above] = folder
             self._origins[above] = origin
         self._files[key] = path
@@ -169,12 +172,15 @@ class Names:
         return [path for path, other in files if other == origin]
 
 
-def _collision(path: str, part: str, origin: str, other: str, other_origin: str) -> str:
-    """Name the part of a path that collides (all of it, or a folder) and the other path."""
+def _collision(path: str, part: str, origin: str, other: str, other_origin: str) -> ArchiveError:
+    """Return an error that names two paths, and the part of the first (a folder, or all of it)."""
     mine, theirs = _described(part, other), _described(other, part)
     subject = mine if path == part else f"{path!r}: its folder {mine}"
     where = "of the same source" if origin == other_origin else f"of {other_origin}"
-    return f"{origin}: member {subject} collides with {theirs} {where}"
+    return ArchiveError(
+        f"{origin}: member {subject} collides with {theirs} {where}",
+        advice="rename one of them, or leave one out with `exclude`",
+    )
 
 
 def _described(path: str, other: str) -> str:

@@ -33,7 +33,8 @@ class Failed:
             "path": self.path,
             "kind": error.kind,
             "exit_code": error.exit_code,
-            "error": str(error),
+            "error": error.text,
+            "advice": error.advice,
         }
 
 

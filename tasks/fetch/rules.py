@@ -56,7 +56,8 @@ class Rules:
             example = files[0].path.rpartition("/")[2]
             raise RemotePathError(
                 f"{settings.remote_file_path}: no name has a date of the form {pattern}, as "
-                f"{example!r}: correct date_pattern"
+                f"{example!r}",
+                advice="correct date_pattern",
             )
         ordered = sorted(ages, key=lambda path: (ages[path], path))
         newest = set(ordered[-settings.newest :])
@@ -68,7 +69,8 @@ class Rules:
         found = [file for file in files if file.folder or not marker.is_name_of(file.path)]
         if not found:
             raise MissingError(
-                f"{self.settings.remote_file_path}: only marker files match, and no source"
+                f"{self.settings.remote_file_path}: only marker files match, and no source",
+                advice="set remote_file_path or include to the sources, not to their markers",
             )
         return found
 

@@ -66,7 +66,10 @@ def make_plan(
     prefixed = len(hosts) > 1 and settings.hosts_hold == "own"
     assign({host: [] for host in hosts}, settings.shards, settings.hosts_hold)  # are they enough?
     if prefixed and settings.checksum:
-        raise ConfigError("checksum: is not possible with several hosts that hold their own files")
+        raise ConfigError(
+            "checksum is set, and is not possible with several hosts that hold their own files",
+            advice="leave out --checksum, or name one host",
+        )
     store.check()
     name = str(settings.remote_host_address) if len(hosts) > 1 else ""
     planning = replace(attempt, staging=Staging(store), name=name)
@@ -172,4 +175,4 @@ def _check_names(items: Iterable[Item]) -> None:
             if not item.is_archive:
                 names.add(item.path, item.source.path)
     except ArchiveError as error:  # of a listing: no archive is at fault
-        raise RemotePathError(str(error)) from error
+        raise RemotePathError(error.text, advice=error.advice) from error

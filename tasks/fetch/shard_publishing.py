@@ -100,8 +100,8 @@ class Publication:
                 return self._plan.header  # and another run since
             else:
                 raise BusyError(
-                    f"run {self._run.run_id}: another run has published since its plan was made: "
-                    "start again with a new run_id"
+                    f"run {self._run.run_id}: another run has published since its plan was made",
+                    advice="start again with a new run_id",
                 )
         self._run.set_published(Outcome(self._missing_shards, self.failed))
         if not self._missing_shards:
@@ -122,8 +122,8 @@ class Publication:
             published = verified(store.verify, old[path], content=False)
             if not published.intact:
                 raise LocalError(
-                    f"{path}: its published data was changed by another program during the run: "
-                    "start again with a new run_id"
+                    f"{path}: its published data was changed by another program during the run",
+                    advice="start again with a new run_id",
                 )
             self._keep(staged, published, structs.replace(published.source, mtime=mtime))
         for shard, (assigned, landed) in enumerate(self._run.results(), 1):
@@ -137,8 +137,8 @@ class Publication:
         files = staged.finish()
         if not files:
             raise RemotePathError(
-                f"{header.remote_file_path}: no file matches {header.include}: set include to the "
-                "files to land"
+                f"{header.remote_file_path}: no file matches {header.include}",
+                advice="set include to the files to land",
             )
         columns = before.columns if before else {}  # of files that are kept
         return structs.replace(
@@ -169,7 +169,8 @@ class Publication:
             example = min(found ^ (paths - failed))
             raise IntegrityError(
                 f"run {self._run.run_id}: what shard {shard} landed is not what the plan assigns "
-                f"to it ({example}): start again with a new run_id"
+                f"to it ({example})",
+                advice="start again with a new run_id",
             )
         self._missing += failed
         self.failed += landed.failed

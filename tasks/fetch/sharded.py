@@ -26,7 +26,7 @@ from tasks.fetch.shards.names import Hosts
 from tasks.fetch.shards.plan import Failure
 from tasks.fetch.shards.run import Landed, Progress, ShardRun
 from tasks.fetch.sources import Found
-from tasks.fetch.ssh.connection_limit import limited_by
+from tasks.fetch.ssh.connection_limit import FREE_ADVICE, limited_by
 from tasks.fetch.staging import Staging, staging
 from tasks.fetch.stores import open_run
 
@@ -208,10 +208,11 @@ class Shard:
         while not lease.try_acquire():
             message = f"{host}: {number} connections of shards are open (max_connections)"
             if not wait:
-                raise BusyError(message)
+                raise BusyError(message, advice=FREE_ADVICE)
             if own := self._connections[host]:
-                message += f", {own} of them by this shard itself: set a larger number"
-                raise ConfigError(message) if own >= number else BusyError(message)
+                message += f", {own} of them by this shard itself"
+                kind = ConfigError if own >= number else BusyError
+                raise kind(message, advice="set a larger number")
             if not is_waiting:
                 log.warning("%s; waiting until one ends", message)
             is_waiting = True

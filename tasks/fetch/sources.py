@@ -134,11 +134,15 @@ class Sources:
         for source, folder, reason in self._expanded(found, lambda _: True):
             if source.folder:
                 raise RemotePathError(
-                    f"{source.path}: is a directory, but this task fetches an archive: set "
-                    "remote_file_path to a file, or call fetch.tree() in the task for a directory"
+                    f"{source.path}: is a directory, but this task fetches an archive",
+                    advice="set "
+                    "remote_file_path to a file, or call fetch.tree() in the task for a directory",
                 )
             if source.special:
-                raise RemotePathError(f"{source.path}: is neither a file nor a directory")
+                raise RemotePathError(
+                    f"{source.path}: is neither a file nor a directory",
+                    advice="set remote_file_path to a file or a directory",
+                )
             start = len(found.items)
             if not reason:
                 found.items.append(Item(source, folder + safe_name(source.path), True))
@@ -170,7 +174,8 @@ class Sources:
             paths = [file.path for file in listing.files.values()]
             if not seen.isdisjoint(paths):
                 raise ConfigError(
-                    f"remote_file_path: {top.path} is inside another path of it: remove one of them"
+                    f"remote_file_path: {top.path} is inside another path of it",
+                    advice="remove one of them",
                 )
             seen.update(paths if folder or not top.folder else ())
             if not reason:
@@ -181,8 +186,8 @@ class Sources:
             if found.failed:
                 raise found.failed[0].error
             raise MissingError(
-                f"{self.settings.remote_file_path}: contains no {self.selection} and no "
-                f"{archives}: check remote_file_path, include and exclude"
+                f"{self.settings.remote_file_path}: contains no {self.selection} and no {archives}",
+                advice="check remote_file_path, include and exclude",
             )
         return found
 
@@ -296,5 +301,5 @@ def safe_name(path: str) -> str:
     """
     name = PurePosixPath(path).name
     if reason := names.problem(name):
-        raise RemotePathError(f"{path}: its name {name!r} {reason}: rename it on the host")
+        raise RemotePathError(f"{path}: its name {name!r} {reason}", advice="rename it on the host")
     return name

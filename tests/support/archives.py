@@ -376,7 +376,7 @@ def bad_zips() -> dict[str, tuple[bytes, str]]:
         "cut before its end record": (good[:-22], "broken"),
         "without its first bytes": (good[10:], "broken|not where"),
         "a web page": (WEB_PAGE, "not an archive: .* a web page.*supported"),
-        "a RAR archive": (b"Rar!\x1a\x07\x01\x00" + bytes(600), "a RAR archive; supported: zip"),
+        "a RAR archive": (b"Rar!\x1a\x07\x01\x00" + bytes(600), "a RAR archive: have it packed"),
         "nothing": (b"", "empty"),
         "a zip64 offset beyond the end": (_far_zip64(), "not where|broken"),
     }  # fmt: skip

@@ -63,6 +63,9 @@ class ZipStore:
                 return file
         return None
 
+    def free_bytes(self) -> None:
+        return None
+
     def publish(self, manifest: Manifest) -> Manifest:
         self.check()
         with zipfile.ZipFile(self._staged, "w") as archive:

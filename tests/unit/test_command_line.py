@@ -246,10 +246,10 @@ def test_each_kind_of_failure_has_its_exit_code(
 ) -> None:
     done = clone.stand_in(kind.__name__, "--json")
     assert done.returncode == kind.exit_code
-    assert done.stderr == f"lighterage: {kind.kind}: as requested\n"
+    assert done.stderr == f"lighterage: {kind.kind}: as requested: {kind.default_advice}\n"
     assert json.loads(done.stdout) == {
         "status": "failed", "exit_code": kind.exit_code, "kind": kind.kind,
-        "error": "as requested",
+        "error": "as requested", "advice": kind.default_advice,
     }  # fmt: skip
     assert [path.name for path in (clone.folder / "data").iterdir()] == [".history"]
 

@@ -109,7 +109,7 @@ def test_killed_run_of_the_service_is_in_the_metrics(daily: Service, tmp_path: P
 
 def test_path_in_the_target_or_without_a_history_is_refused(clone: Clone) -> None:
     for words, says in (
-        (["--metrics-file=data/out/m.prom"], "metrics_file is data/out/m.prom: choose a path outs"),
+        (["--metrics-file=data/out/m.prom"], "choose a path outside of the target data/out"),
         ([FILE, "--history-runs=0"], "metrics_file is metrics/lighterage.prom, and history_runs"),
     ):
         done = clone.stand_in("a.zip", *words)

@@ -104,8 +104,9 @@ def test_wrong_settings_are_written_where_the_path_is_an_option(
     for option in (["--result-file", "results/9.json"], ["--result_file=results/9.json"]):
         done = clone.run(*option, *arguments)
         refused(done, 2)
-        error = written(clone, 2)["error"]
-        assert done.stderr == f"lighterage: usage or configuration: {error}\n"
+        data = written(clone, 2)
+        text = f"{data['error']}: {data['advice']}"
+        assert done.stderr == f"lighterage: usage or configuration: {text}\n"
 
 
 def test_wrong_settings_write_nothing_into_published_data(clone: Clone) -> None:
@@ -250,7 +251,8 @@ def test_file_that_became_something_else_is_not_replaced(clone: Clone) -> None:
     (clone.folder / "mine").unlink()
     done = clone.stand_in("a.zip", "--result-file=mine")
     assert done.returncode == 9
-    assert "busy: b\nlighterage: local disk: result file" in done.stderr
+    assert "lighterage: busy: b: " in done.stderr
+    assert "\nlighterage: local disk: result file" in done.stderr
 
 
 # --- settings ---------------------------------------------------------------------------------

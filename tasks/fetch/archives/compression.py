@@ -33,8 +33,8 @@ XZ = Compression(
     "xz", (".xz",), (".txz",),
     (b"\xfd7zXZ\0",),  # xz-file-format 2.1.1.1
     partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=MAX_MEMORY_BYTES),
-    f"its dictionary needs more than the limit of {MAX_MEMORY_BYTES >> 20} MiB of memory: compress "
-    "it with `xz -9` or lower, and without a larger dictionary",
+    f"its dictionary needs more than the limit of {MAX_MEMORY_BYTES >> 20} MiB of memory",
+    "compress it with `xz -9` or lower, and without a larger dictionary",
 )  # fmt: skip
 ZSTD = Compression(
     "zstd", (".zst",), (".tzst",),
@@ -44,7 +44,8 @@ ZSTD = Compression(
         zstd.ZstdDecompressor,
         options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW},
     ),
-    f"its window is above the limit of {2**ZSTD_WINDOW >> 20} MiB: compress it with `zstd -19` or "
+    f"its window is above the limit of {2**ZSTD_WINDOW >> 20} MiB",
+    "compress it with `zstd -19` or "
     f"lower, or with `--long={ZSTD_WINDOW}`",
 )  # fmt: skip
 
@@ -99,6 +100,8 @@ class Decompressed:
         except (lzma.LZMAError, zstd.ZstdError) as error:
             if not _NEEDS_MEMORY.search(str(error)):
                 raise
-            raise self._extraction.error(self._compression.memory_advice) from error
+            raise self._extraction.error(
+                self._compression.memory_limit, advice=self._compression.memory_advice
+            ) from error
         self._unread = b""
         return block

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tasks.fetch.archives.format import Input
+    from tasks.fetch.archives.stream import Stream
 
 RATIO_FLOOR_BYTES = 64 * 2**20
 """The ratio is enforced above this size only: so much fits on any disk, and a CSV whose rows are
@@ -70,6 +71,7 @@ class Extraction:
         wants: Whether a member is selected.
 
     Attributes:
+        member_offset: Where the member that is read begins, in the stream of its format.
         compressed_bytes: The bytes of the archive that `max_ratio` refers to: those read so far. A
             format that knows more at the start may replace it.
     """
@@ -82,6 +84,8 @@ class Extraction:
         self.name = name
         self.wants = wants
         self.compressed_bytes: Callable[[], int] = lambda: source.count
+        self.member_offset = 0
+        self._streams: list[Stream] = []
         self._members = 0
         self._bytes = 0
         self._deadline = time.monotonic() + limits.max_unpack_time
@@ -126,17 +130,32 @@ class Extraction:
             text = f"extracts to more than {self.limits.max_ratio:g} times its size, as a bomb does"
             raise self._exceeded(text, "max_ratio")
 
-    def error(self, reason: str, member: str | None = None) -> ArchiveError:
+    def follow(self, stream: Stream) -> None:
+        """Note a stream for the errors: the archive, then its content if that is compressed."""
+        self._streams.append(stream)
+
+    def error(self, reason: str, member: str | None = None, advice: str = "") -> ArchiveError:
         """Return an error about the archive, or about one of its members."""
         where = self.name if member is None else f"{self.name}: member {member!r}"
-        return ArchiveError(f"{where}: {reason}")
+        return ArchiveError(f"{where}: {reason}", advice=advice)
 
     def broken(self, reason: str, member: str | None = None) -> ArchiveError:
-        """Return an error about damaged bytes."""
-        return self.error(f"broken archive: {reason}", member)
+        """Return an error about damaged bytes, with how far the archive was read."""
+        return self.error(f"broken archive: {reason}{self._position(member)}", member)
+
+    def _position(self, member: str | None) -> str:
+        if not (self._streams and self._streams[0].offset):
+            return ""
+        archive, *content = self._streams
+        of_content = " of the content" if content else ""
+        begins = f"; the member begins at byte {self.member_offset}{of_content}" if member else ""
+        read = f"; {archive.offset} of {self.input.size} bytes were read"
+        return begins + read + (f", {content[0].offset}{of_content}" if content else "")
 
     def _exceeded(self, text: str, setting: str) -> ArchiveError:
-        return self.error(f"{text} ({setting}); if you trust the archive, raise {setting}")
+        return self.error(
+            f"{text} ({setting})", advice=f"if you trust the archive, raise {setting}"
+        )
 
     @contextlib.contextmanager
     def library_errors(self, member: str | None = None) -> Iterator[None]:

@@ -86,7 +86,8 @@ class Compression:
         tar_suffixes: Short forms, such as `.tgz` for `.tar.gz`.
         magic: The first bytes, in each of their forms.
         decompressor: Makes a decompressor, of the interface of `bz2.BZ2Decompressor`.
-        memory_advice: What to do about a stream that needs more memory than is allowed.
+        memory_limit: What is wrong with a stream that needs more memory than is allowed.
+        memory_advice: What to do about it.
     """
 
     name: str
@@ -94,4 +95,5 @@ class Compression:
     tar_suffixes: tuple[str, ...]
     magic: tuple[bytes, ...]
     decompressor: Callable[[], Any]
+    memory_limit: str = ""
     memory_advice: str = ""

@@ -64,10 +64,11 @@ def members(stream: Stream, extraction: Extraction) -> Iterator[Member | None]:
                     continue
                 if not info.isreg():
                     raise extraction.error(
-                        f"{_kind(info)}, which is not extracted; if you do not need it, leave it "
-                        "out with `exclude`",
+                        f"{_kind(info)}, which is not extracted",
                         info.name,
+                        "if you do not need it, leave it out with `exclude`",
                     )
+                extraction.member_offset = info.offset
                 content = archive.extractfile(info) if info.issparse() else None
                 yield Member(path, _blocks(file, content, info, extraction))
             _require_padding(file, extraction)

@@ -44,14 +44,16 @@ def members(
     """
     extraction = Extraction(source, limits, name, wants)
     stream = Stream(extraction.read)
+    extraction.follow(stream)
     head = stream.peek(HEAD_BYTES)
     if not head:
-        raise extraction.error("the file is empty")
+        raise extraction.error("the file is empty", advice="have the host write it again")
     for compression in registry.COMPRESSIONS:
         if head.startswith(compression.magic):
             with stream.reading_ahead(source.size):
                 with extraction.library_errors():
                     content = Stream(Decompressed(stream, compression, extraction).read)
+                    extraction.follow(content)
                     inner = registry.compressed_format(content.peek(HEAD_BYTES), name)
                 yield from (inner.members if inner else _single_file)(content, extraction)
             return
@@ -73,7 +75,10 @@ def _format_of(head: bytes, extraction: Extraction) -> Format:
             if entry.detect_tail(tail):
                 return entry
     reason = f"it looks like {looks_like}" if looks_like else "its content is of no known format"
-    raise extraction.error(f"not an archive: {reason}; supported: {registry.supported()}")
+    raise extraction.error(
+        f"not an archive: {reason}",
+        advice=f"have it packed in a format that is supported: {registry.supported()}",
+    )
 
 
 def _single_file(content: Stream, extraction: Extraction) -> Iterator[Member | None]:

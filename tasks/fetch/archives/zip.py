@@ -104,20 +104,23 @@ def _checked_path(entry: Entry, extraction: Extraction) -> str:
     if stat.S_IFMT(entry.mode) not in _FILE_KINDS:
         kind = "symbolic link" if stat.S_ISLNK(entry.mode) else "special file"
         raise extraction.error(
-            f"a {kind}, which is not extracted; if you do not need it, leave it out with `exclude`",
+            f"a {kind}, which is not extracted",
             entry.name,
+            "if you do not need it, leave it out with `exclude`",
         )
     if entry.flags & _ENCRYPTED:
         raise extraction.error(
-            "encrypted, which is not supported; SSH encrypts the transfer: have the zip written "
-            "without a password",
+            "encrypted, which is not supported",
             entry.name,
+            "have the zip written without a password; SSH encrypts the transfer",
         )
     if entry.method not in _METHODS:
         method = "deflate64" if entry.method == _DEFLATE64 else f"{entry.method}"
         known = ", ".join(_METHODS.values())
         raise extraction.error(
-            f"compression method {method} is not supported, only {known}", entry.name
+            f"compression method {method} is not supported",
+            entry.name,
+            f"have the zip written with one of {known}",
         )
     return path
 
@@ -129,6 +132,7 @@ def _go_to_data(stream: Stream, entry: Entry, end: int, extraction: Extraction) 
     member unnoticed. No byte may belong to two members either: the trick of the densest bombs
     (D. Fifield, "A better zip bomb", WOOT 2019): `end` is where the next one, or the table, begins.
     """
+    extraction.member_offset = entry.offset
     stream.skip_to(entry.offset)
     header = stream.exactly(_LOCAL_HEADER.size)
     if entry.offset < 0 or len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
@@ -248,8 +252,9 @@ def _of_lzma(compressed: Iterator[bytes], entry: Entry, extraction: Extraction) 
     if dictionary > MAX_DICTIONARY_BYTES:
         raise extraction.error(
             f"its LZMA dictionary of {dictionary} bytes is above the limit of "
-            f"{MAX_DICTIONARY_BYTES}: have the zip written with a smaller one",
+            f"{MAX_DICTIONARY_BYTES}",
             entry.name,
+            "have the zip written with a smaller one",
         )
     options = {
         "id": lzma.FILTER_LZMA1, "dict_size": max(dictionary, 4096),

@@ -18,7 +18,8 @@ MAX_ENTRY_BYTES = 640
 """Size of the table per member that max_members allows; 110 are usual."""
 END_MAGIC = b"PK\5\6"
 SEE_ZIP64 = 0xFFFFFFFF  # APPNOTE.TXT 4.4.8
-SPLIT = "one part of a split zip: join the parts on the host with `zip -s 0 IN.zip --out OUT.zip`"
+SPLIT = "one part of a split zip"
+_JOIN = "join the parts on the host with `zip -s 0 IN.zip --out OUT.zip`"
 
 _ENTRY = struct.Struct("<4s6H3L5H2L")  # 4.3.12
 _END_RECORD = struct.Struct("<4s4H2LH")  # 4.3.16
@@ -90,7 +91,8 @@ def read(extraction: Extraction, *, split: bool) -> tuple[int, Iterator[Entry]]:
     if end.size > most:
         raise extraction.error(
             f"its table of contents has {end.size} bytes, more than {most} ({MAX_ENTRY_BYTES} for "
-            "each of max_members); if you trust the archive, raise max_members"
+            "each of max_members)",
+            advice="if you trust the archive, raise max_members",
         )
     from_table = size - end.start
     data = tail if from_table <= len(tail) else extraction.input.end(end.start)
@@ -105,13 +107,13 @@ def _read_end(tail: bytes, extraction: Extraction, *, split: bool) -> _End:
     size = extraction.input.size
     found = list(_end_records(tail))
     if not found and split:
-        raise extraction.error(SPLIT)
+        raise extraction.error(SPLIT, advice=_JOIN)
     if not found and END_MAGIC in tail:
         raise extraction.broken("other data follows its end record, or it is truncated")
     if not found:
         raise extraction.broken(
-            f"a truncated zip: it ends after {size} bytes without an end record; have it written "
-            "again on the host, or, if it is one of several parts, join them there"
+            f"a truncated zip: it ends after {size} bytes without an end record, or it is one of "
+            "several parts"
         )
     if len(found) > 1:
         raise extraction.broken("it has two end records, of one archive within another")
@@ -136,7 +138,7 @@ def _read_end(tail: bytes, extraction: Extraction, *, split: bool) -> _End:
             raise extraction.broken("its two end records contradict each other")
         count, table_size, offset = record[-3:]
     if disks != {0}:
-        raise extraction.error(SPLIT)
+        raise extraction.error(SPLIT, advice=_JOIN)
     start = end - table_size
     shift = start - offset
     if start < 0 or shift < 0:
@@ -169,7 +171,9 @@ def _entries(data: bytes, at: int, end: _End, extraction: Extraction) -> Iterato
         extra_at = name_at + name_size
         at = extra_at + extra_size + comment_size
         if magic != b"PK\1\2" or at > last:
-            raise extraction.broken(f"its table of contents is damaged at member {number + 1}")
+            raise extraction.broken(
+                f"its table of contents is damaged at member {number + 1}, byte {end.start + at}"
+            )
         name = decoded(data[name_at:extra_at], flags)
         if extra_size:
             extra = data[extra_at : extra_at + extra_size]

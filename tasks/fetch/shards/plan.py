@@ -27,15 +27,16 @@ class Failure(Struct, frozen=True):
     kind: str
     exit_code: int
     error: str
+    advice: str = ""
 
     @classmethod
     def of(cls, path: str, error: LighterageError) -> Failure:
         """Return the failure of a remote file, or of a shard."""
-        return cls(path, error.kind, error.exit_code, str(error))
+        return cls(path, error.kind, error.exit_code, error.text, error.advice)
 
     def failed(self) -> Failed:
         """Return it for a report."""
-        error = LighterageError(self.error)
+        error = LighterageError(self.error, advice=self.advice)
         error.kind, error.exit_code = self.kind, self.exit_code
         return Failed(self.path, error)
 
@@ -139,8 +140,9 @@ class RunPlan(Struct, frozen=True, tag_field="schema", tag="lighterage-plan/1"):
             if planned != value:
                 raise ConfigError(
                     f"run {run_id}: its plan was made with {name} {planned or 'unset'}, and here "
-                    f"{name} is {value or 'unset'}: start all shards of a run with the same "
-                    "settings, or take another run_id"
+                    f"{name} is {value or 'unset'}",
+                    advice="start all shards of a run with the same "
+                    "settings, or take another run_id",
                 )
 
 
@@ -175,7 +177,8 @@ def assign(
     if shards < len(hosts):
         raise ConfigError(
             f"shards is {shards}, but remote_host_address names {len(hosts)} hosts, and a shard "
-            f"reads one: start at least {len(hosts)} shards"
+            f"reads one",
+            advice=f"start at least {len(hosts)} shards",
         )
     counts = dict.fromkeys(hosts, 1)
     costs = {host: sum(map(_cost, some)) for host, some in items.items()}

@@ -278,8 +278,8 @@ class ShardRun:
             return msgspec.json.decode(data, type=kind)
         except msgspec.DecodeError as error:
             raise LocalError(
-                f"run {self.run_id}: its record {name} cannot be read ({error}): start a new "
-                "run_id with one version of Lighterage for all shards"
+                f"run {self.run_id}: its record {name} cannot be read ({error})",
+                advice="start a new run_id with one version of Lighterage for all shards",
             ) from error
 
 

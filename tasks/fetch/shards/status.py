@@ -37,7 +37,8 @@ class RunStatus:
         self._published = run.published()
         if not self.shards:
             raise ConfigError(
-                f"run {run_id}: no shard of it has started in {target}: check run_id and the task"
+                f"run {run_id}: no shard of it has started in {target}",
+                advice="check run_id and the task",
             )
 
     @property

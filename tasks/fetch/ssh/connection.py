@@ -58,7 +58,8 @@ def open_connection(
     connection = prepare(settings, prompt=prompt)
     if not connection.user:
         raise ConfigError(
-            f"USERNAME is missing: set it in envs/{settings.variant}.env, or pass --username"
+            "USERNAME is missing",
+            advice=f"set it in envs/{settings.variant}.env, or pass --username",
         )
     connection.connect_kwargs["compress"] = compress
     # Compression would start between the login and what is sent with it.
@@ -99,8 +100,8 @@ def _local_commands() -> Iterator[None]:
         if not error.filename:  # of a socket
             raise
         raise ConfigError(
-            f"ProxyCommand of ssh_config: {error.filename}: {error.strerror}: install the program, "
-            "or correct the line"
+            f"ProxyCommand of ssh_config: {error.filename}: {error.strerror}",
+            advice="install the program, or correct the line",
         ) from error
 
 
@@ -139,9 +140,13 @@ def _check_command(line: str) -> None:
     try:
         words = shlex.split(line)
     except ValueError as error:
-        raise ConfigError(f"ProxyCommand of ssh_config: {line!r}: {error}") from error
+        raise ConfigError(
+            f"ProxyCommand of ssh_config: {line!r}: {error}", advice="correct the line"
+        ) from error
     if not words:
-        raise ConfigError("ProxyCommand of ssh_config: is empty")
+        raise ConfigError(
+            "ProxyCommand of ssh_config: is empty", advice="write a command, or remove the line"
+        )
 
 
 def _ssh_config(file: Path) -> paramiko.SSHConfig:
@@ -151,7 +156,10 @@ def _ssh_config(file: Path) -> paramiko.SSHConfig:
             with file.open(encoding="utf-8") as text:
                 config.parse(text)
         except (OSError, UnicodeDecodeError, paramiko.ConfigParseError) as error:
-            raise ConfigError(f"{file}: cannot be read as an ssh_config: {error}") from error
+            raise ConfigError(
+                f"{file}: cannot be read as an ssh_config: {error}",
+                advice="correct it, or set ssh_config_file to another",
+            ) from error
     return config
 
 

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _held: Counter[str] = Counter()
 """How many places this process has, by host."""
+FREE_ADVICE = "run it again when one has ended, or set max_connections to a larger number"
 POLL_S = 0.2
 """How often a run that waits tries again, at least; up to twice as long, at random."""
 
@@ -70,9 +71,11 @@ def _hold_file(settings: ConnectionSettings, wait: bool) -> Iterator[None]:
     waiting = False
     while (file := _free_place(settings)) is None:
         if not wait:
-            raise BusyError(message)
+            raise BusyError(message, advice=FREE_ADVICE)
         if _held[settings.remote_host_address]:
-            raise BusyError(f"{message}, one of them by this run itself: set a larger number")
+            raise BusyError(
+                f"{message}, one of them by this run itself", advice="set a larger number"
+            )
         if not waiting:
             log.warning("%s; waiting until one ends", message)
             waiting = True
@@ -101,7 +104,8 @@ def _free_place(settings: ConnectionSettings) -> IO[bytes] | None:
         except OSError as error:
             raise LocalError(
                 f"{path}: {error.strerror}: the lock of a connection (max_connections) cannot be "
-                "created: set connections_folder to a folder that all runs may write to"
+                "created",
+                advice="set connections_folder to a folder that all runs may write to",
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -71,12 +71,19 @@ def read_secret(file: Path | None, setting: str) -> str | None:
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(f"{setting} is {file}: there is no such file") from error
+        raise ConfigError(
+            f"{setting} is {file}: there is no such file", advice="create it, or name another"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{setting} is {file}: cannot be read: {error}") from error
+        raise ConfigError(
+            f"{setting} is {file}: cannot be read: {error}",
+            advice="make it readable; it must be UTF-8",
+        ) from error
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
-        raise ConfigError(f"{setting} is {file}: the file is empty: put the secret into it")
+        raise ConfigError(
+            f"{setting} is {file}: the file is empty", advice="put the secret into it"
+        )
     return text
 
 
@@ -98,13 +105,18 @@ def _load(file: Path, setting: str, phrase: str | None) -> paramiko.PKey:
             if certificate.exists():
                 key.load_certificate(str(certificate))
         except FileNotFoundError as error:
-            raise ConfigError(f"{setting} is {file}: there is no such file") from error
+            raise ConfigError(
+                f"{setting} is {file}: there is no such file", advice="create it, or name another"
+            ) from error
         except OSError as error:
             why = error.strerror or error
-            raise ConfigError(f"{setting} is {file}: cannot be read: {why}") from error
+            raise ConfigError(
+                f"{setting} is {file}: cannot be read: {why}", advice="make it readable"
+            ) from error
         except paramiko.PasswordRequiredException as error:
             raise AuthError(
-                f"{setting} is {file}: the key has a passphrase: set SSH_KEY_PASSPHRASE_FILE"
+                f"{setting} is {file}: the key has a passphrase",
+                advice="set SSH_KEY_PASSPHRASE_FILE",
             ) from error
         except Exception as error:  # noqa: BLE001 (paramiko and cryptography raise a dozen kinds)
             log.debug("%s is no %s: %r", file, kind.__name__, error)
@@ -112,4 +124,8 @@ def _load(file: Path, setting: str, phrase: str | None) -> paramiko.PKey:
                 reason = "the passphrase is wrong, or it is not a usable private key"
         else:
             return key
-    raise AuthError(f"{setting} is {file}: {reason}")
+    raise AuthError(
+        f"{setting} is {file}: {reason}",
+        advice=f"check the file and its passphrase with `ssh-keygen -y -f {file}`; known are "
+        "Ed25519, ECDSA and RSA keys",
+    )

@@ -35,6 +35,7 @@ _EXPIRED = re.compile(
 """What OpenSSH and PAM write in place of a session where a password has expired."""
 _BUSY = re.compile(r"Exceeded MaxStartups|Not allowed at this time")
 """What OpenSSH writes in place of its greeting where it refuses logins for a while."""
+_SLOW = "check that the host answers; set timeout higher if it is that slow"
 CLOSED_IN_LOGIN = "closed while logging in"
 BUSY_DELAY_FACTOR = 5.0
 """How many times longer than usual to wait then: 10 s at first, with the default delay."""
@@ -116,10 +117,14 @@ def _translated(where: str, error: Exception) -> LighterageError:
     if isinstance(error, socket.gaierror):
         temporary = error.errno == socket.EAI_AGAIN
         return NetworkError(
-            f"{where}: the host name cannot be resolved: {error.strerror}", transient=temporary
+            f"{where}: the host name cannot be resolved: {error.strerror}",
+            advice="check remote_host_address, and the DNS of this machine",
+            transient=temporary,
         )
     if isinstance(error, TimeoutError):
-        return NetworkError(f"{where}: timed out: no byte arrived in time", transient=True)
+        return NetworkError(
+            f"{where}: timed out: no byte arrived in time", advice=_SLOW, transient=True
+        )
     if isinstance(error, EOFError):
         return NetworkError(f"{where}: the host closed the connection", transient=True)
     if not isinstance(error, OSError):
@@ -127,9 +132,12 @@ def _translated(where: str, error: Exception) -> LighterageError:
             f"{where}: unexpected response from the server: {reason}", transient=True
         )
     if isinstance(error, FileNotFoundError) or error.errno == errno.ENOENT:
-        return MissingError(f"{where}: no such file or directory on the host")
+        return MissingError(f"{where}: no such file or directory on the host", path=where)
     if error.errno in {errno.EACCES, errno.EPERM} and error.filename:  # not of a socket
-        return RemotePathError(f"{where}: this account has no permission to read it")
+        return RemotePathError(
+            f"{where}: this account has no permission to read it",
+            advice="have it made readable for this account, with the directories above it",
+        )
     if error.errno is None:  # paramiko's, of a closed channel
         return connection_lost(where)
     return NetworkError(f"{where}: {error.strerror or reason}", transient=True)
@@ -140,28 +148,45 @@ def _of_ssh(where: str, error: paramiko.SSHException, reason: str) -> Lighterage
         return _of_session(where, error)
     if isinstance(error, SessionRefusedError):
         return NetworkError(
-            f"{where}: the server refuses a session for SFTP: {reason}; it must allow one on each "
-            "connection (MaxSessions in sshd_config)"
+            f"{where}: the server refuses a session for SFTP: {reason}",
+            advice="have one allowed on each connection (MaxSessions in sshd_config)",
         )
     if isinstance(error, NoCredentialsError):
         return AuthError(
-            f"{where}: no credentials to log in with: set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE"
+            f"{where}: no credentials to log in with",
+            advice="set PASSWORD, PASSWORD_FILE or SSH_KEY_FILE",
         )
     if isinstance(error, paramiko.AuthenticationException):
         if says(error, Text.LOGIN_TIMED_OUT):
-            return NetworkError(f"{where}: timed out while logging in", transient=True)
+            return NetworkError(
+                f"{where}: timed out while logging in", advice=_SLOW, transient=True
+            )
         if says(error, Text.CLOSED_IN_LOGIN):  # a cut, or too many wrong keys for the host
             return NetworkError(f"{where}: {CLOSED_IN_LOGIN}", transient=True)
-        return AuthError(f"{where}: login denied: {reason}")
+        return AuthError(
+            f"{where}: login denied: {reason}",
+            advice="check USERNAME, and set PASSWORD_FILE or SSH_KEY_FILE for a method that the "
+            "server offers",
+        )
     if says(error, Text.NO_SESSION):
-        return NetworkError(f"{where}: timed out while agreeing on keys", transient=True)
+        return NetworkError(
+            f"{where}: timed out while agreeing on keys", advice=_SLOW, transient=True
+        )
     if says(error, Text.NO_GREETING):
         return _of_greeting(where, str(error).partition(Text.NO_GREETING)[2])
     if isinstance(error, paramiko.ChannelException):
         refused = error.code == 2  # the jump host could not connect onwards (RFC 4254, 5.1)
-        return NetworkError(f"{where}: refused by the host: {reason}", transient=refused)
+        return NetworkError(
+            f"{where}: refused by the host: {reason}",
+            advice="check that the jump host may connect to this address (AllowTcpForwarding in "
+            "its sshd_config)",
+            transient=refused,
+        )
     if isinstance(error, AlgorithmError | paramiko.ssh_exception.IncompatiblePeer):
-        return NetworkError(f"{where}: {reason}")
+        return NetworkError(
+            f"{where}: {reason}",
+            advice="have the server offer an algorithm that this side has (sshd_config)",
+        )
     return NetworkError(f"{where}: {reason}", transient=True)
 
 
@@ -170,10 +195,15 @@ def _of_greeting(where: str, text: str) -> NetworkError:
     line = printable(text.removeprefix(": "))
     if not _BUSY.search(line):
         written = f"; it wrote {line!r}" if line else ""
-        return NetworkError(f"{where}: no greeting of an SSH server{written}", transient=True)
+        return NetworkError(
+            f"{where}: no greeting of an SSH server{written}",
+            advice="check that an SSH server listens on this host and port",
+            transient=True,
+        )
     error = NetworkError(
         f"{where}: the host accepts no logins at present; it wrote {line!r} (MaxStartups, "
         "PerSourcePenalties in sshd_config)",
+        advice="run it again later, or set max_connections so that fewer runs log in at once",
         transient=True,
     )
     error.delay_factor = BUSY_DELAY_FACTOR
@@ -186,13 +216,16 @@ def _of_session(where: str, error: NoSftpError) -> LighterageError:
     if not line:
         return NetworkError(
             f"{where}: the server does not offer the SFTP subsystem to this account, and it is "
-            "required: have it enabled (Subsystem sftp in sshd_config)"
+            "required",
+            advice="have it enabled (Subsystem sftp in sshd_config)",
         )
     if _EXPIRED.search(error.text):
         return AuthError(
-            f"{where}: the account must change its password first; the server wrote: {line!r}"
+            f"{where}: the account must change its password first; the server wrote: {line!r}",
+            advice="log in with ssh and change it, then put the new one into PASSWORD_FILE",
         )
     return NetworkError(
         f"{where}: the server wrote {line!r} instead of SFTP packets: a forced command without "
-        "SFTP, or a start-up file of the account's shell that writes text; have that changed"
+        "SFTP, or a start-up file of the account's shell that writes text",
+        advice="have that changed",
     )

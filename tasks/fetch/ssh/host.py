@@ -17,6 +17,7 @@ from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.download import Download
 from tasks.fetch.ssh.errors import translated
 from tasks.fetch.ssh.link import Link
+from tasks.fetch.ssh.near_paths import near
 from tasks.fetch.ssh.remote_checksums import RemoteChecksums, read_checksum_files
 from tasks.fetch.ssh.remote_files import Fault, Listing, RemoteFile, Stream
 from tasks.fetch.ssh.sftp_listing import Limits, Lister, ListingLimitError
@@ -26,6 +27,10 @@ log = logging.getLogger(__name__)
 
 MAX_DEPTH = 64
 """Folders below folders that a listing follows; a real dataset has a few."""
+
+
+NEAR_TIMEOUT_S = 10.0
+"""For the names near a missing path, which are only a help."""
 
 
 class Host:
@@ -99,7 +104,9 @@ class Host:
         for pattern in patterns:
             files = _matches(session, pattern, limits, faults)
             if not files and not faults:
-                raise MissingError(f"{pattern}: no file or directory on the host matches")
+                raise MissingError(
+                    f"{pattern}: no file or directory on the host matches", path=pattern
+                )
             found.update((file.path, file) for file in files)
         return list(found.values()), faults
 
@@ -117,6 +124,14 @@ class Host:
         with translated(", ".join(paths[:1])):
             facts = self._link.session().stats(paths)
         return {file.path: file for file in facts if isinstance(file, RemoteFile)}
+
+    def near(self, missing: MissingError) -> MissingError:
+        """Return the error of a missing path with what the path may have been."""
+        if not missing.path:
+            return missing
+        hint = near(self._link.session, missing.path, min(self._settings.timeout, NEAR_TIMEOUT_S))
+        self.reset()
+        return MissingError(missing.text + hint, advice=missing.advice)
 
     def home(self) -> str:
         """Return the absolute path of the folder that relative paths start from."""
@@ -161,8 +176,8 @@ class Host:
             self.reset()
             if not self.facts(path).folder:
                 raise RemotePathError(
-                    f"{path}: is a file, and a directory is required: call fetch.archive() for "
-                    "an archive"
+                    f"{path}: is a file, and a directory is required",
+                    advice="call fetch.archive() for an archive",
                 ) from None
             raise
         return Listing({name: found[name] for name in sorted(found)}, special, lister.faults)

@@ -52,8 +52,8 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
             return
         if not self._accept_new:
             raise HostKeyError(
-                f"{name} is not in {self._file}: it shows {key.get_name()} {key.fingerprint}; "
-                f"run `make trust HOST={_address_of(name)}`, and compare the fingerprint"
+                f"{name} is not in {self._file}: it shows {key.get_name()} {key.fingerprint}",
+                advice=f"run `make trust HOST={_address_of(name)}`, and compare the fingerprint",
             )
         try:
             self._remember(name, key)
@@ -71,7 +71,10 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         except FileNotFoundError:
             return b""
         except OSError as error:
-            raise ConfigError(f"{self._file}: cannot be read as known_hosts: {error}") from error
+            raise ConfigError(
+                f"{self._file}: cannot be read as known_hosts: {error}",
+                advice="correct it, or remove it and run `make trust`",
+            ) from error
 
     def _lines(self, data: bytes, name: str) -> list[KnownKey]:
         """Return the lines about a host."""
@@ -94,7 +97,8 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
             if line.marker == REVOKED and line.blob == offered:
                 raise HostKeyError(
                     f"{address}: the host key {line.fingerprint} is revoked: "
-                    f"{self._file}:{line.number}; ask the host's administrator for the new key"
+                    f"{self._file}:{line.number}",
+                    advice="ask the host's administrator for the new key",
                 )
         accepted = _accepted.get((self._file, name))
         if offered == accepted or any(
@@ -107,21 +111,23 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         if plain:
             raise HostKeyError(
                 f"{address}: the host key CHANGED: known {', '.join(plain)}, shown "
-                f"{key.get_name()} {key.fingerprint}; an attacker may intercept the "
-                f"connection. If the host was reinstalled, remove its "
-                f"lines from {self._file}, then run `make trust`"
+                f"{key.get_name()} {key.fingerprint}; an attacker may intercept the connection",
+                advice=f"if the host was reinstalled, remove its lines from {self._file}, then run "
+                "`make trust`; else ask the host's administrator",
             )
         for line in lines:
             if not line.blob:
                 raise HostKeyError(
-                    f"{self._file}:{line.number}: the line for {address} cannot be parsed: remove "
-                    f"it, then run `make trust HOST={address}`, and compare the fingerprint"
+                    f"{self._file}:{line.number}: the line for {address} cannot be parsed",
+                    advice=f"remove it, then run `make trust HOST={address}`, and compare the "
+                    "fingerprint",
                 )
             if line.marker == CERT_AUTHORITY:
                 raise HostKeyError(
                     f"{self._file}:{line.number}: trusts {address} by {CERT_AUTHORITY}, which is "
-                    f"not supported: run `make trust HOST={address}`, and compare the fingerprint "
-                    f"({key.get_name()} {key.fingerprint})"
+                    "not supported",
+                    advice=f"run `make trust HOST={address}`, and compare the fingerprint "
+                    f"({key.get_name()} {key.fingerprint})",
                 )
         return False
 

@@ -43,7 +43,10 @@ def scan(settings: ConnectionSettings) -> list[tuple[str, paramiko.PKey]]:
         if key is not None:
             found.append((name, key))
     if not found:
-        raise NetworkError(f"{settings.remote_host_address}: shows no host key of a type in use")
+        raise NetworkError(
+            f"{settings.remote_host_address}: shows no host key of a type in use",
+            advice="have an Ed25519, ECDSA or RSA host key set up on the host",
+        )
     return found
 
 

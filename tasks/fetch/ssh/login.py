@@ -29,6 +29,7 @@ PROMPT_TIMEOUT_S: Final = 120.0
 """For an answer at the terminal: as long as sshd waits for a login (LoginGraceTime)."""
 SHOWN_CHARACTERS: Final = 200
 """Of what a server writes, in an error."""
+MAX_KEYS_SHOWN: Final = 3
 
 
 class NoCredentialsError(paramiko.SSHException):
@@ -72,13 +73,14 @@ class _Attempt:
     def __init__(self, transport: paramiko.Transport, login: Login) -> None:
         self._transport = transport
         self._name = f"{login.user}@{login.host}"
+        self._user = login.user
         self._password = login.password
+        self._has_password = login.password is not None
         self._terminal = login.prompt and _has_terminal()
         # Methods and the calls for them, in the order of preference. A call returns the methods
         # with which the server wants the login to continue, none once it succeeded.
         self._untried: list[tuple[str, Callable[[], Sequence[str]]]] = [
-            (PUBLICKEY, partial(transport.auth_publickey, login.user, key))
-            for key in login.private_keys()
+            (PUBLICKEY, partial(self._use_key, key)) for key in login.private_keys()
         ]
         if login.password is not None:
             call = partial(transport.auth_password, login.user, login.password, fallback=False)
@@ -89,6 +91,7 @@ class _Attempt:
         self._untried.append((INTERACTIVE, interactive))
         self._accepted: list[str] = []
         self._denied: list[str] = []
+        self._keys: list[str] = []  # those that were tried, for the error
         self._methods: Sequence[str] | None = None  # the server's methods, once it names them
         self._question = ""  # without an answer
 
@@ -141,17 +144,38 @@ class _Attempt:
                 ) from error
             raise
 
+    def _use_key(self, key: paramiko.PKey) -> Sequence[str]:
+        self._keys.append(f"{key.get_name()} {key.fingerprint}")
+        return self._transport.auth_publickey(self._user, key)
+
+    def _offered(self) -> Sequence[str]:
+        """Return the methods that the server offers (RFC 4252, 5.2); none if it does not say."""
+        try:
+            self._transport.auth_none(self._user)
+        except BadAuthenticationType as error:
+            return error.allowed_types
+        except (paramiko.SSHException, EOFError, OSError):  # it has ended the connection
+            pass
+        return ()
+
     def _failure(self) -> str:
         required = ", ".join(self._methods or ())[:SHOWN_CHARACTERS]
         if self._accepted:
             text = f"{', '.join(self._accepted)} accepted, but the server also requires {required}"
         elif self._denied:
             text = f"{', '.join(dict.fromkeys(self._denied))} denied"
+            if offered := ", ".join(self._methods or self._offered())[:SHOWN_CHARACTERS]:
+                text += f"; the server offers {offered}"
         else:
             text = f"the server accepts only {required}"
         if self._question:
             text += f"; it asks {self._question[:SHOWN_CHARACTERS]!r}, which needs a terminal"
-        return text
+        keys = f"{', '.join(self._keys[:MAX_KEYS_SHOWN])}" or "no key"
+        more = (
+            f" and {len(self._keys) - MAX_KEYS_SHOWN} more" if self._keys[MAX_KEYS_SHOWN:] else ""
+        )
+        password = "a password" if self._has_password else "no password"
+        return f"{text}; there was {keys}{more} and {password}"
 
     def _answer(self, title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
         """Answer the questions of keyboard-interactive (RFC 4256, 3.2), in paramiko's thread."""

@@ -10,6 +10,7 @@ from tasks.fetch.ssh.remote_files import RemoteFile
 from tasks.fetch.ssh.sftp_session import Session
 
 NO_ATTRIBUTES = bytes(4)
+_MAY_CHANGE = "have this account allowed to change the directory on the host, or set after to keep"
 
 
 def home(session: Session) -> str:
@@ -40,9 +41,14 @@ def move(session: Session, moves: Mapping[str, str], top: str) -> dict[str, Remo
     requests = {}
     for (path, new), fact in zip(moves.items(), facts, strict=True):
         if isinstance(fact, RemoteFile):
-            found[path] = RemotePathError(f"{path}: {new} exists on the host")
+            found[path] = RemotePathError(
+                f"{path}: {new} exists on the host",
+                advice="remove it on the host, or set another directory in `after`",
+            )
         elif not isinstance(fact, FileNotFoundError):
-            found[path] = RemotePathError(f"{path}: {new} cannot be looked up: {fact}")
+            found[path] = RemotePathError(
+                f"{path}: {new} cannot be looked up: {fact}", advice=_MAY_CHANGE
+            )
         else:
             requests[path] = packets.path_string(path) + packets.path_string(new)
     return found | _changed(session, packets.RENAME, requests)
@@ -63,5 +69,5 @@ def _changed(
         reason = text or f"status {code}"
         if code == packets.PERMISSION_DENIED:
             reason = "this account has no permission"
-        found[path] = RemotePathError(f"{path}: {reason}") if code else None
+        found[path] = RemotePathError(f"{path}: {reason}", advice=_MAY_CHANGE) if code else None
     return found

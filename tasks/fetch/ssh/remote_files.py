@@ -31,7 +31,9 @@ class RemoteFile(Struct, frozen=True, gc=False):
         """Raise `IntegrityError` where size or time are not as they were."""
         if (self.size, self.mtime) != (now.size, now.mtime):
             raise IntegrityError(
-                f"{self.path}: changed on the host during the download", transient=True
+                f"{self.path}: changed on the host during the download",
+                advice="set settle, so that files land only when they no longer change",
+                transient=True,
             )
 
 

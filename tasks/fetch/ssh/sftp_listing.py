@@ -54,8 +54,8 @@ class Limits:
         self._files += len(found) - folders
         if max(self._files, self._folders) > self._names:
             raise ListingLimitError(
-                f"{folder}: the directory listing has more than {self._names} names: set "
-                "max_members higher if that is right"
+                f"{folder}: the directory listing has more than {self._names} names",
+                advice="set max_members higher if that is right",
             )
 
     def progress(self) -> None:
@@ -67,7 +67,8 @@ class Limits:
         """Return the error of a listing that takes too long."""
         return NetworkError(
             f"{folder}: listing timed out: {self._files + self._folders} names in "
-            f"{time.monotonic() - self._start:.0f} s; set timeout higher if the host is that slow",
+            f"{time.monotonic() - self._start:.0f} s",
+            advice="set timeout higher if the host is that slow",
             transient=True,
         )
 
@@ -158,14 +159,19 @@ class Lister:
         self._limits.count(folder.path, found)
         for name, file in found:
             if problem := _problem(folder.below, name):
-                error = RemotePathError(f"{file.path}: the name {name!r} {problem}")
+                error = RemotePathError(
+                    f"{file.path}: the name {name!r} {problem}", advice="rename it on the host"
+                )
                 self.faults.append(Fault(file.path, file.folder, error))
                 continue
             if file.folder and folder.depth < self._max_depth:
                 below = f"{folder.below}{name}/"
                 self._waiting.append(_Folder(file.path, below, folder.depth + 1))
             elif file.folder and self._max_depth:
-                error = RemotePathError(f"{file.path}: more than {self._max_depth} folders deep")
+                error = RemotePathError(
+                    f"{file.path}: more than {self._max_depth} folders deep",
+                    advice="set remote_file_path to a directory further down",
+                )
                 self.faults.append(Fault(file.path, True, error))
             yield folder.below + name, file
         if folder.nameless > MAX_NAMELESS:

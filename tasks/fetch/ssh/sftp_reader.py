@@ -241,6 +241,7 @@ class Reader:
                 raise IntegrityError(
                     f"{file.path}: the host sends more than its size of {file.size} bytes: the "
                     "file is still being written",
+                    advice="set settle, so that files land only when they no longer change",
                     transient=True,
                 )
             if len(data) > length:
@@ -254,6 +255,7 @@ class Reader:
                 raise IntegrityError(
                     f"{file.path}: short data: {offset} of {file.size} bytes were sent; the file "
                     "shrank, or the server failed",
+                    advice="set settle, so that files land only when they no longer change",
                     transient=True,
                 )
         else:

@@ -54,8 +54,8 @@ def open_store(target: str, *, overwrite: bool, layout: Layout = "manifest") -> 
     if scheme not in STORES:
         known = ", ".join(f"{name}://" for name in STORES if name)
         raise ConfigError(
-            f"file_save_path: {target}: no store for {scheme}://: name a local folder"
-            + (f", or a URL with {known}" if known else "")
+            f"file_save_path: {target}: no store for {scheme}://",
+            advice="name a local folder" + (f", or a URL with {known}" if known else ""),
         )
     store: Store = pkgutil.resolve_name(STORES[scheme])(target, overwrite=overwrite, layout=layout)
     return store
@@ -76,8 +76,8 @@ def open_run(target: str, run_id: str, *, overwrite: bool) -> SharedRun:
     scheme = _scheme(target)
     if scheme not in SHARED:
         raise ConfigError(
-            f"file_save_path: {target}: shards cannot share it: name an s3:// URL, or a folder "
-            "that all of them reach"
+            f"file_save_path: {target}: shards cannot share it",
+            advice="name an s3:// URL, or a folder that all of them reach",
         )
     run: SharedRun = pkgutil.resolve_name(SHARED[scheme])(target, run_id, overwrite=overwrite)
     return run

@@ -158,6 +158,9 @@ class Store(Protocol):
             LocalError: Nothing can be written.
         """
 
+    def free_bytes(self) -> int | None:
+        """Return how many bytes can be written; None where no limit is known."""
+
     def create(self, path: str) -> Writer:
         """Create a file of the new data.
 

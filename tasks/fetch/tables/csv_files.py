@@ -67,7 +67,7 @@ class CsvFile:
                 advice = (
                     "correct it, exclude it, or set parquet: text, which gives no column a type"
                 )
-            raise CsvError(f"{self.name}: cannot become Parquet: {error}: {advice}") from error
+            raise CsvError(f"{self.name}: cannot become Parquet: {error}", advice=advice) from error
 
 
 @dataclass
@@ -91,8 +91,8 @@ class CsvFiles:
         """
         if options.parquet != "false" and not duck.installed():
             raise ConfigError(
-                f"parquet is {options.parquet}, which needs the package duckdb: install "
-                "requirements/parquet.txt, or build the image with EXTRAS=parquet"
+                f"parquet is {options.parquet}, which needs the package duckdb",
+                advice="install requirements/parquet.txt, or build the image with EXTRAS=parquet",
             )
         wanted = options.columns != "ignore" or options.parquet != "false"
         return cls(options.parquet) if wanted else None
@@ -128,7 +128,9 @@ class CsvFiles:
         if not self.converts:
             return CsvFile(path, key, stream, "", name, head)
         if not head.names:
-            raise CsvError(f"{name}: cannot become Parquet: {head.reason}: correct or exclude it")
+            raise CsvError(
+                f"{name}: cannot become Parquet: {head.reason}", advice="correct or exclude it"
+            )
         if self.parquet == "text":
             kinds = duck.Types(("",) * len(head.names))
         query = duck.conversion(head, kinds, rows)

@@ -11,13 +11,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.fetch.errors import LocalError
+from tasks.fetch.errors import LocalError, SpaceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # renameat2(2)
+_MUCH_BYTES = 64 * 2**20
+"""A write that fails with so much free is over a limit, as XFS has for folders, not a full disk."""
 
 
 def exchange(one: Path, other: Path) -> bool:
@@ -61,13 +63,46 @@ def writing(path: Path | str) -> Iterator[None]:
 
 def local_error(path: Path | str, error: OSError) -> LocalError:
     """Return an `OSError` as a `LocalError` that names `path`."""
-    what = {
-        errno.ENOSPC: "no space left",
-        errno.EDQUOT: "the quota is used up",
-        errno.EACCES: "no permission to write",
-        errno.EROFS: "the file system is read-only",
-    }.get(error.errno or 0, error.strerror or str(error))
-    return LocalError(f"{path}: {what}")
+    if error.errno == errno.EDQUOT:
+        return SpaceError(
+            f"{path}: the quota of this account is used up",
+            advice="remove files of this account there, or have the quota raised",
+        )
+    if error.errno == errno.ENOSPC:
+        return SpaceError(f"{path}: no space left: {_free_text(path)}")
+    if error.errno == errno.EROFS:
+        return LocalError(
+            f"{path}: the file system is read-only",
+            advice="set file_save_path to one that can be written; in a container, below data/",
+        )
+    what = {errno.EACCES: "no permission to write"}.get(error.errno or 0)
+    return LocalError(f"{path}: {what or error.strerror or error}")
+
+
+def free_bytes(path: Path) -> int | None:
+    """Return how many bytes the file system of a path, which need not exist, has free."""
+    try:
+        facts = _facts(path)
+    except OSError:
+        return None
+    return facts.f_bavail * facts.f_frsize
+
+
+def _free_text(path: Path | str) -> str:
+    try:
+        facts = _facts(Path(path))
+    except OSError as error:
+        return error.strerror or str(error)
+    free = facts.f_bavail * facts.f_frsize
+    if facts.f_files and not facts.f_favail:
+        return f"all {facts.f_files} inodes of the file system are in use, and {free} bytes free"
+    quota = "; a quota may be used up" if free >= _MUCH_BYTES else ""
+    return f"{free} bytes are free{quota}"
+
+
+def _facts(path: Path) -> os.statvfs_result:
+    """Return what the nearest folder that exists has."""
+    return os.statvfs(next(above for above in (path, *path.parents, Path()) if above.exists()))
 
 
 class NewFile:

@@ -52,7 +52,7 @@ class Lock:
         while not self._try():
             rest = end - time.monotonic()
             if rest <= 0:
-                raise BusyError(f"{message}: wait until it ends, or pass --wait=SECONDS")
+                raise BusyError(f"{message}", advice="wait until it ends, or pass --wait=SECONDS")
             if not waiting:
                 log.warning("%s; waiting until it ends", message)
                 waiting = True

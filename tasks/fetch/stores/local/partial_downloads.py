@@ -108,7 +108,8 @@ class LocalPartialFile:
             block = self._file.read(size)
         if not block:
             raise LocalError(
-                f"{self._name}: its partial download was truncated by another program: run again"
+                f"{self._name}: its partial download was truncated by another program",
+                advice="run again",
             )
         return block
 

@@ -41,7 +41,8 @@ def recover(target: Target) -> None:
                 _remove(target, path)
     if target.staging.exists():
         raise LocalError(
-            f"{target.staging}: cannot be removed, and the run needs this name: move it away"
+            f"{target.staging}: cannot be removed, and the run needs this name",
+            advice="move it away",
         )
 
 

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from tasks.fetch.errors import LocalError
 from tasks.fetch.stores.local import tree
-from tasks.fetch.stores.local.disk import NewFile, local_error, remove_tree, writing
+from tasks.fetch.stores.local.disk import NewFile, free_bytes, local_error, remove_tree, writing
 from tasks.fetch.stores.local.runs import runs_folder
 from tasks.fetch.stores.local.store import LocalStore
 from tasks.fetch.stores.local.verify import edited_error, with_mtime
@@ -60,8 +60,8 @@ class FolderRecords:
             except OSError as error:
                 if error.errno in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}:
                     raise LocalError(
-                        f"{path}: the file system has no hard links, which shards need: share "
-                        "another folder, or use an s3:// target"
+                        f"{path}: the file system has no hard links, which shards need",
+                        advice="share another folder, or use an s3:// target",
                     ) from error
                 raise
         return data
@@ -144,6 +144,10 @@ class LocalPart:
 
     def check(self) -> None:
         """Check nothing: the planner checks the target."""
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes can be written; None where the system does not say."""
+        return free_bytes(self._parts)
 
     def lock(self, wait_s: float) -> None:
         """Lock nothing: an attempt has a folder of its own."""

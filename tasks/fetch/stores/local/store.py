@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from tasks.fetch.errors import ConfigError, LocalError
 from tasks.fetch.manifest import File, Manifest
 from tasks.fetch.stores.local import tree
-from tasks.fetch.stores.local.disk import NewFile, writing
+from tasks.fetch.stores.local.disk import NewFile, free_bytes, writing
 from tasks.fetch.stores.local.lock import Lock
 from tasks.fetch.stores.local.partial_downloads import LocalPartialDownloads
 from tasks.fetch.stores.local.publish import Publication
@@ -47,17 +47,20 @@ class LocalStore:
         if layout == "plain":
             raise ConfigError(
                 f"publish_layout is plain, but file_save_path is {target}: a folder has plain "
-                "names anyway: set publish_layout only for a task with an s3:// target"
+                "names anyway",
+                advice="set publish_layout only for a task with an s3:// target",
             )
         with writing(target):
             try:
                 self.path = self._path = Path(target).resolve()
             except RuntimeError as error:
                 raise LocalError(
-                    f"{target}: is a symbolic link to itself: set another file_save_path"
+                    f"{target}: is a symbolic link to itself", advice="set another file_save_path"
                 ) from error
         if not self._path.name:
-            raise LocalError(f"{target}: the root folder cannot be replaced: name a folder in it")
+            raise LocalError(
+                f"{target}: the root folder cannot be replaced", advice="name a folder in it"
+            )
         self.partial_downloads = LocalPartialDownloads(self._path)
         self._target = Target(self._path, overwrite=overwrite, staging=staging)
         self.staging = self._target.staging
@@ -96,6 +99,10 @@ class LocalStore:
         self._kept_paths.clear()
         with writing(self.staging):
             self._publication.begin()
+
+    def free_bytes(self) -> int | None:
+        """Return how many bytes can be written; None where the system does not say."""
+        return free_bytes(self._path)
 
     def create(self, path: str) -> NewFile:
         """Create a file in the staging folder."""

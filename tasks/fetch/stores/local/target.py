@@ -68,8 +68,8 @@ class Target:
             # Without an exchange of names a target has the name of `old` for a moment.
             if any(map(tree.has_manifest, (folder, old, folder))):
                 raise LocalError(
-                    f"{self.path} is inside {folder}, which contains other published data: "
-                    "set file_save_path to a folder outside of it"
+                    f"{self.path} is inside {folder}, which contains other published data",
+                    advice="set file_save_path to a folder outside of it",
                 )
 
     def check(self) -> None:
@@ -78,26 +78,30 @@ class Target:
             if self.is_free():
                 return
             if self.path.is_symlink() or not self.path.is_dir():
-                raise LocalError(f"{self.path} is not a folder: set file_save_path to a folder")
+                raise LocalError(
+                    f"{self.path} is not a folder", advice="set file_save_path to a folder"
+                )
             if self.path.is_mount():
                 raise LocalError(
-                    f"{self.path} is a mount point, which cannot be replaced: "
-                    f"set file_save_path to a folder in it, as in {self.path}/events"
+                    f"{self.path} is a mount point, which cannot be replaced",
+                    advice=f"set file_save_path to a folder in it, as in {self.path}/events",
                 )
             before = self.manifest()
             if before is None:
                 raise LocalError(
-                    f"{self.path} contains files not created by Lighterage (no {NAME}): "
-                    "move them away, or set another file_save_path" + self._hint()
+                    f"{self.path} contains files not created by Lighterage (no {NAME})",
+                    advice="move them away, or set another file_save_path" + self._hint(),
                 )
             if not self._overwrite:
                 raise LocalError(
-                    f"{self.path} exists and overwrite is off: pass --overwrite to replace it"
+                    f"{self.path} exists and overwrite is off",
+                    advice="pass --overwrite to replace it",
                 )
             if found := tree.foreign(self.path, before.paths()):
                 raise LocalError(
                     f"{self.path / found} was not created by Lighterage, and replacing {self.path} "
-                    "would remove it: move it to another folder"
+                    "would remove it",
+                    advice="move it to another folder",
                 )
 
     def is_free(self) -> bool:

@@ -79,5 +79,5 @@ def with_reliable_times(manifest: Manifest) -> Manifest:
 def edited_error(path: Path) -> LocalError:
     """Return the error of a file that was edited after it was verified; a retry sees the edit."""
     return LocalError(
-        f"{path}: was changed by another program during the run: run again", transient=True
+        f"{path}: was changed by another program during the run", advice="run again", transient=True
     )

@@ -50,6 +50,7 @@ _WRONG_CREDENTIALS = {
     "InvalidClientTokenId", "UnrecognizedClientException",
 }  # fmt: skip
 _TIMEOUT = "kind: timeout"
+_CHECK_STORE = "check AWS_ENDPOINT_URL and the network, and run it again"
 _OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IncorrectEndpoint"}
 
 
@@ -67,7 +68,8 @@ class Bucket:
         except ImportError as error:
             raise ConfigError(
                 f"file_save_path: {name}: the package obstore is not installed, which s3:// "
-                "targets need: install requirements/s3.txt, or build the image with EXTRAS=s3"
+                "targets need",
+                advice="install requirements/s3.txt, or build the image with EXTRAS=s3",
             ) from error
         self._api = obstore
         self._name = name
@@ -231,32 +233,40 @@ class Bucket:
         shown = f"{status} {code}".strip()
         if code in _WRONG_CREDENTIALS or status == 401:
             return AuthError(
-                f"{self._name}: the store refuses the credentials ({shown}): check "
-                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+                f"{self._name}: the store refuses the credentials ({shown})",
+                advice="check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN",
             )
         if code == "RequestTimeTooSkewed":
             return AuthError(
                 f"{self._name}: the clock of this machine differs too much from that of the store "
-                f"({code}): set the time"
+                f"({code})",
+                advice="set the time of this machine",
             )
         if code == "NoSuchBucket":
-            return StoreError(f"{self._name}: there is no such bucket: create it, or name another")
+            return StoreError(
+                f"{self._name}: there is no such bucket", advice="create it, or name another"
+            )
         if code in _OTHER_REGION or "BareRedirect" in text:
-            return ConfigError(f"{self._name}: the bucket is in another region: set AWS_REGION")
+            return ConfigError(
+                f"{self._name}: the bucket is in another region", advice="set AWS_REGION"
+            )
         if status == 403:
             return StoreError(
-                f"{self._name}: permission denied ({shown}): the account needs s3:ListBucket, "
-                "s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload"
+                f"{self._name}: permission denied ({shown})",
+                advice="give the account s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject "
+                "and s3:AbortMultipartUpload",
             )
         if code == "NoSuchUpload":
             return NetworkError(
                 f"{self._name}: the store answers {shown}: the upload was ended, and it is not "
                 "known how",
+                advice="run it again",
                 transient=True,
             )
         if status in {408, 429} or (status >= 500 and status != 501):
             return NetworkError(
                 f"{self._name}: the store answers {shown}, also after {MAX_RETRIES} retries",
+                advice="run it again later",
                 transient=True,
             )
         if status:
@@ -269,18 +279,23 @@ class Bucket:
         lower = text.lower()
         where = f"{self._name}: {self._endpoint}"
         if "dns error" in lower:
-            return NetworkError(f"{where}: the host name is not known: check AWS_ENDPOINT_URL")
+            return NetworkError(
+                f"{where}: the host name is not known", advice="check AWS_ENDPOINT_URL"
+            )
         if "certificate" in lower or "tls" in lower or "invalidcontenttype" in lower:
             return NetworkError(
-                f"{where}: TLS failed: check the scheme of AWS_ENDPOINT_URL, and set AWS_CA_BUNDLE "
-                "for a private certificate authority"
+                f"{where}: TLS failed",
+                advice="check the scheme of AWS_ENDPOINT_URL, and set AWS_CA_BUNDLE "
+                "for a private certificate authority",
             )
         if _TIMEOUT in lower:
-            return NetworkError(f"{where}: no answer in time", transient=True)
+            return NetworkError(f"{where}: no answer in time", advice=_CHECK_STORE, transient=True)
         if "kind: connect" in lower:
             return NetworkError(
-                f"{where}: cannot be connected to: check AWS_ENDPOINT_URL", transient=True
+                f"{where}: cannot be connected to", advice="check AWS_ENDPOINT_URL", transient=True
             )
         if "http error" in lower:
-            return NetworkError(f"{where}: the connection was lost", transient=True)
+            return NetworkError(
+                f"{where}: the connection was lost", advice=_CHECK_STORE, transient=True
+            )
         return None

@@ -31,5 +31,6 @@ def require_conditions(bucket: Bucket, key: str, target: str) -> None:
     if ignored or not created:
         raise StoreError(
             f"{target}: the store has no conditional writes (If-Match, If-None-Match), without "
-            "which two runs would overwrite each other: use another store"
+            "which two runs would overwrite each other",
+            advice="use another store",
         )

@@ -34,15 +34,18 @@ class Location:
         bucket, _, prefix = url.partition("://")[2].partition("/")
         where = f"file_save_path: {url}"
         if not bucket:
-            raise ConfigError(f"{where}: has no bucket: write s3://bucket/prefix")
+            raise ConfigError(f"{where}: has no bucket", advice="write s3://bucket/prefix")
         if not _BUCKET.fullmatch(bucket):
             raise ConfigError(
-                f"{where}: {bucket} cannot be the name of a bucket: it has 3 to 63 lowercase "
-                "letters, digits, dots and dashes"
+                f"{where}: {bucket} cannot be the name of a bucket",
+                advice="name one of 3 to 63 lowercase letters, digits, dots and dashes",
             )
         prefix = prefix.removesuffix("/")
         if prefix and name_error(prefix):
-            raise ConfigError(f"{where}: the prefix {name_error(prefix)}")
+            raise ConfigError(
+                f"{where}: the prefix {name_error(prefix)}",
+                advice="set file_save_path to another prefix",
+            )
         return cls(bucket, prefix)
 
     def path_error(self, run: str, path: str) -> str:
@@ -95,8 +98,9 @@ class Access:
         for name, value in (("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret)):
             if not value:
                 raise ConfigError(
-                    f"{name} is missing: an s3:// target needs it in the env file or the "
-                    "environment (a secret key may be in a file: AWS_SECRET_ACCESS_KEY_FILE)"
+                    f"{name} is missing, which an s3:// target needs",
+                    advice="set it in the env file or the environment (a secret key may be in a "
+                    "file: AWS_SECRET_ACCESS_KEY_FILE)",
                 )
         bundle = os.environ.get("AWS_CA_BUNDLE", "")
         return cls(
@@ -119,12 +123,15 @@ def _endpoint() -> str:
     except ValueError:
         valid = False
     if not valid or parts.scheme not in {"http", "https"} or "@" in parts.netloc:
-        raise ConfigError("AWS_ENDPOINT_URL: expected a URL such as https://s3.example.com:9000")
+        raise ConfigError(
+            "AWS_ENDPOINT_URL is not a URL",
+            advice="expected a URL such as https://s3.example.com:9000",
+        )
     allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in {"true", "1"}
     if parts.scheme == "http" and not allowed:
         raise ConfigError(
-            f"AWS_ENDPOINT_URL is {url}: without TLS others can read and change the data: use "
-            "https://, or set AWS_ALLOW_HTTP=true"
+            f"AWS_ENDPOINT_URL is {url}: without TLS others can read and change the data",
+            advice="use https://, or set AWS_ALLOW_HTTP=true",
         )
     return url
 
@@ -133,4 +140,6 @@ def _read(name: str, file: str) -> bytes:
     try:
         return Path(file).read_bytes()
     except OSError as error:
-        raise ConfigError(f"{name} is {file}: cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"{name} is {file}: cannot be read: {error.strerror}", advice="make it readable"
+        ) from error

@@ -69,7 +69,10 @@ class PlainCopy:
                 found = self._bucket.get(MANIFEST)
                 if (now := published()) is None or self._try_update(found, *now):
                     return
-            raise BusyError(f"{self.url}: other runs copy to it at the same time")
+            raise BusyError(
+                f"{self.url}: other runs copy to it at the same time",
+                advice="run it again when they have ended",
+            )
         except LighterageError as error:
             # Not transient: a second try would find nothing new, and report `unchanged`.
             text = "the data is published, but its plain copy is not complete: run the task again"
@@ -117,8 +120,8 @@ class PlainCopy:
         self._requests.finish()
         if foreign := [path for path, run in runs.items() if run == ""]:
             raise StoreError(
-                f"{self.url}: contains objects not created by Lighterage ({min(foreign)!r}): move "
-                "them to another prefix, or set publish_layout to manifest"
+                f"{self.url}: contains objects not created by Lighterage ({min(foreign)!r})",
+                advice="move them to another prefix, or set publish_layout to manifest",
             )
         return {path: (run, objects[path][0]) for path, run in runs.items() if run}
 

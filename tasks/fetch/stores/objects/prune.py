@@ -48,7 +48,10 @@ def prune(
     """
     history = published()
     if not history:
-        raise StoreError("nothing is published there, so it is not known what may be deleted")
+        raise StoreError(
+            "nothing is published there, so it is not known what may be deleted",
+            advice="check file_save_path, and run the task first",
+        )
     before = datetime.now(UTC) - timedelta(seconds=min_age_s)
     manifests = {
         key: modified for key, _, modified in bucket.entries(MANIFESTS) if _OWN_KEY.match(key)
@@ -76,7 +79,7 @@ def prune(
         keys = sorted(sizes, key=lambda key: not key.startswith(f"{MANIFESTS}/"))
         for start in range(0, len(keys), DELETED_AT_ONCE):
             if published() != history:
-                raise StoreError("another run has published in the meantime: prune again")
+                raise StoreError("another run has published in the meantime", advice="prune again")
             bucket.delete(keys[start : start + DELETED_AT_ONCE])
     return Pruned(len(old), len(sizes), sum(sizes.values()))
 
@@ -106,5 +109,8 @@ def _referenced(bucket: Bucket, key: str) -> set[str]:
     found = bucket.get(key)
     manifest = Manifest.decode(found[0]) if found else None
     if manifest is None:
-        raise StoreError(f"{key}: cannot be read, so it is not known which objects it names")
+        raise StoreError(
+            f"{key}: cannot be read, so it is not known which objects it names",
+            advice="prune with the version of Lighterage that wrote it, or delete it",
+        )
     return {object_key(file.run, file.path) for file in manifest.all_files()}

@@ -82,11 +82,14 @@ class ObjectStore:
         names = set() if is_published else set(self._bucket.top_names())
         if foreign := names - OWN_NAMES:
             raise StoreError(
-                f"{self._target}: contains objects not created by Lighterage ({min(foreign)!r}): "
-                "set file_save_path to another prefix"
+                f"{self._target}: contains objects not created by Lighterage ({min(foreign)!r})",
+                advice="set file_save_path to another prefix",
             )
         if is_published and not self._overwrite:
-            raise StoreError(f"{self._target}: exists, and overwrite is false")
+            raise StoreError(
+                f"{self._target}: exists, and overwrite is false",
+                advice="pass --overwrite to replace it",
+            )
         if self._layout == "plain" or PLAIN in names:
             self._plain.check()
 
@@ -105,8 +108,8 @@ class ObjectStore:
             latest = msgspec.json.decode(found[0], type=Latest)
         except msgspec.DecodeError as error:
             raise StoreError(
-                f"{self._target}: its {LATEST} was not created by this version of Lighterage: set "
-                "file_save_path to another prefix"
+                f"{self._target}: its {LATEST} was not created by this version of Lighterage",
+                advice="set file_save_path to another prefix",
             ) from error
         self._previous = (latest.manifest, *latest.previous)[:MAX_PREVIOUS]
         return latest
@@ -126,7 +129,8 @@ class ObjectStore:
         if found is None or manifest is None:
             raise StoreError(
                 f"{self._target}: {latest.manifest}, which {LATEST} names, is missing or cannot be "
-                f"read: delete {LATEST} to download everything again"
+                f"read",
+                advice=f"delete {LATEST} to download everything again",
             )
         return manifest, found[0]
 
@@ -159,11 +163,17 @@ class ObjectStore:
         self._run = run_id
         self._begun_s = time.monotonic()
 
+    def free_bytes(self) -> None:
+        """Return None: a bucket has no limit that is known."""
+
     def create(self, path: str) -> NewObject:
         """Create an object of this run."""
         key = object_key(self._run, path)
         if reason := self._location.path_error(self._run, path):
-            raise StoreError(f"{self._target}: {path!r} cannot be stored: the name {reason}")
+            raise StoreError(
+                f"{self._target}: {path!r} cannot be stored: the name {reason}",
+                advice="rename it on the host",
+            )
         again = key in self._keys
         self._keys.add(key)
         self._removed.discard(key)
@@ -191,7 +201,10 @@ class ObjectStore:
         if not self._bucket.put_if(key, data, None):
             found = self._bucket.get(key)
             if found is None or found[0] != data:
-                raise StoreError(f"{self._target}: {key} exists already")
+                raise StoreError(
+                    f"{self._target}: {key} exists already",
+                    advice="run it again, with a new run_id where it has shards",
+                )
         with interrupt.uninterrupted():
             self._swap(msgspec.json.encode(Latest(key, self._previous)) + b"\n")
         return manifest
@@ -203,8 +216,8 @@ class ObjectStore:
         existing = {key for key, _, _ in self._bucket.entries(f"objects/{self._run}")}
         if missing := self._keys - self._removed - existing:
             raise StoreError(
-                f"{self._target}: {min(missing)} was deleted during the run: prune with a larger "
-                "min_age"
+                f"{self._target}: {min(missing)} was deleted during the run",
+                advice="prune with a larger min_age",
             )
 
     def _swap(self, latest: bytes) -> None:
@@ -244,7 +257,8 @@ class ObjectStore:
             self._may_be_published = False
             raise BusyError(
                 f"{self._target}: another run has published in the meantime: its data stays, and "
-                "this run's is discarded: run it again"
+                "this run's is discarded",
+                advice="run it again",
             )
         return data == latest
 
@@ -263,7 +277,10 @@ class ObjectStore:
     def prune(self, *, keep_runs: int, min_age_s: float, dry_run: bool) -> Pruned:
         """Delete the objects of earlier runs."""
         if keep_runs > MAX_PREVIOUS:
-            raise ConfigError(f"keep_runs is {keep_runs}: at most {MAX_PREVIOUS} are possible")
+            raise ConfigError(
+                f"keep_runs is {keep_runs}: at most {MAX_PREVIOUS} are possible",
+                advice=f"set it to {MAX_PREVIOUS} or less",
+            )
 
         def published() -> list[str]:
             found = self._latest()

@@ -100,7 +100,11 @@ class NewObject:
         """Append bytes."""
         self._size += len(block)
         if self._size > MAX_FILE_BYTES:
-            raise StoreError(f"{self._key}: is larger than {MAX_FILE_BYTES} bytes, S3's limit")
+            raise StoreError(
+                f"{self._key}: is larger than {MAX_FILE_BYTES} bytes, S3's limit",
+                advice="split it on the host, leave it out with `exclude`, or set file_save_path "
+                "to a folder",
+            )
         if self._file is None:
             self._blocks.append(block)
             if self._size <= SMALL_BYTES:
