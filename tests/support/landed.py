@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -24,6 +25,7 @@ OLD: Tree = {"a.csv": b"old\n", "d/b.csv": b"old too\n", SAME: b"same\n", ARCHIV
 NEW: Tree = {"a.csv": b"new\n", "e/c.csv": b"new\n", SAME: b"same\n", ARCHIVE: b"packed 2"}
 NAMES = ("events", ".events.staging", ".events.old", ".events.trash")
 """The names that a tree may have, of a target `events`."""
+_times = itertools.count()
 
 
 @contextlib.contextmanager
@@ -76,7 +78,7 @@ def stage(store: Store, staged: Staging, files: Tree) -> Manifest:
     return Manifest(
         "1", "dev", "me@host:22", ARCHIVE, "*.csv", "", keep_archive=True,
         sources=[Source(ARCHIVE, 9, 0, ""), Source(SAME, 5, 0, "")],
-        files=staged.finish(), archives=staged.archives,
+        files=staged.finish(), archives=staged.archives, finished=f"{next(_times):09}",
     )  # fmt: skip
 
 
@@ -119,5 +121,6 @@ def content(folder: Path) -> Tree:
 
 
 def beside(target: Path) -> set[str]:
-    """Return the names beside a target, but a file that the tests put there."""
-    return {path.name for path in target.parent.iterdir()} - {target.name, "beside.txt"}
+    """Return the names beside a target, but a file of the tests, and the manifest before."""
+    own = {target.name, f".{target.name}.previous.json", "beside.txt"}
+    return {path.name for path in target.parent.iterdir()} - own
