@@ -127,7 +127,7 @@ STEP = $(PYTHON) -S -m docker.setup
 TOOLS := .venv/bin/python -B -m docker.tools
 
 # The goals by name, `run` being `dev-run`; those of PREPARED need env files, an engine or both.
-VERBS := build run shell up down logs tasks config status history schedule pause resume clean save push reproduce size sbom
+VERBS := build run shell up down logs tasks config status history show diff-data schedule pause resume clean save push reproduce size sbom
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
 # A cluster runs an image, so prod's; cluster-run needs what `up` does, the others what `logs` does.
 CLUSTERED := $(if $(call given,ENV),$(ENV),prod)
@@ -233,6 +233,12 @@ resume: $(ENV)-resume ## have the service run TASK by its schedule again
 .PHONY: history
 history: $(ENV)-history ## the runs of TASK: time, duration, result, error; ARGS=--json
 
+.PHONY: show
+show: $(ENV)-show ## what TASK landed: files, rows, columns with types, first rows; ARGS=--json
+
+.PHONY: diff-data
+diff-data: $(ENV)-diff-data ## what the last landing of TASK changed: files, rows, columns; ARGS=--json
+
 .PHONY: status
 status: $(ENV)-status ## what each shard of RUN_ID does, by task TASK; ARGS=--json
 
@@ -288,6 +294,12 @@ $(VARIANTS:%=%-resume): %-resume: %-build
 
 $(VARIANTS:%=%-history): %-history: %-build
 	@$(STEP) attach $(compose) run --rm $(service) history $(TASK)
+
+$(VARIANTS:%=%-show): %-show: %-build
+	@$(STEP) attach $(compose) run --rm $(service) show $(TASK)
+
+$(VARIANTS:%=%-diff-data): %-diff-data: %-build
+	@$(STEP) attach $(compose) run --rm $(service) diff-data $(TASK)
 
 $(VARIANTS:%=%-status): %-status: %-build
 	@$(STEP) attach $(compose) run --rm $(service) status $(TASK) --run-id="$$LIGHTERAGE_RUN_ID"
@@ -385,6 +397,12 @@ $(VARIANTS:%=%-resume): %-resume: .venv/.lighterage
 
 $(VARIANTS:%=%-history): %-history: .venv/.lighterage
 	@$(STEP) attach $(here) .venv/bin/python -m tasks history $(TASK)
+
+$(VARIANTS:%=%-show): %-show: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks show $(TASK)
+
+$(VARIANTS:%=%-diff-data): %-diff-data: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks diff-data $(TASK)
 
 $(VARIANTS:%=%-status): %-status: .venv/.lighterage
 	@$(STEP) attach $(here) .venv/bin/python -m tasks status $(TASK) --run-id="$$LIGHTERAGE_RUN_ID"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tasks.config_file import Config
     from tasks.resolve import Resolved
     from tasks.result import Result
+    from tasks.show import DataDiff, Show
 
 log = logging.getLogger("tasks")
 
@@ -83,6 +84,27 @@ def show_status(task: str, parsed: argparse.Namespace, result: Result) -> int:
     status = RunStatus(str(settings.target), str(settings.run_id))
     print(result.text(status.data()) if parsed.json else "\n".join(map(printable, status.lines())))
     return status.exit_code
+
+
+def show(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    """Print what landed at the target of a task."""
+    from tasks.show import Show
+
+    return _print_found(Show(settings_of(task, parsed).settings), parsed, result)
+
+
+def diff_data(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    """Print what the last landing of a task changed."""
+    from tasks.show import DataDiff
+
+    return _print_found(DataDiff(settings_of(task, parsed).settings), parsed, result)
+
+
+def _print_found(found: Show | DataDiff, parsed: argparse.Namespace, result: Result) -> int:
+    from tasks.text_table import terminal_width
+
+    print(result.text(found.data()) if parsed.json else "\n".join(found.lines(terminal_width())))
+    return 0
 
 
 def show_history(task: str, parsed: argparse.Namespace, result: Result) -> int:
@@ -236,6 +258,8 @@ OF_TASKS = {
     "prune": prune,
     "status": show_status,
     "history": show_history,
+    "show": show,
+    "diff-data": diff_data,
     "pause": pause,
     "resume": resume,
 }

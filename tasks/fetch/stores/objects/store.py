@@ -262,7 +262,7 @@ class ObjectStore:
         return data == latest
 
     def update_manifest(self, manifest: Manifest) -> None:
-        """Do nothing: it is never called."""
+        """Do nothing: the manifest of a run is written once."""
 
     def copy_published(self) -> str:
         """Update the plain copy, where the layout has one."""
