@@ -99,7 +99,7 @@ class Show:
             "",
             *table(
                 [("file", "size", "rows", "columns"), *map(self._row, files[:FILES_SHOWN])],
-                width, right=(1, 2, 3),
+                width, right=(1, 2, 3), path=0,
             ),
             *_more(len(files) - FILES_SHOWN, "file"),
         ]  # fmt: skip
@@ -199,7 +199,7 @@ class DataDiff:
         if self._changed:
             heading = ("change", "file", "size", "rows", "columns")
             rows = [self._row(*one) for one in self._changed[:CHANGES_SHOWN]]
-            lines += ["", *table([heading, *rows], width)]
+            lines += ["", *table([heading, *rows], width, path=1)]
             lines += _more(len(self._changed) - CHANGES_SHOWN, "change")
         for _, old, new in self._changed[:CHANGES_SHOWN]:
             if old and new:

@@ -26,7 +26,13 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
-def table(rows: Sequence[Sequence[str]], width: int, right: Sequence[int] = ()) -> list[str]:
+def table(
+    rows: Sequence[Sequence[str]],
+    width: int,
+    *,
+    right: Sequence[int] = (),
+    path: int | None = None,
+) -> list[str]:
     """Return rows as lines of at most `width` characters.
 
     The widest cells are shortened first; then columns at the end are left out, which a last column
@@ -36,8 +42,15 @@ def table(rows: Sequence[Sequence[str]], width: int, right: Sequence[int] = ()) 
         rows: The first is the heading; all have equally many cells.
         width: Of the terminal.
         right: The columns whose cells are aligned at the right.
+        path: The column that has paths, whose ends are shown where they are shortened.
     """
-    cells = [[printable(cell[:MOST]) for cell in row] for row in rows]
+    cells = [
+        [
+            printable(cell[-MOST:] if column == path else cell[:MOST])
+            for column, cell in enumerate(row)
+        ]
+        for row in rows
+    ]
     wide = [max(map(cell_width, column)) for column in zip(*cells, strict=True)]
     least = [min(one, LEAST) for one in wide]
     fits = [total - GAP for total in accumulate(one + GAP for one in least)]
@@ -51,13 +64,13 @@ def table(rows: Sequence[Sequence[str]], width: int, right: Sequence[int] = ()) 
     limit = _limit(wide, width - GAP * (len(wide) - 1))
     lines = []
     for row in cells:
-        padded = [
-            _padded(_shortened(cell, most), min(whole, most), right=number in right)
-            for number, (cell, whole, most) in enumerate(
-                zip(row, wide, [limit] * len(wide), strict=True)
-            )
-        ]
-        lines.append((" " * GAP).join(padded).rstrip())
+        texts = []
+        for column, (cell, whole) in enumerate(zip(row, wide, strict=True)):
+            most = min(whole, limit)
+            text = _shortened(cell, most, end=column == path)
+            space = " " * (most - cell_width(text))
+            texts.append(space + text if column in right else text + space)
+        lines.append((" " * GAP).join(texts).rstrip())
     return lines
 
 
@@ -77,15 +90,11 @@ def _limit(wide: Sequence[int], width: int) -> int:
     return limit
 
 
-def _shortened(text: str, most: int) -> str:
+def _shortened(text: str, most: int, *, end: bool) -> str:
+    """Return a text of so many columns of a terminal; of a longer one its start, or its end."""
     if cell_width(text) <= most:
         return text
     room = max(0, most - len(_CUT))
     while cell_width(text) > room:
-        text = text[: room if len(text) > 2 * room + 2 else -1]
-    return (text + _CUT)[:most]
-
-
-def _padded(text: str, width: int, *, right: bool) -> str:
-    space = " " * (width - cell_width(text))
-    return space + text if right else text + space
+        text = text[1:] if end else text[:-1]
+    return (_CUT + text if end else text + _CUT)[:most]

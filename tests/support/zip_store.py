@@ -90,7 +90,7 @@ class ZipStore:
         return manifest
 
     def update_manifest(self, manifest: Manifest) -> None:
-        raise AssertionError("`verify` returns no new times")
+        """Do nothing: what is published stays as it is."""
 
     def copy_published(self) -> str:
         return ""

@@ -226,7 +226,7 @@ def test_names_that_collide_are_rejected(target: Target) -> None:
 
 def listed(manifest: Manifest | None) -> dict[str, str] | None:
     """Return the checksum of each file that a manifest lists."""
-    return manifest and {file.path: file.sha256 for file in manifest.all_files()}
+    return {file.path: file.sha256 for file in manifest.all_files()} if manifest else None
 
 
 def checksums(files: Tree) -> dict[str, str]:

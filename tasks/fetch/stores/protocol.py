@@ -117,7 +117,7 @@ class Store(Protocol):
         published: Whether this run published new data; it stays published whatever follows.
         partial_downloads: Where archives that are kept can be resumed; None where a store cannot,
             and they are created as other files are.
-        folder: Where the published files are local files, with their paths; None where they are not.
+        folder: Where the published files are local files with their paths; None elsewhere.
     """
 
     @property
@@ -233,6 +233,8 @@ class Store(Protocol):
 
     def update_manifest(self, manifest: Manifest) -> None:
         """Replace the published manifest by one of the same files with new times, see `verify`.
+
+        Or with their rows and columns. A store whose manifests are written once does nothing.
 
         Raises:
             LocalError: It cannot be written; the published one is unchanged.
