@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LARGE_BYTES = 10**8
+"""Reading more than that takes so long that the log says why."""
 CHANGED = "it was changed or removed after it landed"
 
 
@@ -61,11 +63,9 @@ class Landing:
             and (paths is None or file.path in paths)
             and (file.rows < 0 or not self.columns(file))
         ]
-        if todo:
-            log.info(
-                "reading %d tables, %s, to count their rows",
-                len(todo), human(sum(file.size for file in todo)),
-            )  # fmt: skip
+        size = sum(file.size for file in todo)
+        if size > LARGE_BYTES:
+            log.info("reading %d tables, %s, to count their rows", len(todo), human(size))
         columns = dict(self.manifest.columns)
         for file in todo:
             table = self._look(file, count=True)

@@ -144,7 +144,8 @@ def test_rows_are_kept_in_the_manifest_and_in_the_next_landing(local: str) -> No
     assert replace(after, files=plain, columns={}) == before
     store = LocalStore(local, overwrite=True)
     kept = store.verify(after.files[0], content=False)
-    assert kept is not None and kept.rows == 2
+    assert kept is not None
+    assert kept.rows == 2
 
 
 def test_a_file_that_was_counted_is_not_read_again(
@@ -201,7 +202,8 @@ def test_without_duckdb_the_manifest_is_shown_and_how_to_see_rows(
     with monkeypatch.context() as without:
         without.setattr(duck, "installed", lambda: False)
         lines = text(target)
-        assert "a/two.csv" in lines and "DuckDB" in lines
+        assert "a/two.csv" in lines
+        assert "DuckDB" in lines
         assert "make show TASK=1 ENV=dev EXTRAS=parquet" in " ".join(lines.split())
         data = shown(target)
         assert (data["has_duckdb"], data["first_rows"]) == (False, [])
@@ -255,7 +257,8 @@ def test_each_line_fits_the_terminal(local: str, width: int) -> None:
 def test_many_files_are_counted_and_not_all_listed(local: str) -> None:
     object_server.land(local, {f"{number:04}.csv": b"a,b\n1,2\n" for number in range(50)})
     lines = text(local)
-    assert "0019.csv" in lines and "0020.csv" not in lines
+    assert "0019.csv" in lines
+    assert "0020.csv" not in lines
     assert "... and 30 more files; ARGS=--json lists all" in lines
     assert len(shown(local)["files"]) == 50
 
@@ -263,7 +266,9 @@ def test_many_files_are_counted_and_not_all_listed(local: str) -> None:
 def test_a_cell_is_shortened_at_its_end_and_a_path_at_its_start() -> None:
     rows = [("path", "text"), ("folder/of/files/2026-01.csv", "one two three four five")]
     [_, line] = table(rows, 30, path=0)
-    assert line.startswith("...") and "2026-01.csv" in line and line.endswith("...")
+    assert line.startswith("...")
+    assert "2026-01.csv" in line
+    assert line.endswith("...")
 
 
 def test_columns_that_do_not_fit_are_counted() -> None:
