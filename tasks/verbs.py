@@ -16,7 +16,7 @@ from tasks.config_file import load_config
 from tasks.fetch.errors import ConfigError, LocalError, printable
 from tasks.logs import log_at
 from tasks.options import given, known_tasks
-from tasks.resolve import resolve
+from tasks.resolve import DEFAULT, resolve
 from tasks.settings import FIELDS, VARIANTS
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from tasks.show import DataDiff, Show
 
 log = logging.getLogger("tasks")
+
+DIM, NOT_DIM = "\x1b[2m", "\x1b[0m"
+"""Of a terminal."""
 
 
 def settings_of(task: str, parsed: argparse.Namespace) -> Resolved:
@@ -137,8 +140,11 @@ def show_config(task: str, parsed: argparse.Namespace, result: Result) -> int:
         )
         return 0
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    may_dim = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    may_dim = may_dim and os.environ.get("TERM") != "dumb"
     for name, value, origin in rows:
-        print(printable(f"{name:{wide[0]}}  {value:{wide[1]}}  {origin}").rstrip())
+        line = printable(f"{name:{wide[0]}}  {value:{wide[1]}}  {origin}").rstrip()
+        print(f"{DIM}{line}{NOT_DIM}" if may_dim and origin == DEFAULT else line)
     return 0
 
 
