@@ -140,12 +140,18 @@ def show_config(task: str, parsed: argparse.Namespace, result: Result) -> int:
         )
         return 0
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    may_dim = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    may_dim = may_dim and os.environ.get("TERM") != "dumb"
+    may_dim = _may_dim()
     for name, value, origin in rows:
         line = printable(f"{name:{wide[0]}}  {value:{wide[1]}}  {origin}").rstrip()
         print(f"{DIM}{line}{NOT_DIM}" if may_dim and origin == DEFAULT else line)
     return 0
+
+
+def _may_dim() -> bool:
+    """Whether the output is a terminal that shows dim text, and its user wants that."""
+    if sys.stdout is None or not sys.stdout.isatty():  # None: closed by the caller
+        return False
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _check_schedules(config: Config, variant: str) -> None:

@@ -12,7 +12,6 @@ import pytest
 import object_server
 from clone import Clone
 from landed import ARCHIVE, NEW, OLD, SAME, Tree
-from tasks.fetch import stores
 from tasks.fetch.errors import LocalError
 from tasks.fetch.stores import open_store
 from tasks.fetch.tables import duck
@@ -37,14 +36,9 @@ SECOND: Tree = {
 }
 
 
-@pytest.fixture(params=["local", "zip", "objects"])
-def target(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Give a target in each store."""
-    monkeypatch.setitem(stores.STORES, "zip", "zip_store:ZipStore")
-    if request.param == "objects":
-        return str(request.getfixturevalue("url"))
-    scheme = "zip://" if request.param == "zip" else ""
-    return f"{scheme}{tmp_path}/da ta/évents.x"
+@pytest.fixture
+def target(any_target: str) -> str:
+    return any_target
 
 
 def settings(target: str) -> Settings:

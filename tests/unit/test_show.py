@@ -12,7 +12,6 @@ from msgspec.structs import replace
 import object_server
 from clone import Clone
 from landed import ARCHIVE, Tree
-from tasks.fetch import stores
 from tasks.fetch.errors import LocalError
 from tasks.fetch.stores import open_store
 from tasks.fetch.stores.local.store import LocalStore
@@ -42,14 +41,9 @@ def parquet(folder: Path, sql: str = "SELECT range AS n, 'x' || range AS t FROM 
     return content
 
 
-@pytest.fixture(params=["local", "zip", "objects"])
-def target(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Give a target in each store, in a folder with a space and a letter that is not ASCII."""
-    monkeypatch.setitem(stores.STORES, "zip", "zip_store:ZipStore")
-    if request.param == "objects":
-        return str(request.getfixturevalue("url"))
-    scheme = "zip://" if request.param == "zip" else ""
-    return f"{scheme}{tmp_path}/da ta é/[1] *.csv"
+@pytest.fixture
+def target(any_target: str) -> str:
+    return any_target
 
 
 @pytest.fixture
