@@ -46,7 +46,9 @@ def url(bucket: str) -> str:
 
 
 @pytest.fixture(params=["local", "zip", "objects"])
-def target(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def any_target(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
     """Give a target in each store, with a space and a letter that is not ASCII in its path."""
     monkeypatch.setitem(stores.STORES, "zip", "zip_store:ZipStore")
     if request.param == "objects":
