@@ -99,15 +99,21 @@ one-of-or-empty = $(if $(value $1),$(call one-of,$1,$2))
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),\
   $(if $(filter $(VARIABLES),$(name)),, \
   $(error $(name)=$(value $(name)) is not a variable of this Makefile; known: $(VARIABLES)))))
-$(if $(call given,ENV),$(call one-of,ENV,$(VARIANTS)))
-$(if $(call given,TASK),$(call one-of,TASK,$(TASKS)))
-$(call one-of,ENGINE,docker podman)
-$(call one-of,KIND,archive tree)
-$(call one-of-or-empty,RUNNER,container host)
-$(call one-of-or-empty,BASE,hub debian)
-$(foreach EXTRA,$(subst %,?,$(value EXTRAS)),$(if $(filter $(EXTRA),s3 parquet),, \
+# The values that a variable may have, where they are known; make completion offers them.
+ALLOWED_ENV := $(VARIANTS)
+ALLOWED_TASK := $(TASKS)
+ALLOWED_ENGINE := docker podman
+ALLOWED_KIND := archive tree
+ALLOWED_RUNNER := container host
+ALLOWED_BASE := hub debian
+ALLOWED_EXTRAS := s3 parquet
+SWITCHES := YES OFFLINE LOCKED DEBUGGER SETUP
+$(foreach name,$(SWITCHES),$(eval ALLOWED_$(name) := 0 1))
+$(foreach name,ENV TASK,$(if $(call given,$(name)),$(call one-of,$(name),$(ALLOWED_$(name)))))
+$(foreach name,ENGINE KIND,$(call one-of,$(name),$(ALLOWED_$(name))))
+$(foreach name,RUNNER BASE $(SWITCHES),$(call one-of-or-empty,$(name),$(ALLOWED_$(name))))
+$(foreach EXTRA,$(subst %,?,$(value EXTRAS)),$(if $(filter $(EXTRA),$(ALLOWED_EXTRAS)),, \
   $(error EXTRAS=$(value EXTRAS) is not known; allowed: s3, parquet, or both as "s3 parquet")))
-$(foreach name,YES OFFLINE LOCKED DEBUGGER SETUP,$(call one-of-or-empty,$(name),0 1))
 
 # $(call only,NAME,letters,what,first): the value must be one word of the letters, and begin with
 # none of `first`.
@@ -127,7 +133,7 @@ STEP = $(PYTHON) -S -m docker.setup
 TOOLS := .venv/bin/python -B -m docker.tools
 
 # The goals by name, `run` being `dev-run`; those of PREPARED need env files, an engine or both.
-VERBS := build run shell up down logs tasks config status history schedule pause resume clean save push reproduce size sbom
+VERBS := build run shell up down logs tasks config status history show diff-data schedule pause resume clean save push reproduce size sbom
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
 # A cluster runs an image, so prod's; cluster-run needs what `up` does, the others what `logs` does.
 CLUSTERED := $(if $(call given,ENV),$(ENV),prod)
@@ -199,66 +205,72 @@ WAIT_FOR_DEBUGGER := python -m debugpy --listen 0.0.0.0:5678 --wait-for-client -
 
 # --- For one variant: ENV chooses, or the name does, as in prod-build ---------------------------
 
-.PHONY: build
-build: $(ENV)-build ## build the image
-
 .PHONY: run
-run: $(ENV)-run ## run TASK; on the bundled sample host until the env file names another
-
-.PHONY: shell
-shell: $(ENV)-shell ## bash where the task would run: its settings, mounts and limits
-
-.PHONY: up
-up: $(ENV)-up ## start the services in the background
-
-.PHONY: down
-down: $(ENV)-down ## stop the services and the sample host
-
-.PHONY: logs
-logs: $(ENV)-logs ## the logs of the services; ARGS=--follow stays
-
-.PHONY: tasks
-tasks: $(ENV)-tasks ## list the tasks: schedule, what landed last, what each does; ARGS=--json
-
-.PHONY: config
-config: $(ENV)-config ## the settings of TASK and where each came from
-
-.PHONY: schedule
-schedule: $(ENV)-schedule ## when the service runs each task next, and what delays it
-
-.PHONY: pause resume
-pause: $(ENV)-pause ## have the service start no further runs of TASK, until make resume
-resume: $(ENV)-resume ## have the service run TASK by its schedule again
-
-.PHONY: history
-history: $(ENV)-history ## the runs of TASK: time, duration, result, error; ARGS=--json
-
-.PHONY: status
-status: $(ENV)-status ## what each shard of RUN_ID does, by task TASK; ARGS=--json
-
-.PHONY: clean
-clean: $(ENV)-clean ## remove containers, networks and images; keep data and env files
-
-.PHONY: save
-save: $(ENV)-save ## the image as one file with its checksum, for make load elsewhere
-
-.PHONY: push
-push: $(ENV)-push ## the image to REGISTRY, by version; prints the digest
-
-.PHONY: reproduce
-reproduce: $(ENV)-reproduce ## build twice without cache, from two clones, and compare every byte
-
-.PHONY: size
-size: $(ENV)-size ## where each megabyte of the image is; ARGS=--json
-
-.PHONY: sbom
-sbom: $(ENV)-sbom ## print what the image is made of, as CycloneDX JSON
-
-.PHONY: trust
-trust: $(ENV)-trust ## show the fingerprints of HOST's keys, and trust them after a yes
+run: $(ENV)-run ## [run] run TASK; on the bundled sample host until envs/ names another
 
 .PHONY: init
-init: $(ENV)-init ## set up ENV and TASK for HOST, REMOTE_USER and REMOTE_PATH, and check them by a dry run
+init: $(ENV)-init ## [run] set up ENV and TASK for HOST, REMOTE_USER and REMOTE_PATH
+
+.PHONY: trust
+trust: $(ENV)-trust ## [run] show the fingerprints of HOST's keys; trust them after a yes
+
+.PHONY: config
+config: $(ENV)-config ## [run] the settings of TASK and where each came from
+
+.PHONY: shell
+shell: $(ENV)-shell ## [run] bash where the task would run: its settings, mounts, limits
+
+.PHONY: show
+show: $(ENV)-show ## [data] what TASK landed: files, rows, columns with types; ARGS=--json
+
+.PHONY: diff-data
+diff-data: $(ENV)-diff-data ## [data] what the last landing of TASK changed; ARGS=--json
+
+.PHONY: history
+history: $(ENV)-history ## [data] the runs of TASK: time, result, error; ARGS=--json
+
+.PHONY: tasks
+tasks: $(ENV)-tasks ## [data] all tasks: schedule, what landed last; ARGS=--json
+
+.PHONY: status
+status: $(ENV)-status ## [service+] what each shard of RUN_ID does, by task TASK; ARGS=--json
+
+.PHONY: up
+up: $(ENV)-up ## [service] start the services in the background
+
+.PHONY: down
+down: $(ENV)-down ## [service] stop the services and the sample host
+
+.PHONY: logs
+logs: $(ENV)-logs ## [service] the logs of the services; ARGS=--follow stays
+
+.PHONY: schedule
+schedule: $(ENV)-schedule ## [service] when the service runs each task next, and what delays it
+
+.PHONY: pause resume
+pause: $(ENV)-pause ## [service+] have the service start no further runs of TASK, until make resume
+resume: $(ENV)-resume ## [service+] have the service run TASK by its schedule again
+
+.PHONY: build
+build: $(ENV)-build ## [image] build the image
+
+.PHONY: clean
+clean: $(ENV)-clean ## [image] remove containers, networks, images; keep data and env files
+
+.PHONY: save
+save: $(ENV)-save ## [image+] the image as one file with its checksum, for make load elsewhere
+
+.PHONY: push
+push: $(ENV)-push ## [image+] the image to REGISTRY, by version; prints the digest
+
+.PHONY: reproduce
+reproduce: $(ENV)-reproduce ## [image+] build twice without cache, from two clones, and compare every byte
+
+.PHONY: size
+size: $(ENV)-size ## [image+] where each megabyte of the image is; ARGS=--json
+
+.PHONY: sbom
+sbom: $(ENV)-sbom ## [image+] print what the image is made of, as CycloneDX JSON
 
 .PHONY: $(FAMILY) $(VARIANTS:%=%-trust) $(VARIANTS:%=%-init)
 
@@ -288,6 +300,12 @@ $(VARIANTS:%=%-resume): %-resume: %-build
 
 $(VARIANTS:%=%-history): %-history: %-build
 	@$(STEP) attach $(compose) run --rm $(service) history $(TASK)
+
+$(VARIANTS:%=%-show): %-show: %-build
+	@$(STEP) attach $(compose) run --rm $(service) show $(TASK)
+
+$(VARIANTS:%=%-diff-data): %-diff-data: %-build
+	@$(STEP) attach $(compose) run --rm $(service) diff-data $(TASK)
 
 $(VARIANTS:%=%-status): %-status: %-build
 	@$(STEP) attach $(compose) run --rm $(service) status $(TASK) --run-id="$$LIGHTERAGE_RUN_ID"
@@ -340,7 +358,7 @@ $(VARIANTS:%=$(SAMPLE_HOST)): $(SAMPLE_HOST): $(wildcard docker/sample-host/*.*)
 $(foreach verb,trust init,$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): %-build .venv/.lighterage ; \
   @$$(TOOLS) $(verb) $$*))
 
-vendor: $(BASES)/stamp ## download all wheels that requirements/*.txt pin, for builds with OFFLINE=1
+vendor: $(BASES)/stamp ## [image+] download all wheels that requirements/*.txt pin, for builds with OFFLINE=1
 	@$(DOCKER) run --rm --user $(CONTAINER_USER) --env HOME=/tmp \
 	  --volume "$$PWD/requirements:/requirements:ro" --volume "$$PWD/docker/wheels:/wheels" \
 	  $(SECRET_VOLUMES) --entrypoint sh $(file <$(BASES)/build) \
@@ -386,6 +404,12 @@ $(VARIANTS:%=%-resume): %-resume: .venv/.lighterage
 $(VARIANTS:%=%-history): %-history: .venv/.lighterage
 	@$(STEP) attach $(here) .venv/bin/python -m tasks history $(TASK)
 
+$(VARIANTS:%=%-show): %-show: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks show $(TASK)
+
+$(VARIANTS:%=%-diff-data): %-diff-data: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -m tasks diff-data $(TASK)
+
 $(VARIANTS:%=%-status): %-status: .venv/.lighterage
 	@$(STEP) attach $(here) .venv/bin/python -m tasks status $(TASK) --run-id="$$LIGHTERAGE_RUN_ID"
 
@@ -401,7 +425,7 @@ $(VARIANTS:%=%-clean): %-clean: %-down
 $(foreach verb,trust init,$(eval $$(VARIANTS:%=%-$(verb)): %-$(verb): .venv/.lighterage ; \
   @$$(TOOLS) $(verb) $$*))
 
-vendor: ## download all wheels that requirements/*.txt pin, for builds with OFFLINE=1
+vendor: ## [image+] download all wheels that requirements/*.txt pin, for builds with OFFLINE=1
 	@$(STEP) index sh requirements/install.sh --wheels docker/wheels $(PINS)
 	@$(STEP) record-wheels
 
@@ -443,13 +467,13 @@ $(VARIANTS:%=%-push): %-push: %-build
 	echo "$$image@$$(grep --only-matching 'sha256:[0-9a-f]\{64\}' <<< "$$output" | tail -n 1)"
 
 .PHONY: bake
-bake: .venv/.lighterage ## print the builds of all variants, or of ENV, for docker buildx bake --file -
+bake: .venv/.lighterage ## [image+] print the builds of all variants, or of ENV, for docker buildx bake --file -
 	@$(TOOLS) bake $(if $(call given,ENV),$(ENV))
 
 # --- On a cluster: the image of prod, or of ENV, once for each shard ------------------------------
 
 .PHONY: k8s
-k8s: .venv/.lighterage ## print TASK as a Job of SHARDS shards, for kubectl apply --filename -
+k8s: .venv/.lighterage ## [cluster+] print TASK as a Job of SHARDS shards, for kubectl apply --filename -
 	@$(TOOLS) k8s $(CLUSTERED)
 
 # Swarm: services, secrets and the network have the first label, services and secrets the second,
@@ -470,7 +494,7 @@ for-each = xargs --no-run-if-empty --max-args 1
 retry = for try in {1..30}; do $1 >/dev/null 2>&1 && break; sleep 1; done
 
 .PHONY: cluster-up cluster-run cluster-status cluster-logs cluster-down
-cluster-up: ## make this machine a cluster (Docker Swarm), unless its engine manages one
+cluster-up: ## [cluster+] make this machine a cluster (Docker Swarm), unless its engine manages one
 	@case $$($(DOCKER) info --format '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}') in \
 		'active true') echo 'lighterage: this engine manages a swarm already; nothing to do' >&2 ;; \
 		inactive*) $(CLUSTER_INIT) ;; \
@@ -489,7 +513,7 @@ cluster-swarm:
 	  $(call fail,this engine manages no swarm; make cluster-up gives it one,2)
 
 # Each file in envs/ is a secret, and one without content a line end, since Swarm refuses it.
-cluster-run: cluster-swarm $(CLUSTERED)-build $(if $(filter $(CLUSTERED),$(SAMPLED)),cluster-sample-host) ## run TASK as SHARDS shards on the cluster; ARGS as for run
+cluster-run: cluster-swarm $(CLUSTERED)-build $(if $(filter $(CLUSTERED),$(SAMPLED)),cluster-sample-host) ## [cluster+] run TASK as SHARDS shards on the cluster; ARGS as for run
 	@$(TOOLS) swarm $(CLUSTERED) > $(CLUSTER_WORDS)
 	@! $(DOCKER) service inspect $(CLUSTER_SERVICE) >/dev/null 2>&1 || \
 	  $(call fail,run $(RUN_ID) has a service already: make cluster-down RUN_ID=$(RUN_ID) removes it,9)
@@ -513,14 +537,14 @@ cluster-sample-host: cluster-swarm $(subst %,$(CLUSTERED),$(SAMPLE_HOST))
 	  $(PROJECT)-$(CLUSTERED)-sample-host 2>/dev/null || true
 
 CLUSTER_COLUMNS := {{.Name}}\t{{.Node}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}
-cluster-status: cluster-swarm ## the shards of all runs, or of RUN_ID: node, state and error of each
+cluster-status: cluster-swarm ## [cluster+] the shards of all runs, or of RUN_ID: node, state and error of each
 	@$(call cluster-names,service) | $(for-each) \
 	  $(DOCKER) service ps --no-trunc --format 'table $(CLUSTER_COLUMNS)'
 
-cluster-logs: cluster-swarm ## the logs of the shards of all runs, or of RUN_ID
+cluster-logs: cluster-swarm ## [cluster+] the logs of the shards of all runs, or of RUN_ID
 	@$(call cluster-names,service) | $(for-each) $(DOCKER) service logs
 
-cluster-down: $(if $(value RUN_ID),cluster-remove,cluster-leave) ## remove all runs, or RUN_ID; and the swarm, where cluster-up made it
+cluster-down: $(if $(value RUN_ID),cluster-remove,cluster-leave) ## [cluster+] remove all runs, or RUN_ID; and the swarm, where cluster-up made it
 
 .PHONY: cluster-remove cluster-leave
 cluster-remove:
@@ -549,16 +573,16 @@ $(COMPARED):
 endif
 
 .PHONY: diff
-diff: $(VARIANTS:%=%-build) .venv/.lighterage ## how variants differ, measured: make diff dev prod; ARGS=--json, --markdown, --all
+diff: $(VARIANTS:%=%-build) .venv/.lighterage ## [image] how variants differ: make diff dev prod; ARGS=--json, --all
 	@$(TOOLS) diff $(COMPARED)
 
 .PHONY: verify
 VERIFIED := $(if $(call given,ENV),$(ENV),$(VARIANTS))
-verify: $(VARIANTS:%=%-build) $(VERIFIED:%=$(SAMPLE_HOST)) .venv/.lighterage ## prove on images and containers that variants differ as their contracts say
+verify: $(VARIANTS:%=%-build) $(VERIFIED:%=$(SAMPLE_HOST)) .venv/.lighterage ## [image] prove that images and containers are as the contracts say
 	@$(TOOLS) verify $(if $(call given,ENV),$(ENV))
 
 .PHONY: load
-load: ## load FILE, which make save wrote, after checking its checksum
+load: ## [image+] load FILE, which make save wrote, after checking its checksum
 	@file=$$LIGHTERAGE_FILE; \
 	[ -n "$$file" ] || \
 	  $(call fail,load needs a file: make load FILE=name.tar.gz beside name.tar.gz.sha256,2); \
@@ -572,15 +596,15 @@ load: ## load FILE, which make save wrote, after checking its checksum
 	gzip --decompress --stdout "$$file" | $(DOCKER) load >&2
 
 .PHONY: doctor
-doctor: ## what this machine has and lacks, with the fix for each; whether each variant can run
+doctor: ## [run] what this machine lacks, with the fix; what can run here
 	@python3 -m docker.tools doctor
 
 .PHONY: new-task
-new-task: .venv/.lighterage ## write a task NAME of KIND archive or tree: module, test, section of config.yaml
+new-task: .venv/.lighterage ## [run] write a task NAME of KIND archive or tree, with a test
 	@$(TOOLS) new-task
 
 .PHONY: test
-test: .venv/.lighterage ## install what the tests need, and run them all; ARGS go to pytest
+test: .venv/.lighterage ## [develop] run all tests, after installing what they need; ARGS for pytest
 	@$(STEP) packages test
 	@LIGHTERAGE_TEST_ENGINE=$(ENGINE) $(STEP) isolated .venv/bin/python -m pytest
 
@@ -592,7 +616,7 @@ TRANSFER_TESTS = $(addprefix tests/faults/test_,connections.py fetch.py host_key
   login.py paramiko_private.py servers.py sftp_session.py)
 
 .PHONY: test-paramiko test-paramiko-oldest test-paramiko-newest
-test-paramiko: test-paramiko-oldest test-paramiko-newest ## test with the oldest and newest Paramiko
+test-paramiko: test-paramiko-oldest test-paramiko-newest ## [develop+] test with the oldest and newest Paramiko
 test-paramiko-oldest test-paramiko-newest: test-paramiko-%: .venv/.lighterage
 	.venv/bin/python -m venv --clear .lighterage/paramiko-$*
 	$(PARAMIKO_$*) > .lighterage/paramiko-$*/requirements.txt
@@ -618,14 +642,14 @@ $(call recipes,airflow dagster prefect readers kubernetes site): .lighterage/rec
 	touch $@
 
 .PHONY: test-orchestrators test-readers test-kubernetes
-test-orchestrators: $(call recipes,airflow dagster prefect) ## run the recipes of docs/orchestrators.md with Airflow and others
+test-orchestrators: $(call recipes,airflow dagster prefect) ## [develop+] run the recipes of docs/orchestrators.md with Airflow and others
 	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_recipes.py \
 	  tests/containers/test_orchestrators.py
 
-test-readers: $(call recipes,readers) ## read what landed with DuckDB, pandas and Polars, by docs/object-stores.md
+test-readers: $(call recipes,readers) ## [develop+] read what landed with DuckDB, pandas and Polars, by docs/object-stores.md
 	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_readers.py
 
-test-kubernetes: $(call recipes,kubernetes) ## check what make k8s prints with the schemas of Kubernetes 1.29 to 1.37
+test-kubernetes: $(call recipes,kubernetes) ## [develop+] check what make k8s prints with the schemas of Kubernetes 1.29 to 1.37
 	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_cluster.py
 
 # Programs of the Python index that only the benchmarks run.
@@ -648,16 +672,16 @@ $(BENCH_SERVER):
 	    --version $(S3S_FS) s3s-fs; fi
 
 .PHONY: bench profile
-bench: .lighterage/bench-tools $(if $(and $(value ARGS),$(if $(findstring s3-,$(value ARGS)),,1)),,$(BENCH_SERVER)) ## time it beside scp, sftp, rsync, rclone and others; ARGS=--help explains
+bench: .lighterage/bench-tools $(if $(and $(value ARGS),$(if $(findstring s3-,$(value ARGS)),,1)),,$(BENCH_SERVER)) ## [measure+] time it beside scp, sftp, rsync, rclone and others; ARGS=--help explains
 	@$(STEP) packages bench
 	@$(STEP) isolated $(BENCH) benchmarks.fetch
 
-profile: .lighterage/bench-tools $(if $(findstring s3-,$(value WORK)),$(BENCH_SERVER)) ## where a run spends its time, as WORK=big; ARGS=--help lists them
+profile: .lighterage/bench-tools $(if $(findstring s3-,$(value WORK)),$(BENCH_SERVER)) ## [measure+] where a run spends its time, as WORK=big; ARGS=--help lists them
 	@$(STEP) packages bench
 	@$(STEP) isolated $(BENCH) benchmarks.profile "$$LIGHTERAGE_WORK"
 
 .PHONY: site
-site: $(call recipes,site) ## the pages as a website in .lighterage/site; fails on a dead link
+site: $(call recipes,site) ## [develop+] the pages as a website in .lighterage/site; fails on a dead link
 	@$(STEP) isolated env NO_MKDOCS_2_WARNING=1 PYTHONDONTWRITEBYTECODE=1 $(<D)/bin/mkdocs build --strict --config-file .mkdocs.yaml
 	@echo "lighterage: open .lighterage/site/index.html" >&2
 
@@ -665,19 +689,19 @@ docs/flow.svg: docs/flow.dot  # with Debian's graphviz
 	dot -Tsvg -o $@ $<
 
 .PHONY: simulate bench-shards bench-swarm
-simulate: .venv/.lighterage ## model runs in 1 to 1,000 shards: time, and what limits it; ARGS=--help explains
+simulate: .venv/.lighterage ## [measure+] model runs in 1 to 1,000 shards: time, and what limits it; ARGS=--help explains
 	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support" .venv/bin/python -m benchmarks.simulate
 
-bench-shards: .venv/.lighterage ## time 1, 2 and 4 shards on this machine, and compare the model of make simulate
+bench-shards: .venv/.lighterage ## [measure+] time 1, 2 and 4 shards on this machine, and compare the model of make simulate
 	@$(STEP) packages bench
 	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support" .venv/bin/python -m benchmarks.shards
 
-bench-swarm: .venv/.lighterage $(BENCH_SERVER) ## time 1, 2 and 4 shards on a swarm of two engines of this machine, as root
+bench-swarm: .venv/.lighterage $(BENCH_SERVER) ## [measure+] time 1, 2 and 4 shards on a swarm of two engines of this machine, as root
 	@$(STEP) packages bench
 	@$(STEP) isolated $(BENCH) benchmarks.swarm
 
 .PHONY: bench-build
-bench-build: .venv/.lighterage ## size, builds and start of prod beside the image that it grew out of
+bench-build: .venv/.lighterage ## [measure+] size, builds and start of prod beside the image that it grew out of
 	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support" .venv/bin/python -m benchmarks.build
 
 # Each check is a target, such as `make check-types`.
@@ -693,7 +717,7 @@ GENERATED_reference := docs/reference.md
 GENERATED_errors-page := docs/errors.md
 
 .PHONY: check
-check: .venv/.lighterage ## format, lint, types, Dockerfiles, shell, YAML, compose files, this Makefile
+check: .venv/.lighterage ## [develop] format, lint, types, Dockerfiles, shell, YAML, this Makefile
 	@failed=; for check in $(CHECKS); do \
 	  if output=$$($(MAKE) --silent --no-print-directory "check-$$check" 2>&1); \
 	  then echo "ok   $$check"; \
@@ -714,7 +738,7 @@ check-imports:
 check-dockerfiles:
 	$(BIN)/hadolint docker/*/Dockerfile
 check-shell:
-	$(BIN)/shellcheck requirements/install.sh .ci/run
+	$(BIN)/shellcheck requirements/install.sh .ci/run docker/setup/completion.bash
 check-yaml:
 	$(BIN)/yamllint --strict *.yaml .*.yaml docker/*/*.yaml .github/workflows
 check-compose:
@@ -733,7 +757,7 @@ check-makefile:
 	$(BIN)/mbake format --config .bake.toml --check Makefile
 
 .PHONY: fmt
-fmt: .venv/.lighterage ## format the Python files, fix what the linter can, write the generated pages
+fmt: .venv/.lighterage ## [develop] format the Python files, write the generated pages
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 	@$(foreach name,$(sort $(GENERATED)),text=$$($(TOOLS) $(name)); echo "$$text" > $(GENERATED_$(name));)
@@ -744,7 +768,7 @@ PINS := $(LOCKS:%=requirements/%.txt)
 UV := .lighterage/uv/bin/uv
 
 .PHONY: lock
-lock: .lighterage/uv/.lighterage ## renew the pins: requirements/*.txt, and docker/base/*.lock
+lock: .lighterage/uv/.lighterage ## [develop+] renew the pins: requirements/*.txt, and docker/base/*.lock
 	@$(if $(value ARGS),$(call one-of,ARGS,--no-upgrade))for name in $(LOCKS); do \
 	  $(STEP) index $(UV) pip compile "requirements/$$name.in" -o "requirements/$$name.txt" \
 	    --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
@@ -756,7 +780,7 @@ lock: .lighterage/uv/.lighterage ## renew the pins: requirements/*.txt, and dock
 .PHONY: vendor
 
 .PHONY: audit
-audit: .venv/.lighterage ## known vulnerabilities of what requirements/*.txt pin; ARGS go to pip-audit
+audit: .venv/.lighterage ## [develop+] known vulnerabilities of what requirements/*.txt pin; ARGS go to pip-audit
 	@$(STEP) index $(TOOLS) audit
 
 # The environments of this machine: made again when the pins change, or Python moved away.
@@ -766,20 +790,39 @@ audit: .venv/.lighterage ## known vulnerabilities of what requirements/*.txt pin
 .lighterage/uv/.lighterage: requirements/uv.txt $(if $(wildcard .lighterage/uv/bin/python),,FORCE)
 	@$(STEP) install sh requirements/install.sh .lighterage/uv requirements/uv.txt
 
-.PHONY: help
-help: list ## this text
-	$(info )
-	$(info Variants: $(VARIANTS): ENV=name after the target, or in front of it as in $(lastword $(FAMILY)))
-	$(info Tasks: $(TASKS))
-	$(info Values now:)
-	$(foreach name,$(VARIABLES),$(info $(EMPTY)  $(name)=$(value $(name))))
+# The comments behind the targets: [a group] and a text; a + only names the target in make help.
+explain = @awk -v groups='run data service image cluster develop measure' -v mode=$1 \
+  -f docker/setup/help.awk Makefile
+values = $(foreach name,$(wordlist $1,$2,$(VARIABLES)),$(name)=$(value $(name)))
+EMPTY :=
+
+.PHONY: help help-targets list
+help: help-targets ## [develop+] this text
+	$(info Variants: $(VARIANTS) (ENV=name, or in front as in $(lastword $(FAMILY)))  Tasks: $(TASKS))
+	$(info Values: $(call values,1,8))
+	$(info $(EMPTY)  $(call values,9,16))
+	$(info $(EMPTY)  $(call values,17,99))
 	@:
 
-EMPTY :=
-.PHONY: list
-list:
-	$(info Usage: make TARGET [NAME=value ...])
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / && !seen[$$1]++ { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+help-targets:
+	$(info Usage: make TARGET [NAME=value ...]; make list explains every target)
+	$(call explain,help)
+
+list: ## [develop+] every target, with a description
+	$(call explain,list)
+
+# The words that a shell completes: targets, those with a variant in front, variables, values.
+.PHONY: completion completion-words
+completion: ## [develop+] print the completion of make for bash or zsh: eval "$$(make completion)"
+	@$(if $(value ARGS),$(call one-of,ARGS,bash zsh))case $${LIGHTERAGE_ARGS:-$${SHELL-}} in \
+		*zsh) cat docker/setup/completion.zsh ;; \
+		*) cat docker/setup/completion.bash ;; \
+	esac
+
+completion-words:
+	$(foreach name,$(FAMILY) $(VARIANTS:%=%-trust) $(VARIANTS:%=%-init),$(info +$(name)))
+	$(foreach name,$(VARIABLES),$(info $(name)=)$(foreach text,$(value ALLOWED_$(name)),$(info $(name)=$(text))))
+	$(call explain,words)
 
 # What the tools read, beside the variables above.
 $(FAMILY) $(VARIANTS:%=%-trust) $(VARIANTS:%=%-init) diff verify load bench-build: export LIGHTERAGE_BUILD = $(BUILD) \

@@ -27,6 +27,8 @@ VERBS = {
     "resume": "end a pause: resume N",
     "health": "exit with 0 while `schedule` runs and no task fails repeatedly or is overdue",
     "prune": "delete what earlier runs left in an object store: prune N; see keep_runs, min_age",
+    "show": "what landed: files, rows, columns with types, first rows: show N",
+    "diff-data": "what the last landing changed: files, rows, columns: diff-data N",
     "history": "list the runs of a task, the last one at the end: history N",
     "status": "show what each shard of a run does: status N --run-id ID",
     "scan": "print a host's keys as lines for known_hosts: scan HOST[:PORT]",

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from tasks.config_file import Config
 
+DEFAULT = "default"
+"""The origin of a value that nothing states."""
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -45,7 +48,7 @@ class Resolved:
             shown = "" if value is None else str(value)
             if item.metadata.get("secret") and shown:
                 shown = MASK
-            rows.append((name, shown, self.origins.get(name, "default")))
+            rows.append((name, shown, self.origins.get(name, DEFAULT)))
         return rows
 
 

@@ -15,7 +15,8 @@ OWN_MODULES = {
     for name in (
         "__main__", "config_file", "cron", "env_file", "health", "history", "line_times", "logs",
         "metrics", "notify", "options", "overview", "resolve", "result", "schedule",
-        "schedule_state", "setting_types", "settings", "shard_variables", "unexpected", "verbs",
+        "schedule_state", "setting_types", "settings", "shard_variables", "show", "text_table",
+        "unexpected", "verbs",
     )
 }  # fmt: skip
 """The modules of `tasks` in which an unexpected exception is a bug of Lighterage."""

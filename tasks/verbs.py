@@ -16,7 +16,7 @@ from tasks.config_file import load_config
 from tasks.fetch.errors import ConfigError, LocalError, printable
 from tasks.logs import log_at
 from tasks.options import given, known_tasks
-from tasks.resolve import resolve
+from tasks.resolve import DEFAULT, resolve
 from tasks.settings import FIELDS, VARIANTS
 
 if TYPE_CHECKING:
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from tasks.config_file import Config
     from tasks.resolve import Resolved
     from tasks.result import Result
+    from tasks.show import DataDiff, Show
 
 log = logging.getLogger("tasks")
+
+DIM, NOT_DIM = "\x1b[2m", "\x1b[0m"
+"""Of a terminal."""
 
 
 def settings_of(task: str, parsed: argparse.Namespace) -> Resolved:
@@ -85,6 +89,27 @@ def show_status(task: str, parsed: argparse.Namespace, result: Result) -> int:
     return status.exit_code
 
 
+def show(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    """Print what landed at the target of a task."""
+    from tasks.show import Show
+
+    return _print_found(Show(settings_of(task, parsed).settings), parsed, result)
+
+
+def diff_data(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    """Print what the last landing of a task changed."""
+    from tasks.show import DataDiff
+
+    return _print_found(DataDiff(settings_of(task, parsed).settings), parsed, result)
+
+
+def _print_found(found: Show | DataDiff, parsed: argparse.Namespace, result: Result) -> int:
+    from tasks.text_table import terminal_width
+
+    print(result.text(found.data()) if parsed.json else "\n".join(found.lines(terminal_width())))
+    return 0
+
+
 def show_history(task: str, parsed: argparse.Namespace, result: Result) -> int:
     """Print the runs of a task."""
     settings = settings_of(task, parsed).settings
@@ -117,9 +142,18 @@ def show_config(task: str, parsed: argparse.Namespace, result: Result) -> int:
         )
         return 0
     wide = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    may_dim = _may_dim()
     for name, value, origin in rows:
-        print(printable(f"{name:{wide[0]}}  {value:{wide[1]}}  {origin}").rstrip())
+        line = printable(f"{name:{wide[0]}}  {value:{wide[1]}}  {origin}").rstrip()
+        print(f"{DIM}{line}{NOT_DIM}" if may_dim and origin == DEFAULT else line)
     return 0
+
+
+def _may_dim() -> bool:
+    """Whether the output is a terminal that shows dim text, and its user wants that."""
+    if sys.stdout is None or not sys.stdout.isatty():  # None: closed by the caller
+        return False
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _check_schedules(config: Config, variant: str) -> None:
@@ -240,6 +274,8 @@ OF_TASKS = {
     "prune": prune,
     "status": show_status,
     "history": show_history,
+    "show": show,
+    "diff-data": diff_data,
     "pause": pause,
     "resume": resume,
 }

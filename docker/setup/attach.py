@@ -69,6 +69,8 @@ def attach(project: Project, *command: str) -> int:
     options = ["--name", name]
     if not _on_terminal():
         options += ["-T"]
+    elif os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        options += ["-e", "NO_COLOR=1"]
     socket = os.environ.get("SSH_AUTH_SOCK", "")
     if variant.binds_tree and Path(socket).is_socket():  # the caller's SSH agent
         options += ["-v", f"{socket}:/run/ssh-agent", "-e", "SSH_AUTH_SOCK=/run/ssh-agent"]

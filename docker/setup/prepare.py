@@ -28,8 +28,8 @@ NEED_ENGINE = {
 STOP = {"down", "clean"}
 # Those before which env files must be correct, and those that need no image.
 START = {
-    "run", "config", "status", "history", "shell", "tasks", "schedule", "pause", "resume", "trust",
-    "init", "up", "verify", "diff",
+    "run", "config", "status", "history", "show", "diff-data", "shell", "tasks",
+    "schedule", "pause", "resume", "trust", "init", "up", "verify", "diff",
 }  # fmt: skip
 NO_BUILD = {"logs", "load", "vendor", *STOP}
 OCI = "org.opencontainers.image."

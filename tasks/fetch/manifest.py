@@ -53,6 +53,7 @@ class File(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defau
         run: In an object store, the run that uploaded it: the object is `objects/<run>/<path>`.
         columns: Of a CSV, the key of its columns in `Manifest.columns`; empty where they were not
             read.
+        rows: Of a table, its rows; -1 where they were not counted: no run counts them.
     """
 
     path: str
@@ -62,6 +63,7 @@ class File(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defau
     mtime_ns: int = 0
     run: str = ""
     columns: str = ""
+    rows: int = -1
 
 
 class Column(Struct, frozen=True, gc=False, forbid_unknown_fields=True, omit_defaults=True):

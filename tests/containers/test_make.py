@@ -21,7 +21,7 @@ TARGETS = (
     "build run shell up down logs config clean save push reproduce size sbom trust vendor diff "
     "tasks verify load schedule history pause resume doctor test bench bench-build check fmt lock "
     "audit help k8s cluster-up cluster-run cluster-status cluster-logs cluster-down new-task init "
-    "site bench-swarm"
+    "site bench-swarm show diff-data list completion"
 )
 
 
@@ -52,11 +52,38 @@ def copy(tmp_path: Path) -> Tree:
 @pytest.mark.parametrize("words", [[], ["help"], ["help", "ENV=prod"]])
 def test_help_lists_targets_and_values_and_needs_nothing(tree: Tree, words: list[str]) -> None:
     help_text = tree.ok(*words, env={"PATH": "/usr/bin:/bin"})
-    for target in TARGETS.split():
-        assert f"  make {target} " in help_text
-    assert f"  ENV={'prod' if words[1:] else 'dev'}\n" in help_text
+    named = {word for line in help_text.splitlines() for word in line.split()}
+    assert set(TARGETS.split()) <= named
+    assert f"Values: ENV={'prod' if words[1:] else 'dev'} TASK=1 " in help_text
     assert "Variants: dev prod" in help_text
     assert "Tasks: 1 2 3" in help_text
+
+
+def test_help_fits_a_terminal_and_starts_with_what_is_used_most(tree: Tree) -> None:
+    lines = tree.ok("help").splitlines()
+    assert len(lines) <= 40
+    assert [line for line in lines if len(line) > 80] == []
+    assert lines[1] == "Run"
+    assert lines[2].startswith("  make run ")
+    groups = [line.partition(":")[0] for line in lines[1:] if not line.startswith(" ")]
+    assert groups == [
+        "Run", "Data", "Service", "Image", "Cluster", "Develop", "Measure", "Variants", "Values"
+    ]  # fmt: skip
+
+
+def test_list_explains_every_target(tree: Tree) -> None:
+    lines = tree.ok("list").splitlines()
+    explained = {line.split()[1]: line.split()[2:] for line in lines if line.startswith("  make ")}
+    assert explained.keys() >= set(TARGETS.split())
+    assert all(explained.values())
+
+
+def test_help_has_a_target_that_states_no_group(copy: Tree) -> None:
+    with (copy.folder / "Makefile").open("a", encoding="utf-8") as file:
+        file.write("\nmine: ## what I add\n\t@echo mine\n")
+    assert "Other: mine\n" in copy.ok("help")
+    assert "  make mine               what I add\n" in copy.ok("list")
+    assert copy.ok("mine") == "mine\n"
 
 
 @pytest.mark.parametrize(

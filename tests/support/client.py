@@ -182,8 +182,9 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def left_over(client: Client) -> list[str]:
-    """List what a run left beside its target."""
-    return [path.name for path in client.target.parent.glob(".*")]
+    """List what a run left beside its target, but the manifest before."""
+    names = [path.name for path in client.target.parent.glob(".*")]
+    return [name for name in names if name != f".{client.target.name}.previous.json"]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import object_server
 from made_up_service import DAILY, Service
+from tasks.fetch import stores
 from tasks.fetch.stores.objects import bucket as bucket_module
 from tasks.fetch.stores.objects import store as store_module
 
@@ -42,6 +43,18 @@ def bucket(object_store: str) -> str:
 def url(bucket: str) -> str:
     """Give a target that does not exist."""
     return f"s3://{bucket}/data/events"
+
+
+@pytest.fixture(params=["local", "zip", "objects"])
+def any_target(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Give a target in each store, with a space and a letter that is not ASCII in its path."""
+    monkeypatch.setitem(stores.STORES, "zip", "zip_store:ZipStore")
+    if request.param == "objects":
+        return str(request.getfixturevalue("url"))
+    scheme = "zip://" if request.param == "zip" else ""
+    return f"{scheme}{tmp_path}/da ta é/[1] *.csv"
 
 
 @pytest.fixture

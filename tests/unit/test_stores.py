@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 import hosts
 import object_server
+import zip_store
 from client import CSVS, write_datasets
 from landed import ARCHIVE, NEW, OLD, SAME, Tree, sha256, stage
 from steps import Steps
@@ -68,9 +69,10 @@ class Target:
         return {str(path): path.read_bytes() for path in files}
 
     def names(self) -> set[str]:
-        """Return the names in the target's parent; there is nothing else."""
+        """Return the names in the target's parent, but the manifest before; there is no other."""
         assert {path.name for path in self.folder.iterdir()} <= {"data"}
-        return {path.name for path in self.folder.glob("data/*")}
+        previous = f".{Path(self.url).name}.previous.json"
+        return {path.name for path in self.folder.glob("data/*")} - {previous}
 
     def write_foreign_file(self) -> None:
         folder = Path(self.url.partition("://")[2] or self.url) / "b"
@@ -94,7 +96,8 @@ class ZipTarget(Target):
     def files(self) -> Tree:
         try:
             with zipfile.ZipFile(self.url.removeprefix("zip://")) as archive:
-                return {name: archive.read(name) for name in archive.namelist() if name != NAME}
+                names = set(archive.namelist()) - {NAME, zip_store.PREVIOUS}
+                return {name: archive.read(name) for name in names}
         except FileNotFoundError:
             return {}
 
@@ -216,6 +219,67 @@ def test_names_that_collide_are_rejected(target: Target) -> None:
         with pytest.raises(ArchiveError, match="collides"):
             target.land({**OLD, name: b"{}"})
     assert target.files() == {}
+
+
+# --- the manifest before, and the content of files ---------------------------------------------
+
+
+def listed(manifest: Manifest | None) -> dict[str, str] | None:
+    """Return the checksum of each file that a manifest lists."""
+    return {file.path: file.sha256 for file in manifest.all_files()} if manifest else None
+
+
+def checksums(files: Tree) -> dict[str, str]:
+    return {path: sha256(data) for path, data in files.items()}
+
+
+def test_manifest_before_is_that_of_the_replaced_data(target: Target) -> None:
+    assert target.open().previous() is None
+    landings = [OLD, NEW, {SAME: b"same\n", "x/y.csv": b"3"}]
+    for number, files in enumerate(landings):
+        target.land(files)
+        before = listed(target.open().previous())
+        assert before == (checksums(landings[number - 1]) if number else None)
+        assert listed(target.open().manifest()) == checksums(files)
+
+
+def test_failed_run_leaves_the_manifest_before(landed: Target) -> None:
+    landed.land(NEW)
+    with pytest.raises(OopsError):
+        fail(landed.open(), {"b.csv": b"b"}, OopsError())
+    assert listed(landed.open().previous()) == checksums(OLD)
+
+
+def test_death_at_any_step_leaves_a_manifest_before_that_was_published(target: Target) -> None:
+    target.land({SAME: b"same\n"})
+    target.land(OLD)
+    start = target.folder.with_name("start")
+    target.copy_to(start)
+    for at in range(400):
+        target.restore(start)
+        dying = Steps(at)
+        with dying.watched():
+            target.land(NEW)
+        with staging(target.open()):
+            pass
+        published = listed(target.open().manifest())
+        before = checksums({SAME: b"same\n"} if published == checksums(OLD) else OLD)
+        assert listed(target.open().previous()) == before, dying.names
+        if not dying.dead:
+            break
+    assert not dying.dead, "each step was tried"
+    assert published == checksums(NEW)
+
+
+def test_content_of_published_files_can_be_read(landed: Target) -> None:
+    landed.land({**NEW, "empty.csv": b"", "large.csv": b"0123456789" * 2**18})
+    store = landed.open()
+    manifest = store.manifest()
+    assert manifest is not None
+    read = {file.path: b"".join(store.read(file)) for file in manifest.all_files()}
+    assert read == landed.files()
+    if store.folder:
+        assert {path: (store.folder / path).read_bytes() for path in read} == read
 
 
 # --- runs that fail ----------------------------------------------------------------------------

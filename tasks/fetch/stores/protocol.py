@@ -32,7 +32,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from tasks.fetch.manifest import File, Manifest
 
@@ -116,6 +117,7 @@ class Store(Protocol):
         published: Whether this run published new data; it stays published whatever follows.
         partial_downloads: Where archives that are kept can be resumed; None where a store cannot,
             and they are created as other files are.
+        folder: Where the published files are local files with their paths; None elsewhere.
     """
 
     @property
@@ -123,6 +125,9 @@ class Store(Protocol):
 
     @property
     def partial_downloads(self) -> PartialDownloads | None: ...  # noqa: D102
+
+    @property
+    def folder(self) -> Path | None: ...  # noqa: D102
 
     def check(self) -> None:
         """Check that the target may be replaced, and change nothing: enough for a dry run.
@@ -147,6 +152,19 @@ class Store(Protocol):
 
     def manifest(self) -> Manifest | None:
         """Return the manifest of the published data; None where nothing was published."""
+
+    def previous(self) -> Manifest | None:
+        """Return the manifest that the published one replaced; None where there is none.
+
+        Its files may no longer exist: see `verify`.
+        """
+
+    def read(self, file: File) -> Iterator[bytes]:
+        """Yield the content of a published file, or of an earlier one that `verify` accepts.
+
+        Raises:
+            LocalError: It cannot be read.
+        """
 
     def begin(self, run_id: str) -> None:
         """Start new data, which contains nothing; what this run staged before is discarded.
@@ -218,6 +236,8 @@ class Store(Protocol):
 
     def update_manifest(self, manifest: Manifest) -> None:
         """Replace the published manifest by one of the same files with new times, see `verify`.
+
+        Or with their rows and columns. A store whose manifests are written once does nothing.
 
         Raises:
             LocalError: It cannot be written; the published one is unchanged.

@@ -114,14 +114,14 @@ class CsvFiles:
             CsvError: It is to be converted, and has no columns.
         """
         rest = iter(blocks)
-        sample, complete = _start(rest)
+        sample, complete = read_start(rest)
         head = header.read(sample, complete=complete)
         kinds, rows = duck.Types(("",) * len(head.names)), b""
         if head.names and duck.installed():
-            rows = _whole(b"".join(_records(head, [sample], complete=complete)), complete=complete)
+            rows = first_records(head, sample, complete=complete)
             kinds = duck.types(head, rows)
         columns = tuple(map(Column, head.names, kinds.names))
-        key = hashlib.sha256(msgspec.json.encode(columns)).hexdigest()[:16]
+        key = columns_key(columns)
         self.columns[key] = columns
         name = source if source.endswith(path) else f"{source}: {path}"
         stream = chain([sample], rest)
@@ -134,10 +134,15 @@ class CsvFiles:
         if self.parquet == "text":
             kinds = duck.Types(("",) * len(head.names))
         query = duck.conversion(head, kinds, rows)
-        return CsvFile(parquet_path(path), key, _records(head, stream), query, name, head)
+        return CsvFile(parquet_path(path), key, records(head, stream), query, name, head)
 
 
-def _start(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
+def columns_key(columns: tuple[Column, ...]) -> str:
+    """Return the key of columns in `Manifest.columns`."""
+    return hashlib.sha256(msgspec.json.encode(columns)).hexdigest()[:16]
+
+
+def read_start(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
     """Return the first bytes of a file, and whether these are all."""
     sample, size = [], 0
     for block in blocks:
@@ -148,7 +153,7 @@ def _start(blocks: Iterator[bytes]) -> tuple[bytes, bool]:
     return b"".join(sample), True
 
 
-def _records(head: Header, blocks: Iterable[bytes], *, complete: bool = True) -> Iterator[bytes]:
+def records(head: Header, blocks: Iterable[bytes], *, complete: bool = True) -> Iterator[bytes]:
     """Yield the records of a CSV in UTF-8, without its header.
 
     Args:
@@ -166,6 +171,11 @@ def _records(head: Header, blocks: Iterable[bytes], *, complete: bool = True) ->
         skip, mark = 0, b""
     if decoder and complete:
         decoder.decode(b"", True)
+
+
+def first_records(head: Header, sample: bytes, *, complete: bool) -> bytes:
+    """Return the complete records of a CSV's first bytes, in UTF-8 and without the header."""
+    return _whole(b"".join(records(head, [sample], complete=complete)), complete=complete)
 
 
 def _whole(rows: bytes, *, complete: bool) -> bytes:

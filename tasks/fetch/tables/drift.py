@@ -75,7 +75,7 @@ def drifts(before: Manifest | None, after: Manifest) -> list[Drift]:
         if old and file.columns and file.columns != old.columns:
             than = old.path if stem(old.path) != stem(file.path) else ""
             columns = before.columns[old.columns], after.columns[file.columns]
-            found += (Drift(file.path, *change, than) for change in _changes(*columns))
+            found += (Drift(file.path, *change, than) for change in changes(*columns))
     return found
 
 
@@ -93,7 +93,7 @@ def _numbers(file: File) -> tuple[list[int], str]:
     return [int(digits) for digits in _DIGITS.findall(file.path)], file.path
 
 
-def _changes(old: Sequence[Column], new: Sequence[Column]) -> Iterator[tuple[str, str, str, str]]:
+def changes(old: Sequence[Column], new: Sequence[Column]) -> Iterator[tuple[str, str, str, str]]:
     """Yield each change, with the column and what it was and is."""
     before, after = [column.name for column in old], [column.name for column in new]
     removed, added = Counter(before) - Counter(after), Counter(after) - Counter(before)

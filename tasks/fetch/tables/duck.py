@@ -13,10 +13,11 @@ import io
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from tasks.fetch import interrupt
 from tasks.fetch.errors import CsvError
+from tasks.fetch.manifest import Column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -151,6 +152,45 @@ def conversion(header: Header, kinds: Types, rows: bytes) -> str:
         f"buffer_size={_BUFFER_BYTES}, columns={{{columns}}}{formats})) "
         f"TO {_OUTPUT} (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {group})"
     )
+
+
+def count(header: Header) -> str:
+    """Return the query that counts the records of a CSV."""
+    columns = ", ".join(f"{_quoted(name)}: '{_TEXT}'" for name in _distinct(header.names))
+    options = f"auto_detect=false, buffer_size={_BUFFER_BYTES}, columns={{{columns}}}"
+    return f"SELECT count(*) FROM read_csv({_INPUT}, {_dialect(header)}, {options})"  # noqa: S608
+
+
+class Parquet:
+    """A Parquet file that is open for reading: it is read by its number, whatever its name is.
+
+    Raises:
+        CsvError: It is not a Parquet file; so do the methods.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._input = f"read_parquet('/dev/fd/{file.fileno()}')"
+        described = self._rows(f"DESCRIBE SELECT * FROM {self._input}")  # noqa: S608
+        self.columns = tuple(Column(row[0], row[1]) for row in described)
+
+    def count(self) -> int:
+        """Return how many rows it has."""
+        return int(self._rows(f"SELECT count(*) FROM {self._input}")[0][0])  # noqa: S608
+
+    def first(self, count: int) -> list[list[str]]:
+        """Return the first rows, as texts."""
+        rows = self._rows(f"SELECT COLUMNS(*)::{_TEXT} FROM {self._input} LIMIT {count}")  # noqa: S608
+        return [["" if value is None else value for value in row] for row in rows]
+
+    @staticmethod
+    def _rows(sql: str) -> list[Any]:
+        import duckdb
+
+        try:
+            with _connection().cursor() as cursor:
+                return cursor.execute(sql).fetchall()
+        except duckdb.Error as error:
+            raise CsvError(f"cannot be read: {str(error).partition(chr(10))[0]}") from error
 
 
 def _whole(name: str) -> str:

@@ -12,6 +12,11 @@ def is_csv(path: str) -> bool:
     return _CSV.search(path) is not None
 
 
+def is_parquet(path: str) -> bool:
+    """Whether a file is a Parquet file, by its name."""
+    return path.lower().endswith(".parquet")
+
+
 def parquet_path(path: str) -> str:
     """Return where a file lands that is converted if it is a CSV."""
     return _CSV.sub(".parquet", path)

@@ -8,6 +8,7 @@ kernel may have lost what was written last, and the sizes in the manifest show t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,8 @@ class Publication:
         if self._target.is_free():
             staging.rename(path)  # fails where the target is no longer free
             self._set_published()
+            with contextlib.suppress(OSError):  # of data that was removed since
+                self._target.previous.unlink(missing_ok=True)
         elif disk.exchange(staging, path):
             self._set_published()
             self._set_aside(staging)
@@ -103,7 +106,7 @@ class Publication:
         if not self.published:
             return
         try:
-            empty_trash(self._target)
+            empty_trash(self._target, replaced=True)
         except FileNotFoundError:  # the watchdog removes the same tree
             pass
         except OSError as error:

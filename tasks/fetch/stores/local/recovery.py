@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import shutil
 from typing import TYPE_CHECKING
 
 from tasks.fetch import interrupt
 from tasks.fetch.errors import LocalError
+from tasks.fetch.manifest import NAME
 from tasks.fetch.stores.local import disk, tree
 from tasks.fetch.stores.local.disk import remove_tree, writing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tasks.fetch.manifest import Manifest
     from tasks.fetch.stores.local.target import Target
 
 log = logging.getLogger(__name__)
@@ -51,7 +55,7 @@ def _remove(target: Target, path: Path) -> None:
         if tree.read_manifest(path) is None:
             return
         path.rename(target.trash)
-    empty_trash(target)
+    empty_trash(target, replaced=False)
 
 
 def _is_replaceable(target: Target) -> bool:
@@ -78,15 +82,34 @@ def _restore(target: Target, others: list[Path]) -> None:
             found.rename(target.path)
 
 
-def empty_trash(target: Target) -> None:
-    """Remove the tree in the trash; rename it to `.replaced` if it contains foreign files."""
+def _is_previous(target: Target, found: Manifest, *, replaced: bool) -> bool:
+    """Whether a tree was published before the target, and neither by its run nor never."""
+    if replaced and not found.run_id:  # without reading the other one
+        return True
+    published = target.manifest()
+    if published is None or (found.run_id and found.run_id == published.run_id):
+        return False  # two shards may publish the same
+    return replaced or found.finished < published.finished
+
+
+def empty_trash(target: Target, *, replaced: bool) -> None:
+    """Remove the tree in the trash; rename it to `.replaced` if it contains foreign files.
+
+    Args:
+        target: Its manifest stays beside it if it was the published one before.
+        replaced: Whether this run has just published, and replaced it.
+    """
     trash = target.trash
     found = target.manifest(trash)
     if not tree.is_folder(trash) or (found is None and any(trash.iterdir())):
         return
     own = found.paths() if found else set()
-    if tree.foreign(trash, own) is None and tree.remove(trash, own):
+    kept = target.previous if found and _is_previous(target, found, replaced=replaced) else None
+    if tree.foreign(trash, own) is None and tree.remove(trash, own, kept):
         return
+    if kept:
+        with contextlib.suppress(OSError):
+            shutil.copyfile(trash / NAME, kept)
     name = target.path.with_name(f".{target.path.name}.replaced")
     numbered = (name.with_name(f"{name.name}.{number}") for number in itertools.count(2))
     free = next(path for path in itertools.chain([name], numbered) if not path.exists())

@@ -112,7 +112,7 @@ class LocalRun:
     def __init__(self, target: str, run_id: str, *, overwrite: bool) -> None:
         self._target = target
         self._overwrite = overwrite
-        self._folder = runs_folder(LocalStore(target, overwrite=overwrite).path) / run_id
+        self._folder = runs_folder(LocalStore(target, overwrite=overwrite).folder) / run_id
         self.records = FolderRecords(self._folder)
 
     def part(self) -> Part:
@@ -132,6 +132,7 @@ class LocalPart:
     """The files of one shard's attempt; see `stores.shared.Part`."""
 
     partial_downloads = None
+    folder = None
 
     def __init__(self, folder: Path) -> None:
         self.published = False
@@ -154,6 +155,12 @@ class LocalPart:
 
     def manifest(self) -> None:
         """Return None: nothing is published here."""
+
+    previous = manifest
+
+    def read(self, file: File) -> Iterator[bytes]:
+        """Read nothing: nothing is published here."""
+        raise AssertionError(file.path)
 
     def begin(self, run_id: str) -> None:
         """Create the folder of an attempt; remove that of an earlier one."""

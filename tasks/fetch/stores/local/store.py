@@ -11,6 +11,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -32,6 +33,12 @@ from tasks.fetch.stores.local.verify import (
 )
 from tasks.fetch.stores.protocol import Layout, Pruned
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+READ_BYTES = 2**18
+"""Of a published file at once."""
+
 
 class LocalStore:
     """A folder, or a link to one, as a store; for the methods see `stores.protocol.Store`."""
@@ -52,7 +59,7 @@ class LocalStore:
             )
         with writing(target):
             try:
-                self.path = self._path = Path(target).resolve()
+                self.folder = self._path = Path(target).resolve()
             except RuntimeError as error:
                 raise LocalError(
                     f"{target}: is a symbolic link to itself", advice="set another file_save_path"
@@ -92,6 +99,20 @@ class LocalStore:
     def manifest(self) -> Manifest | None:
         """Return the manifest of the published data."""
         return self._target.manifest()
+
+    def previous(self) -> Manifest | None:
+        """Return the manifest of the tree that the published one replaced."""
+        return tree.read_file(self._target.previous)
+
+    def read(self, file: File) -> Iterator[bytes]:
+        """Yield the content of a published file."""
+        path = self._path / file.path
+        try:
+            with path.open("rb") as opened:
+                while block := opened.read(READ_BYTES):
+                    yield block
+        except OSError as error:
+            raise LocalError(f"{path}: cannot be read: {error.strerror}") from error
 
     def begin(self, run_id: str) -> None:  # noqa: ARG002 (the lock permits one run: one name)
         """Create an empty staging folder."""

@@ -8,6 +8,10 @@ While a run publishes, or after one was killed, there are beside a target NAME:
     .NAME.trash       a replaced tree that is being removed
     .NAME.replaced    a replaced tree that stays, because foreign files were found in it
     .NAME.runs        what the shards of a run agree on, and their parts, see shared.py
+
+and always, once published data was replaced:
+
+    .NAME.previous.json    the manifest of the replaced tree
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ class Target:
         staging: The tree that a run writes.
         old: The replaced tree, between two renames.
         trash: The tree that is being removed.
+        previous: The manifest of the tree that the published one replaced.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, staging: Path | None = None) -> None:
@@ -40,6 +45,7 @@ class Target:
         self.staging = staging or path.with_name(f".{path.name}.staging")
         self.old = path.with_name(f".{path.name}.old")
         self.trash = path.with_name(f".{path.name}.trash")
+        self.previous = path.with_name(f".{path.name}.previous.json")
         self._overwrite = overwrite
         self._cached: tuple[tuple[int, int, int], Manifest] | None = None
 

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """Return the manifest of a folder; None where it has none that can be read."""
+    return read_file(folder / NAME)
+
+
+def read_file(path: Path) -> Manifest | None:
+    """Return the manifest that a file contains; None where it has none that can be read."""
     try:
-        return Manifest.decode((folder / NAME).read_bytes())
+        return Manifest.decode(path.read_bytes())
     except OSError:
         return None
 
@@ -79,10 +84,15 @@ def foreign(folder: Path, own: Container[str]) -> str | None:
     return None
 
 
-def remove(folder: Path, own: Container[str]) -> bool:
+def remove(folder: Path, own: Container[str], manifest: Path | None = None) -> bool:
     """Remove the files in `own`, the manifest last, and the folders; return whether that is all.
 
     Other files stay, with the folders that lead to them, and the manifest.
+
+    Args:
+        folder: The tree.
+        own: Relative paths.
+        manifest: A name that the manifest gets instead of being removed.
     """
     for path, is_dir in _walk(str(folder)):
         full = f"{folder}/{path}"
@@ -94,7 +104,8 @@ def remove(folder: Path, own: Container[str]) -> bool:
     with os.scandir(folder) as entries:
         if any(entry.name != NAME for entry in entries):
             return False
-    (folder / NAME).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        (folder / NAME).replace(manifest) if manifest else (folder / NAME).unlink()
     return _remove_folder(str(folder))  # a file may be written into it at the last moment
 
 

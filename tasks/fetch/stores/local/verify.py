@@ -51,7 +51,10 @@ def verify_file(folder: str, file: File, *, content: bool) -> File | None:
 def with_mtime(file: File, mtime_ns: int) -> File:
     """Return the record of a file with another time."""
     # Quicker than `replace`.
-    return File(file.path, file.size, file.sha256, file.source, mtime_ns, columns=file.columns)
+    return File(
+        file.path, file.size, file.sha256, file.source, mtime_ns,
+        columns=file.columns, rows=file.rows,
+    )  # fmt: skip
 
 
 def with_reliable_times(manifest: Manifest) -> Manifest:

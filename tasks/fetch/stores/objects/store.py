@@ -30,6 +30,8 @@ from tasks.fetch.stores.objects.prune import prune
 from tasks.fetch.stores.objects.uploads import NewObject, Uploads
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tasks.fetch.manifest import File
     from tasks.fetch.stores.protocol import Layout, Pruned
 
@@ -54,6 +56,7 @@ class ObjectStore:
     """A prefix of a bucket as a store; for the methods see `stores.protocol.Store`."""
 
     partial_downloads = None
+    folder = None
     _has_conditions = False
 
     def __init__(self, target: str, *, overwrite: bool, layout: Layout = "manifest") -> None:
@@ -118,6 +121,16 @@ class ObjectStore:
         """Return the manifest that `latest.json` names; `publish` replaces this one only."""
         published = self._published()
         return published[0] if published else None
+
+    def previous(self) -> Manifest | None:
+        """Return the manifest that `latest.json` names second, unless `prune` deleted it."""
+        latest = self._latest()
+        found = self._bucket.get(latest.previous[0]) if latest and latest.previous else None
+        return Manifest.decode(found[0]) if found else None
+
+    def read(self, file: File) -> Iterator[bytes]:
+        """Yield the content of an object."""
+        return self._bucket.read(object_key(file.run, file.path), file.size)
 
     def _published(self) -> tuple[Manifest, bytes] | None:
         """Return the published manifest, and its JSON."""
@@ -263,7 +276,7 @@ class ObjectStore:
         return data == latest
 
     def update_manifest(self, manifest: Manifest) -> None:
-        """Do nothing: it is never called."""
+        """Do nothing: the manifest of a run is written once."""
 
     def copy_published(self) -> str:
         """Update the plain copy, where the layout has one."""
