@@ -45,7 +45,8 @@ ENGINE ?= docker
 BASE ?=
 # A registry or mirror that has the hub's images: HUB=registry.example:5000/library.
 HUB ?=
-# Optional packages in the prod image: s3 for s3:// targets, parquet for the setting; or both.
+# Optional packages in the prod image: s3 for s3:// targets, parquet and apprise for the settings
+# parquet and notify_urls; or several.
 EXTRAS ?=
 # Prefix of each image, container, network and volume: two clones side by side take two.
 PROJECT ?= lighterage
@@ -105,8 +106,8 @@ $(call one-of,ENGINE,docker podman)
 $(call one-of,KIND,archive tree)
 $(call one-of-or-empty,RUNNER,container host)
 $(call one-of-or-empty,BASE,hub debian)
-$(foreach EXTRA,$(subst %,?,$(value EXTRAS)),$(if $(filter $(EXTRA),s3 parquet),, \
-  $(error EXTRAS=$(value EXTRAS) is not known; allowed: s3, parquet, or both as "s3 parquet")))
+$(foreach EXTRA,$(subst %,?,$(value EXTRAS)),$(if $(filter $(EXTRA),s3 parquet apprise),, \
+  $(error EXTRAS=$(value EXTRAS) is not known; allowed: s3, parquet, apprise, or several as "s3 parquet")))
 $(foreach name,YES OFFLINE LOCKED DEBUGGER SETUP,$(call one-of-or-empty,$(name),0 1))
 
 # $(call only,NAME,letters,what,first): the value must be one word of the letters, and begin with
@@ -738,7 +739,7 @@ fmt: .venv/.lighterage ## format the Python files, fix what the linter can, writ
 	@$(foreach name,$(sort $(GENERATED)),text=$$($(TOOLS) $(name)); echo "$$text" > $(GENERATED_$(name));)
 
 # In the order of making: dev is bound by prod and the sample host.
-LOCKS := uv prod s3 parquet sample-host dev
+LOCKS := uv prod s3 parquet apprise sample-host dev
 PINS := $(LOCKS:%=requirements/%.txt)
 UV := .lighterage/uv/bin/uv
 

@@ -31,6 +31,7 @@ from tasks.schedule_state import ScheduleState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from tasks.settings import Settings
 
@@ -233,7 +234,11 @@ class Job:
 
 
 def serve(
-    tasks: Sequence[Settings], variant: str, arguments: Sequence[str], clock: Clock | None = None
+    tasks: Sequence[Settings],
+    variant: str,
+    arguments: Sequence[str],
+    clock: Clock | None = None,
+    metrics: AbstractContextManager[None] | None = None,
 ) -> int:
     """Run scheduled tasks until SIGTERM or SIGINT; return the exit code.
 
@@ -242,6 +247,7 @@ def serve(
         variant: Whose state is kept.
         arguments: What each run gets.
         clock: The time; by default that of the system.
+        metrics: Entered once no other service runs on the same data.
 
     Raises:
         BusyError: Another service runs on the same data.
@@ -254,7 +260,7 @@ def serve(
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(signum, lambda number, _: signals.put(number))
     kept = ScheduleState(variant)
-    with kept.locked():
+    with kept.locked(), metrics or contextlib.nullcontext():
         states = kept.load()
         jobs = {one.task: Job(one, states.get(one.task), arguments, clock.now()) for one in tasks}
         try:

@@ -64,6 +64,10 @@ class Url(str):
         return cls(text.rstrip("/"))
 
 
+class Port(int):
+    """A TCP port; 0 for none."""
+
+
 class ExitCode(int):
     """An exit code that a user may choose: 0, or one without another meaning, 11 to 124.
 
@@ -82,6 +86,7 @@ class StringList(tuple[str, ...]):
 
 
 _TEXT = Annotated[str, msgspec.Meta(pattern="^[^\0]*$")]
+_PORTS = msgspec.Meta(ge=0, le=65535)
 _EXPECTED = {
     bool: "true or false",
     int: "a whole number",
@@ -96,6 +101,7 @@ _EXPECTED = {
     TimeZone: "the name of a time zone, such as Europe/Zurich",
     Url: "a URL such as https://monitor.example/ping/...",
     ExitCode: "an exit code without another meaning: 0, or 11 to 124",
+    Port: "a port, 1 to 65535, or 0 for none",
     RunId: "1 to 64 letters, digits, dots, dashes and underscores, with a letter or digit first",
     Hosts: "host or host:port, or a list of different ones",
     StringList: "text, or a list of texts (in quotes, where YAML reads it as something else)",
@@ -187,6 +193,8 @@ def _decode(wanted: Any, value: Any) -> Any:
         if not re.fullmatch("0|1[1-9]|[2-9][0-9]|1[01][0-9]|12[0-4]", str(value)):
             raise ValueError(value)
         return ExitCode(str(value))
+    if wanted is Port:
+        return Port(msgspec.convert(str(value), Annotated[int, _PORTS], strict=False))
     if wanted is StringList:
         texts = value if isinstance(value, list | tuple) else [value] if value != "" else []
         if "" in texts:

@@ -14,7 +14,7 @@ OWN_MODULES = {
     f"tasks/{name}.py"
     for name in (
         "__main__", "config_file", "cron", "env_file", "health", "history", "line_times", "logs",
-        "metrics", "notify", "options", "overview", "resolve", "result", "schedule",
+        "metrics", "metrics_port", "notify", "options", "overview", "resolve", "result", "schedule",
         "schedule_state", "setting_types", "settings", "shard_variables", "unexpected", "verbs",
     )
 }  # fmt: skip
