@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import socket
 import socketserver
 import threading
@@ -132,7 +133,10 @@ def served(address: str, port: int) -> Iterator[None]:
             f"metrics_port is {port} and metrics_address {address}: {reason}: set another port or "
             "address in config.yaml, or metrics_port: 0 for none"
         ) from error
+    # A signal that one of these threads received would not wake the scheduler.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     log.info("metrics at http://%s:%d%s", f"[{address}]" if ":" in address else address, port, PATH)
     try:
         yield

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import logging
+import re
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,7 +24,6 @@ from tasks.history import FOLDER, History, Run
 from tasks.settings import Settings
 
 RUN = Run("9", "prod", *[datetime(2026, 11, 28, 2, tzinfo=UTC)] * 2, 0.5, "landed", 0)
-PROD = {"LIGHTERAGE_VARIANT": "prod"}
 
 
 def free_port() -> int:
@@ -68,7 +69,7 @@ def port(history: History) -> Iterator[int]:
 def configured(clone: Clone, port: int, more: str = "") -> Clone:
     """Give a clone whose service has a task and a port."""
     (clone.folder / "config.yaml").write_text(
-        f"variants: {{prod: {{metrics_port: {port}}}}}\n"
+        f"variants: {{dev: {{metrics_port: {port}}}}}\n"
         "tasks: {9: {remote_file_path: a.zip, file_save_path: data/out, remote_host_address: host, "
         f'schedule: "0 3 1 1 *"}}{more}}}\n'
     )
@@ -78,7 +79,7 @@ def configured(clone: Clone, port: int, more: str = "") -> Clone:
 @contextmanager
 def service(clone: Clone) -> Iterator[subprocess.Popen[str]]:
     """Give the service of a clone."""
-    process = clone.start("schedule", program=["-m", "tasks"], env=PROD)
+    process = clone.start("schedule")
     try:
         yield process
     finally:
@@ -151,10 +152,10 @@ def test_client_that_sends_nothing_is_disconnected(
 def test_service_serves_and_ends_while_clients_are_connected(tmp_path: Path) -> None:
     port = free_port()
     clone = configured(Clone(tmp_path), port)
-    assert clone.stand_in("a.zip", env=PROD).returncode == 0
+    assert clone.stand_in("a.zip").returncode == 0
     with service(clone) as process:
         wait_for(lambda: answers(port))
-        assert 'lighterage_last_run_exit_code{task="9",variant="prod"} 0\n' in ask(port)[2]
+        assert 'lighterage_last_run_exit_code{task="9",variant="dev"} 0\n' in ask(port)[2]
         with socket.create_connection(("127.0.0.1", port)):
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(30)
@@ -169,12 +170,25 @@ def test_busy_port_ends_the_service_with_the_name_of_the_setting(tmp_path: Path)
         sock.listen()
         port = sock.getsockname()[1]
         clone = configured(Clone(tmp_path), port)
-        done = clone.run("schedule", env=PROD)
+        done = clone.run("schedule")
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         says = f"metrics_port is {port} and metrics_address 127.0.0.1: Address already in use: "
         assert says in done.stderr
-        assert clone.run("schedule", "--dry-run", env=PROD).returncode == 0
-        assert clone.run("schedule").returncode == 0, "dev has no task with a schedule or port"
+        assert clone.run("schedule", "--dry-run").returncode == 0
+
+
+def test_threads_of_the_port_take_no_signal_from_the_scheduler(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as idle:
+        idle.sendall(b"G")
+        wait_for(lambda: len(blocked()) == 2)
+        assert all(bits >> (signal.SIGTERM - 1) & 1 for bits in blocked())
+
+
+def blocked() -> list[int]:
+    """Return the blocked signals of each other thread, as bits."""
+    others = [one for one in threading.enumerate() if one is not threading.current_thread()]
+    paths = [Path(f"/proc/self/task/{one.native_id}/status") for one in others]
+    return [int(re.findall(r"SigBlk:\s*(\w+)", path.read_text())[0], 16) for path in paths]
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "no.invalid", "::2", "a b"])
@@ -188,7 +202,7 @@ def test_one_service_has_one_port(tmp_path: Path) -> None:
     ten += 'schedule: "0 4 * * *", metrics_port: 1}'
     clone = configured(Clone(tmp_path), 2, ten)
     (clone.folder / "tasks/task_10.py").write_text((clone.folder / "tasks/task_9.py").read_text())
-    done = clone.run("schedule", "--dry-run", env=PROD)
+    done = clone.run("schedule", "--dry-run")
     assert done.returncode == 2
     assert "2 different metrics_port or metrics_address in one service: set them in" in done.stderr
 
@@ -201,6 +215,6 @@ def test_port_needs_a_history_and_is_off_by_default(tmp_path: Path) -> None:
     assert "metrics_port is 65536: expected a port, 1 to 65535, or 0 for none" in done.stderr
     config = configured(clone, 9464).folder / "config.yaml"
     config.write_text("common: {history_runs: 0}\n" + config.read_text())
-    done = clone.run("schedule", env=PROD)
+    done = clone.run("schedule")
     assert done.returncode == 2
     assert "metrics_port is 9464, and history_runs is 0: metrics are read from" in done.stderr
