@@ -86,7 +86,7 @@ def test_prometheus_scrapes_the_service_and_evaluates_the_rules(tmp_path: Path) 
         wait_for(lambda: NAMES <= {*json.loads(fetched(server, "/api/v1/metadata"))["data"]})
         assert all(found[name][0]["type"] == "gauge" for name in NAMES & {*found})
         assert clone.stand_in("BusyError").returncode == 9
-        exit_code = f'{LAST_RUN.replace("timestamp_seconds", "exit_code")} == 9'
+        exit_code = f"{LAST_RUN.replace('timestamp_seconds', 'exit_code')} == 9"
         wait_for(lambda: bool(values(server, exit_code)))
 
         def states() -> dict[str, set[str]]:
