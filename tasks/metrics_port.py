@@ -14,7 +14,7 @@ import socketserver
 import threading
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks import metrics
 from tasks.fetch.errors import ConfigError
@@ -63,7 +63,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 self._state = state
             return self._content
 
-    def process_request_thread(self, request: socket.socket, client_address: object) -> None:
+    def process_request_thread(self, request: Any, client_address: object) -> None:
         """Answer a client; close the connection of another one if there are too many."""
         with self._lock:
             self._connections.append(request)
@@ -79,7 +79,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             with self._lock, contextlib.suppress(ValueError):
                 self._connections.remove(request)
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, *_: object) -> None:
         """Log a client that went away, or a bug, without ending anything."""
         log.debug("metrics: a request failed", exc_info=True)
 

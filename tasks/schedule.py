@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 from tasks import health
 from tasks.cron import next_run, time_zone
 from tasks.fetch import interrupt
-from tasks.fetch.errors import LocalError
+from tasks.fetch.errors import ConfigError, LocalError
 from tasks.history import Recorder
 from tasks.notify import Notifier
 from tasks.schedule_state import ScheduleState, TaskState
@@ -187,7 +187,10 @@ class Job:
             text = f"killed by signal {-code}, alone or with the service"
             data = {"status": "failed", "exit_code": code, "kind": "killed", "error": text}
             previous = Recorder(self._settings, self.state.planned).record(data, now)
-            Notifier(self._settings).end(data, previous)
+            try:
+                Notifier(self._settings).end(data, previous)
+            except ConfigError as error:  # edited while the service runs: the next run reports it
+                log.warning("task %s: no notification: %s", self._task, error)
         failures = self.state.failures + 1
         due = now if self.state.due is None else self.state.due
         delay = min(FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 30), self._settings.max_backoff)

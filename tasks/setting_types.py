@@ -67,6 +67,13 @@ class Url(str):
 class Port(int):
     """A TCP port; 0 for none."""
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a port; raise `ValueError` where it is none."""
+        if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or int(text) > 65535:
+            raise ValueError(text)
+        return cls(text)
+
 
 class ExitCode(int):
     """An exit code that a user may choose: 0, or one without another meaning, 11 to 124.
@@ -74,6 +81,13 @@ class ExitCode(int):
     1 to 10 are failures of Lighterage, 125 to 127 of a container engine or shell, 128 and above
     signals.
     """
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an exit code; raise `ValueError` where it is none of these."""
+        if not re.fullmatch("0|1[1-9]|[2-9][0-9]|1[01][0-9]|12[0-4]", text):
+            raise ValueError(text)
+        return cls(text)
 
 
 class StringList(tuple[str, ...]):
@@ -86,7 +100,6 @@ class StringList(tuple[str, ...]):
 
 
 _TEXT = Annotated[str, msgspec.Meta(pattern="^[^\0]*$")]
-_PORTS = msgspec.Meta(ge=0, le=65535)
 _EXPECTED = {
     bool: "true or false",
     int: "a whole number",
@@ -189,12 +202,8 @@ def _decode(wanted: Any, value: Any) -> Any:
             raise ValueError(value)
         digits, unit, binary = match.groups()
         return Size(float(digits) * (1024 if binary else 1000) ** _SIZE_UNITS.index(unit.lower()))
-    if wanted is ExitCode:
-        if not re.fullmatch("0|1[1-9]|[2-9][0-9]|1[01][0-9]|12[0-4]", str(value)):
-            raise ValueError(value)
-        return ExitCode(str(value))
-    if wanted is Port:
-        return Port(msgspec.convert(str(value), Annotated[int, _PORTS], strict=False))
+    if wanted in {ExitCode, Port}:
+        return wanted.parse(str(value))
     if wanted is StringList:
         texts = value if isinstance(value, list | tuple) else [value] if value != "" else []
         if "" in texts:

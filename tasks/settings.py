@@ -132,6 +132,13 @@ class Settings:
         "where to send the result as JSON after a failure, and after the first success",
         Url(), env=True, cli=False, secret=True,
     )  # fmt: skip
+    notify_urls: str = _setting(
+        "apprise URLs of mail and chat that get a message where webhook_url gets the result",
+        "", env=True, cli=False, secret=True,
+    )  # fmt: skip
+    ping_url_file: Path | None = _setting("a file with ping_url", env=True)
+    webhook_url_file: Path | None = _setting("a file with webhook_url", env=True)
+    notify_urls_file: Path | None = _setting("a file with notify_urls", env=True)
     unchanged_exit_code: ExitCode = _setting(
         "exit code of a run that found nothing new, such as 99, which Airflow skips", ExitCode(0)
     )
@@ -241,6 +248,7 @@ _ONCE = {
     "password",
     "ping_url",
     "webhook_url",
+    "notify_urls",
     "force",
     "checksum",
     "dry_run",

@@ -161,9 +161,13 @@ def run_schedule(parsed: argparse.Namespace) -> int:
                 f"schedule takes no --{name.replace('_', '-')} for {len(scheduled)} tasks: set it "
                 f"in {config.path} for each"
             )
+    from tasks.notify import Notifier
     from tasks.schedule import serve, status
 
     nothing = f"no task has a schedule for {variant} in {config.path}"
+    for notifier in map(Notifier, scheduled):
+        if parsed.dry_run:
+            notifier.check()
     endpoint = _metrics_endpoint(scheduled or [resolved.settings], config)
     if parsed.dry_run:
         print("\n".join(status(scheduled, variant) or [nothing]))

@@ -7,10 +7,8 @@ import logging
 import re
 import signal
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,19 +16,14 @@ import pytest
 
 from client import wait_for
 from clone import Clone
+from metrics_service import answers, configured, free_port, service
 from tasks import metrics, metrics_port
 from tasks.fetch.errors import ConfigError
 from tasks.history import FOLDER, History, Run
 from tasks.settings import Settings
 
-RUN = Run("9", "prod", *[datetime(2026, 11, 28, 2, tzinfo=UTC)] * 2, 0.5, "landed", 0)
-
-
-def free_port() -> int:
-    """Return a port that nothing uses."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+MOMENT = datetime(2026, 11, 28, 2, tzinfo=UTC)
+RUN = Run("9", "prod", MOMENT, MOMENT, 0.5, "landed", 0)
 
 
 def ask(port: int, path: str = "/metrics", method: str = "GET") -> tuple[int, str, str]:
@@ -42,12 +35,6 @@ def ask(port: int, path: str = "/metrics", method: str = "GET") -> tuple[int, st
         return answer.status, answer.getheader("Content-Type", ""), answer.read().decode()
     finally:
         connection.close()
-
-
-def answers(port: int) -> bool:
-    """Whether something accepts connections."""
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -66,27 +53,6 @@ def port(history: History) -> Iterator[int]:
         yield port
 
 
-def configured(clone: Clone, port: int, more: str = "") -> Clone:
-    """Give a clone whose service has a task and a port."""
-    (clone.folder / "config.yaml").write_text(
-        f"variants: {{dev: {{metrics_port: {port}}}}}\n"
-        "tasks: {9: {remote_file_path: a.zip, file_save_path: data/out, remote_host_address: host, "
-        f'schedule: "0 3 1 1 *"}}{more}}}\n'
-    )
-    return clone
-
-
-@contextmanager
-def service(clone: Clone) -> Iterator[subprocess.Popen[str]]:
-    """Give the service of a clone."""
-    process = clone.start("schedule")
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_port_gives_the_text_of_the_metrics_and_the_runs_that_are_added(
     history: History, port: int
 ) -> None:
@@ -96,7 +62,7 @@ def test_port_gives_the_text_of_the_metrics_and_the_runs_that_are_added(
     assert ask(port, "/metrics?x=1") == (200, kind, text)
     assert ask(port, method="HEAD") == (200, kind, "")
     history.add(RUN, 10)
-    failed = Run("9", "prod", RUN.started, RUN.finished, 1, "failed", 5)
+    failed = Run("9", "prod", MOMENT, MOMENT, 1, "failed", 5)
     history.add(failed, 10)
     assert 'lighterage_last_run_exit_code{task="9",variant="prod"} 5\n' in ask(port)[2]
 
@@ -158,7 +124,7 @@ def test_service_serves_and_ends_while_clients_are_connected(tmp_path: Path) -> 
         assert 'lighterage_last_run_exit_code{task="9",variant="dev"} 0\n' in ask(port)[2]
         with socket.create_connection(("127.0.0.1", port)):
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(30)
+            out, err = process.communicate(timeout=30)
         assert (process.returncode, out, "Traceback" in err) == (0, "", False)
         assert f"metrics at http://127.0.0.1:{port}/metrics" in err
     assert not answers(port)
