@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,12 +27,20 @@ LAST_SUCCESS = "lighterage_last_success_timestamp_seconds"
 DAY = 24 * 60
 
 
+def is_ready(port: int, path: str) -> bool:
+    """Whether a server answers with success; Prometheus does not while it starts."""
+    try:
+        return answers(port) and bool(fetched(port, path))
+    except urllib.error.HTTPError:
+        return False
+
+
 @contextmanager
-def program(port: int, *command: str) -> Iterator[None]:
-    """Give a program that listens on a port."""
+def program(port: int, ready: str, *command: str) -> Iterator[None]:
+    """Give a program that answers on a port, at the path of `ready`."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            wait_for(lambda: answers(port))
+            wait_for(lambda: is_ready(port, ready))
             yield
         finally:
             process.kill()
@@ -50,7 +59,7 @@ def prometheus(folder: Path, scraped: int) -> Iterator[int]:
     (folder / "prometheus.yml").write_text(json.dumps(config))
     port, untested = free_port(), "that it scrapes the service"
     with program(
-        port, need("prometheus", "prometheus", untested),
+        port, "/-/ready", need("prometheus", "prometheus", untested),
         f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address=127.0.0.1:{port}",
     ):  # fmt: skip
@@ -103,7 +112,7 @@ def test_node_exporter_reads_the_file(tmp_path: Path) -> None:
     assert clone.stand_in("a.zip", "--metrics-file=metrics/lighterage.prom").returncode == 0
     port = free_port()
     with program(
-        port,
+        port, "/metrics",
         need("prometheus-node-exporter", "prometheus-node-exporter", "that it reads the file"),
         "--collector.disable-defaults", "--collector.textfile",
         f"--collector.textfile.directory={clone.folder / 'metrics'}",
