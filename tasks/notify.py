@@ -120,7 +120,8 @@ def _url(name: str, settings: Settings) -> str:
 def _lines(event: str, data: Mapping[str, Any]) -> Iterator[str]:
     """Give the text of a message."""
     if event == "failed":
-        failures = [data] if "error" in data else [*data["failed"], *data["after_failed"]]
+        failures = [*data.get("failed", ()), *data.get("after_failed", ())]
+        failures = [data] if "error" in data else failures
         yield f"exit code {data['exit_code']}"
         yield from (f"{one.get('kind', '')}: {one['error']}" for one in failures[:MESSAGE_ENTRIES])
     else:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 
-from client import Client, put
+from client import Client, Ended, put
 from clone import Clone
 from http_monitor import SECRET, Monitor, monitored
 from metrics_service import free_port
@@ -28,7 +28,7 @@ class Mailbox:
         self.mails: list[EmailMessage] = []
         self.answer = "250 OK"
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         mail = message_from_bytes(envelope.content, policy=policy.default)
         assert isinstance(mail, EmailMessage)
         self.mails.append(mail)
@@ -40,7 +40,7 @@ class Mailbox:
     def text(self) -> str:
         body = self.mails[-1].get_body(("plain",))
         assert body is not None
-        return str(body.get_content())
+        return str(body.get_content()).replace("\r\n", "\n")
 
 
 @pytest.fixture
@@ -63,6 +63,14 @@ def monitor(client: Client) -> Iterator[Monitor]:
     with monitored() as monitor:
         client.environ["NOTIFY_URLS"] = monitor.url.replace("http:", "json:")
         yield monitor
+
+
+def recover(client: Client) -> Ended:
+    """Fail, and return how the run after that ended, which succeeds and logs all."""
+    assert client.run("3", "missing").code == 3
+    done = client.run(*RUN, "--log-level=DEBUG")
+    assert done.code == 0, done.err
+    return done
 
 
 def test_mail_tells_of_failures_and_of_the_first_success_after_them(
@@ -114,10 +122,8 @@ def test_server_that_fails_affects_no_run_and_its_url_is_not_shown(
     client: Client, monitor: Monitor, status: int
 ) -> None:
     monitor.status = status
-    client.run("3", "missing")
     client.environ["PATCHES"] = json.dumps({"tasks.notify.MESSAGE_TIMEOUT_S": 1.0})
-    done = client.run(*RUN, "--log-level=DEBUG")
-    assert done.code == 0, done.err
+    done = recover(client)
     assert len(monitor.posts) >= 2
     assert "message to URL 1 (json): " in done.err
     assert "the run is not affected" in done.err
@@ -127,16 +133,14 @@ def test_server_that_fails_affects_no_run_and_its_url_is_not_shown(
 
 def test_mail_server_that_refuses_affects_no_run(client: Client, mailbox: Mailbox) -> None:
     mailbox.answer = f"554 no {SECRET}"
-    done = client.run("3", "missing", "--log-level=DEBUG")
-    assert done.code == 3
+    done = recover(client)
     assert "message to URL 1 (mailto): refused, or not reachable: check notify_urls" in done.err
     assert SECRET not in done.err
 
 
 def test_url_that_apprise_cannot_use_affects_no_run(client: Client, monitor: Monitor) -> None:
     client.environ["NOTIFY_URLS"] = f"nothing://{SECRET}"
-    done = client.run("3", "missing", "--log-level=DEBUG")
-    assert done.code == 3
+    done = recover(client)
     assert "message to URL 1 (nothing): apprise cannot use it" in done.err
     assert SECRET not in done.err
 
@@ -150,8 +154,7 @@ def test_url_of_a_file_is_used_and_not_shown(
     form = "json:" if variable == "NOTIFY_URLS" else "http:"
     path.write_text(monitor.url.replace("http:", form) + "\n")
     client.environ[f"{variable}_FILE"] = str(path)
-    done = client.run("3", "missing", "--log-level=DEBUG")
-    assert done.code == 3
+    done = recover(client)
     assert monitor.posts
     assert SECRET not in done.out + done.err
 
@@ -192,7 +195,7 @@ def test_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
     clone = Clone(tmp_path)
     (clone.folder / "sitecustomize.py").write_text(
         "import importlib.util\nfind = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'apprise' else find(name, *a)\n"
+        "importlib.util.find_spec = lambda *name: None if name == ('apprise',) else find(*name)\n"
     )
     env = {"NOTIFY_URLS": "json://127.0.0.1", "PYTHONPATH": str(clone.folder)}
     done = clone.stand_in("a.zip", env=env)
@@ -203,8 +206,8 @@ def test_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
 def test_apprise_is_imported_only_for_a_message(tmp_path: Path) -> None:
     clone = Clone(tmp_path)
     for urls, wanted, imported in (
-        ("", "BusyError", False),
         ("json://127.0.0.1:1", "a.zip", False),
+        ("", "BusyError", False),
         ("json://127.0.0.1:1", "BusyError", True),
     ):
         done = clone.stand_in(wanted, env={"NOTIFY_URLS": urls}, python=["-X", "importtime"])
