@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.fetch.errors import ConfigError
 
@@ -62,11 +62,22 @@ class Messages:
                     f"{self._setting}: apprise cannot use URL {name}: see its page for the form"
                 )
 
-    def send(self, title: str, text: str) -> None:
-        """Start to send a message, without waiting."""
+    def send(self, title: str, text: str, kind: str) -> None:
+        """Start to send a message, without waiting.
+
+        Args:
+            title: Of the message.
+            text: Lines without markup.
+            kind: Its type, in apprise's words.
+        """
         for name, url in self._named():
-            call = (self._setting, name, url, title, text)
-            thread = threading.Thread(target=_send, args=call, name="message", daemon=True)
+            thread = threading.Thread(
+                target=_send,
+                args=(self._setting, name, url),
+                kwargs={"title": title, "body": text, "notify_type": kind},
+                name="message",
+                daemon=True,
+            )
             self._threads.append((name, thread))
             thread.start()
 
@@ -96,13 +107,13 @@ def _service(url: str) -> Apprise | None:
     return service if service.add(url) else None
 
 
-def _send(setting: str, name: str, url: str, title: str, text: str) -> None:
+def _send(setting: str, name: str, url: str, **message: Any) -> None:
     """Send a message to one URL."""
     try:
         service = _service(url)
         if service is None:
             _warn(setting, name, "apprise cannot use it")
-        elif not service.notify(title=title, body=text, body_format="text"):
+        elif not service.notify(body_format="text", **message):
             _warn(setting, name, "refused, or not reachable")
     except Exception as error:  # noqa: BLE001 (no failure of a message fails a run)
         _warn(setting, name, type(error).__name__)

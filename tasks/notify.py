@@ -36,7 +36,12 @@ MESSAGE_TIMEOUT_S = 10.0
 With these the service waits for less than `health.UNHEALTHY_AFTER_S`."""
 INTERRUPTED_TIMEOUT_S = 0.5
 """After a signal, whose sender waits two seconds for the end of the run."""
-_TITLES = {"failed": "failed", "recovered": "succeeded again", "columns": "columns changed"}
+_TITLES = {
+    "failed": ("failed", "failure"),
+    "recovered": ("succeeded again", "success"),
+    "columns": ("columns changed", "warning"),
+}
+"""By event: the end of a message's title, and apprise's type, such as a colour in chats."""
 MESSAGE_ENTRIES = 10
 """Failures or changed columns that a message names."""
 ERROR_BYTES = 10_000
@@ -88,8 +93,9 @@ class Notifier:
         event = _event(data, previous)
         deadline = time.monotonic() + min(seconds * 2, MESSAGE_TIMEOUT_S)
         if event:
-            title = f"Lighterage: task {settings.task} ({settings.variant}): {_TITLES[event]}"
-            self._messages.send(title, "\n".join(map(printable, _lines(event, data))))
+            end, kind = _TITLES[event]
+            title = f"Lighterage: task {settings.task} ({settings.variant}): {end}"
+            self._messages.send(title, "\n".join(map(printable, _lines(event, data))), kind)
         if self._start:
             self._start.join(seconds)  # so that the monitor sees the start first
         if self._ping_url:

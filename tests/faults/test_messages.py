@@ -115,6 +115,7 @@ def test_every_url_gets_the_message_and_a_dry_run_sends_none(
     assert sorted(path for path, _ in monitor.posts) == [f"/{SECRET}/one", f"/{SECRET}/two"]
     message = json.loads(monitor.posts[0][1])
     assert message["title"] == "Lighterage: task 3 (dev): failed"
+    assert message["type"] == "failure"
 
 
 @pytest.mark.parametrize("status", [500, 0, -1])
@@ -122,13 +123,22 @@ def test_server_that_fails_affects_no_run_and_its_url_is_not_shown(
     client: Client, monitor: Monitor, status: int
 ) -> None:
     monitor.status = status
-    client.environ["PATCHES"] = json.dumps({"tasks.notify.MESSAGE_TIMEOUT_S": 1.0})
     done = recover(client)
     assert len(monitor.posts) >= 2
     assert "message to URL 1 (json): " in done.err
     assert "the run is not affected" in done.err
     assert SECRET not in done.out + done.err
     assert (client.target / "a.csv").exists()
+
+
+def test_run_does_not_wait_for_a_server_that_never_answers(
+    client: Client, monitor: Monitor
+) -> None:
+    monitor.status = -1
+    client.environ["PATCHES"] = json.dumps({"tasks.notify.MESSAGE_TIMEOUT_S": 0.0})
+    done = client.run("3", "missing")
+    assert done.code == 3
+    assert "message to URL 1 (json): no answer in time: check notify_urls" in done.err
 
 
 def test_mail_server_that_refuses_affects_no_run(client: Client, mailbox: Mailbox) -> None:
