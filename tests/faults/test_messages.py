@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -16,6 +17,7 @@ from client import Client, Ended, put
 from clone import Clone
 from http_monitor import SECRET, Monitor, monitored
 from metrics_service import free_port
+from tasks.messages import Messages
 
 pytestmark = pytest.mark.sshd
 RUN = ("3", "tree")
@@ -199,6 +201,12 @@ def test_service_refuses_urls_that_apprise_cannot_use_before_it_starts(tmp_path:
     assert SECRET not in done.stdout + done.stderr
     works = {"NOTIFY_URLS": f"json://127.0.0.1/{SECRET}"}
     assert clone.run("schedule", "--dry-run", env=works).returncode == 0
+
+
+def test_libraries_that_see_the_urls_log_nothing() -> None:
+    Messages(f"json://127.0.0.1/{SECRET}", "notify_urls").check()
+    for name in ("apprise", "urllib3.connectionpool", "requests", "oauthlib"):
+        assert not logging.getLogger(name).isEnabledFor(logging.CRITICAL), name
 
 
 def test_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
