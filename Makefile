@@ -45,7 +45,8 @@ ENGINE ?= docker
 BASE ?=
 # A registry or mirror that has the hub's images: HUB=registry.example:5000/library.
 HUB ?=
-# Optional packages in the prod image: s3 for s3:// targets, parquet for the setting; or both.
+# Optional packages in the prod image: s3 for s3:// targets, parquet and apprise for the settings
+# parquet and notify_urls; or several.
 EXTRAS ?=
 # Prefix of each image, container, network and volume: two clones side by side take two.
 PROJECT ?= lighterage
@@ -106,14 +107,14 @@ ALLOWED_ENGINE := docker podman
 ALLOWED_KIND := archive tree
 ALLOWED_RUNNER := container host
 ALLOWED_BASE := hub debian
-ALLOWED_EXTRAS := s3 parquet
+ALLOWED_EXTRAS := s3 parquet apprise
 SWITCHES := YES OFFLINE LOCKED DEBUGGER SETUP
 $(foreach name,$(SWITCHES),$(eval ALLOWED_$(name) := 0 1))
 $(foreach name,ENV TASK,$(if $(call given,$(name)),$(call one-of,$(name),$(ALLOWED_$(name)))))
 $(foreach name,ENGINE KIND,$(call one-of,$(name),$(ALLOWED_$(name))))
 $(foreach name,RUNNER BASE $(SWITCHES),$(call one-of-or-empty,$(name),$(ALLOWED_$(name))))
 $(foreach EXTRA,$(subst %,?,$(value EXTRAS)),$(if $(filter $(EXTRA),$(ALLOWED_EXTRAS)),, \
-  $(error EXTRAS=$(value EXTRAS) is not known; allowed: s3, parquet, or both as "s3 parquet")))
+  $(error EXTRAS=$(value EXTRAS) is not known; allowed: s3, parquet, apprise, or several as "s3 parquet")))
 
 # $(call only,NAME,letters,what,first): the value must be one word of the letters, and begin with
 # none of `first`.
@@ -763,7 +764,7 @@ fmt: .venv/.lighterage ## [develop] format the Python files, write the generated
 	@$(foreach name,$(sort $(GENERATED)),text=$$($(TOOLS) $(name)); echo "$$text" > $(GENERATED_$(name));)
 
 # In the order of making: dev is bound by prod and the sample host.
-LOCKS := uv prod s3 parquet sample-host dev
+LOCKS := uv prod s3 parquet apprise sample-host dev
 PINS := $(LOCKS:%=requirements/%.txt)
 UV := .lighterage/uv/bin/uv
 

@@ -100,6 +100,15 @@ class History:
         for path in sorted(self._folder.glob("*/task-*.jsonl")):
             yield self.runs(path.parent.name, path.stem.removeprefix("task-"))
 
+    def state(self) -> list[tuple[str, int, int]]:
+        """Return what changes with each run that any task adds."""
+        found = []
+        for path in sorted(self._folder.glob("*/task-*.jsonl")):
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.stat()
+                found.append((str(path), facts.st_ino, facts.st_mtime_ns))
+        return found
+
     def add(self, run: Run, most: int) -> Run | None:
         """Add a run, and drop the oldest of more than so many, but for the last success.
 

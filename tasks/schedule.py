@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Protocol
 from tasks import health
 from tasks.cron import next_run, time_zone
 from tasks.fetch import interrupt
-from tasks.fetch.errors import LocalError
+from tasks.fetch.errors import ConfigError, LocalError
 from tasks.history import Recorder
 from tasks.notify import Notifier
 from tasks.schedule_state import ScheduleState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from tasks.settings import Settings
 
@@ -186,7 +187,10 @@ class Job:
             text = f"killed by signal {-code}, alone or with the service"
             data = {"status": "failed", "exit_code": code, "kind": "killed", "error": text}
             previous = Recorder(self._settings, self.state.planned).record(data, now)
-            Notifier(self._settings).end(data, previous)
+            try:
+                Notifier(self._settings).end(data, previous)
+            except ConfigError as error:  # edited while the service runs: the next run reports it
+                log.warning("task %s: no notification: %s", self._task, error)
         failures = self.state.failures + 1
         due = now if self.state.due is None else self.state.due
         delay = min(FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 30), self._settings.max_backoff)
@@ -233,7 +237,11 @@ class Job:
 
 
 def serve(
-    tasks: Sequence[Settings], variant: str, arguments: Sequence[str], clock: Clock | None = None
+    tasks: Sequence[Settings],
+    variant: str,
+    arguments: Sequence[str],
+    clock: Clock | None = None,
+    metrics: AbstractContextManager[None] | None = None,
 ) -> int:
     """Run scheduled tasks until SIGTERM or SIGINT; return the exit code.
 
@@ -242,6 +250,7 @@ def serve(
         variant: Whose state is kept.
         arguments: What each run gets.
         clock: The time; by default that of the system.
+        metrics: Entered once no other service runs on the same data.
 
     Raises:
         BusyError: Another service runs on the same data.
@@ -254,7 +263,7 @@ def serve(
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(signum, lambda number, _: signals.put(number))
     kept = ScheduleState(variant)
-    with kept.locked():
+    with kept.locked(), metrics or contextlib.nullcontext():
         states = kept.load()
         jobs = {one.task: Job(one, states.get(one.task), arguments, clock.now()) for one in tasks}
         try:

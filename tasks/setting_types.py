@@ -64,12 +64,30 @@ class Url(str):
         return cls(text.rstrip("/"))
 
 
+class Port(int):
+    """A TCP port; 0 for none."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a port; raise `ValueError` where it is none."""
+        if not re.fullmatch(r"\d{1,5}", text, re.ASCII) or int(text) > 65535:
+            raise ValueError(text)
+        return cls(text)
+
+
 class ExitCode(int):
     """An exit code that a user may choose: 0, or one without another meaning, 11 to 124.
 
     1 to 10 are failures of Lighterage, 125 to 127 of a container engine or shell, 128 and above
     signals.
     """
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an exit code; raise `ValueError` where it is none of these."""
+        if not re.fullmatch("0|1[1-9]|[2-9][0-9]|1[01][0-9]|12[0-4]", text):
+            raise ValueError(text)
+        return cls(text)
 
 
 class StringList(tuple[str, ...]):
@@ -96,6 +114,7 @@ _EXPECTED = {
     TimeZone: "the name of a time zone, such as Europe/Zurich",
     Url: "a URL such as https://monitor.example/ping/...",
     ExitCode: "an exit code without another meaning: 0, or 11 to 124",
+    Port: "a port, 1 to 65535, or 0 for none",
     RunId: "1 to 64 letters, digits, dots, dashes and underscores, with a letter or digit first",
     Hosts: "host or host:port, or a list of different ones",
     StringList: "text, or a list of texts (in quotes, where YAML reads it as something else)",
@@ -183,10 +202,8 @@ def _decode(wanted: Any, value: Any) -> Any:
             raise ValueError(value)
         digits, unit, binary = match.groups()
         return Size(float(digits) * (1024 if binary else 1000) ** _SIZE_UNITS.index(unit.lower()))
-    if wanted is ExitCode:
-        if not re.fullmatch("0|1[1-9]|[2-9][0-9]|1[01][0-9]|12[0-4]", str(value)):
-            raise ValueError(value)
-        return ExitCode(str(value))
+    if wanted in {ExitCode, Port}:
+        return wanted.parse(str(value))
     if wanted is StringList:
         texts = value if isinstance(value, list | tuple) else [value] if value != "" else []
         if "" in texts:

@@ -18,7 +18,7 @@ from tasks.fetch.progress import ProgressMode
 from tasks.fetch.rate import Rate
 from tasks.fetch.shards.names import Hosts, RunId
 from tasks.fetch.stores.protocol import Layout
-from tasks.setting_types import Duration, ExitCode, Size, StringList, TimeZone, Url
+from tasks.setting_types import Duration, ExitCode, Port, Size, StringList, TimeZone, Url
 from tasks.shard_variables import UNSUPPORTED, check_shard
 
 MASK = "********"
@@ -116,6 +116,13 @@ class Settings:
     progress: ProgressMode = _setting("how to show progress", "auto")
     result_file: Path | None = _setting("a file to write the result to as JSON, at the run's end")
     metrics_file: Path | None = _setting("a file to write metrics to, in Prometheus' text format")
+    metrics_port: Port = _setting(
+        "the port where the service gives these metrics, at /metrics; 0: none",
+        Port(0), cli=False, least=0,
+    )  # fmt: skip
+    metrics_address: str = _setting(
+        "where metrics_port listens; 0.0.0.0 in a container", "127.0.0.1", cli=False
+    )
     history_runs: int = _setting("runs of a task that the history keeps; 0: none", 1000, least=0)
     ping_url: Url = _setting(
         "where to send pings, <url>/start and <url>/<exit code>", Url(),
@@ -125,6 +132,13 @@ class Settings:
         "where to send the result as JSON after a failure, and after the first success",
         Url(), env=True, cli=False, secret=True,
     )  # fmt: skip
+    notify_urls: str = _setting(
+        "apprise URLs of mail and chat that get a message where webhook_url gets the result",
+        "", env=True, cli=False, secret=True,
+    )  # fmt: skip
+    ping_url_file: Path | None = _setting("a file with ping_url", env=True)
+    webhook_url_file: Path | None = _setting("a file with webhook_url", env=True)
+    notify_urls_file: Path | None = _setting("a file with notify_urls", env=True)
     unchanged_exit_code: ExitCode = _setting(
         "exit code of a run that found nothing new, such as 99, which Airflow skips", ExitCode(0)
     )
@@ -202,12 +216,12 @@ class Settings:
                 "sources that are no longer on the host",
                 advice="set one of them",
             )
-        if self.metrics_file and not self.history_runs:
-            raise ConfigError(
-                f"metrics_file is {self.metrics_file}, and history_runs is 0: metrics are read "
-                "from the history",
-                advice="set history_runs to 1 or more",
-            )
+        for name in ("metrics_file", "metrics_port"):
+            if (value := getattr(self, name)) and not self.history_runs:
+                raise ConfigError(
+                    f"{name} is {value}, and history_runs is 0: metrics are read from the history",
+                    advice="set history_runs to 1 or more",
+                )
         if not self.remote_host_address:
             raise ConfigError(
                 "REMOTE_HOST_ADDRESS is missing",
@@ -236,6 +250,7 @@ _ONCE = {
     "password",
     "ping_url",
     "webhook_url",
+    "notify_urls",
     "force",
     "checksum",
     "dry_run",

@@ -14,9 +14,9 @@ OWN_MODULES = {
     f"tasks/{name}.py"
     for name in (
         "__main__", "config_file", "cron", "env_file", "health", "history", "line_times", "logs",
-        "metrics", "notify", "options", "overview", "resolve", "result", "schedule",
-        "schedule_state", "setting_types", "settings", "shard_variables", "show", "text_table",
-        "unexpected", "verbs",
+        "messages", "metrics", "metrics_port", "notify", "options", "overview", "resolve", "result",
+        "schedule", "schedule_state", "setting_types", "settings", "shard_variables", "show",
+        "text_table", "unexpected", "verbs",
     )
 }  # fmt: skip
 """The modules of `tasks` in which an unexpected exception is a bug of Lighterage."""

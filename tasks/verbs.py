@@ -21,11 +21,12 @@ from tasks.settings import FIELDS, VARIANTS
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tasks.config_file import Config
     from tasks.resolve import Resolved
     from tasks.result import Result
+    from tasks.settings import Settings
     from tasks.show import DataDiff, Show
 
 log = logging.getLogger("tasks")
@@ -198,15 +199,34 @@ def run_schedule(parsed: argparse.Namespace) -> int:
                 f"schedule takes no --{name.replace('_', '-')} for {len(scheduled)} tasks",
                 advice=f"set it in {config.path} for each",
             )
+    from tasks.notify import Notifier
     from tasks.schedule import serve, status
 
     nothing = f"no task has a schedule for {variant} in {config.path}"
+    for notifier in map(Notifier, scheduled):
+        if parsed.dry_run:
+            notifier.check()
+    endpoint = _metrics_endpoint(scheduled or [resolved.settings], config)
     if parsed.dry_run:
         print("\n".join(status(scheduled, variant) or [nothing]))
         return 0
     if not scheduled:
         log.warning("%s: nothing to do", nothing)
-    return serve(scheduled, variant, given(parsed))
+    from tasks.metrics_port import served
+
+    metrics = served(*endpoint)
+    return serve(scheduled, variant, given(parsed), metrics=metrics)
+
+
+def _metrics_endpoint(scheduled: Sequence[Settings], config: Config) -> tuple[str, int]:
+    """Return the address and the port of the service's metrics, which its tasks share."""
+    found = {(one.metrics_address, one.metrics_port) for one in scheduled}
+    if len(found) > 1:
+        raise ConfigError(
+            f"{len(found)} different metrics_port or metrics_address in one service",
+            advice=f"set them in {config.path} under common or variants, not under tasks",
+        )
+    return found.pop()
 
 
 def list_tasks(parsed: argparse.Namespace, result: Result) -> int:

@@ -24,7 +24,10 @@ from docker.setup.variants import Variant
 from tasks import env_file as reader
 from tasks.fetch.errors import ConfigError
 
-SECRETS = ("password", "ssh_key", "ssh_key_passphrase", "gateway_password")
+SECRETS = (
+    "password", "ssh_key", "ssh_key_passphrase", "gateway_password", "ping_url", "webhook_url",
+    "notify_urls",
+)  # fmt: skip
 SAMPLE_COMMENT = "lighterage-sample-host"
 
 

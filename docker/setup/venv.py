@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from docker.setup import locks
@@ -33,6 +34,13 @@ TESTED_WITH = {
     "dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto", "fish": "fish", "tcsh": "tcsh",
     "strace": "strace", "zip": "zip",
 }  # fmt: skip
+
+# Installed they would be services of this machine: their packages are only unpacked.
+UNPACKED = {
+    "prometheus": "prometheus", "promtool": "prometheus",
+    "prometheus-node-exporter": "prometheus-node-exporter",
+}  # fmt: skip
+PROGRAMS = "programs"
 
 
 def find_python() -> str:
@@ -159,30 +167,67 @@ def check_wheels(project: Project) -> None:
             raise Failure(f"{shown} is not what make vendor saw: hash mismatch; run it again", 6)
 
 
-def packages(_: Project, purpose: str) -> None:
+def packages(project: Project, purpose: str) -> None:
     """Install the programs that tests or benchmarks run and that are missing, where possible.
 
     Args:
+        project: The clone; what is only unpacked goes into its `.lighterage/programs`.
         purpose: `test` or `bench`.
     """
-    programs = {**PEERS, **(TESTED_WITH if purpose == "test" else {})}
+    without = "tests that run them are skipped" if purpose == "test" else "they are left out"
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
-    missing = {name: word for name, word in programs.items() if not shutil.which(name, path=path)}
-    if not missing:
-        return
+    programs = {**PEERS, **(TESTED_WITH if purpose == "test" else {})}
+    missing = _missing(programs, path)
     words = sorted(set(missing.values()))
     install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *words]
-    without = "tests that run them are skipped" if purpose == "test" else "they are left out"
-    if os.environ.get("LIGHTERAGE_SETUP") == "0" or os.getuid() or not shutil.which("apt-get"):
-        say(f"not here: {', '.join(missing)}; {without}; on Debian, as root: apt-get install")
-        say(f"  {' '.join(words)}")
-        return
-    say(f"make {purpose} runs {', '.join(missing)}; installing the Debian packages")
-    say(f"  {' '.join(words)} (SETUP=0 refuses)")
+    if missing and _may_install(missing, without):
+        say(f"make {purpose} runs {', '.join(missing)}; installing the Debian packages")
+        say(f"  {' '.join(words)} (SETUP=0 refuses)")
+        _run_all([install], project.root, f"{without}: {', '.join(missing)}")
+    folder = project.state / PROGRAMS
+    missing = _missing(UNPACKED, f"{path}:{folder}/usr/bin") if purpose == "test" else {}
+    words = sorted(set(missing.values()))
+    if missing and _may_install(missing, without):
+        say(f"unpacking {' '.join(words)} into .lighterage/{PROGRAMS}, 108 MB (SETUP=0 refuses)")
+        _unpack(words, folder, f"{without}: {', '.join(missing)}")
+
+
+def _missing(programs: Mapping[str, str], path: str) -> dict[str, str]:
+    return {name: word for name, word in programs.items() if not shutil.which(name, path=path)}
+
+
+def _may_install(missing: Mapping[str, str], without: str) -> bool:
+    """Whether make may install packages; say what is missing where it may not."""
+    if os.environ.get("LIGHTERAGE_SETUP") != "0" and not os.getuid() and shutil.which("apt-get"):
+        return True
+    say(f"not here: {', '.join(missing)}; {without}; on Debian, as root: apt-get install")
+    say(f"  {' '.join(sorted(set(missing.values())))}")
+    return False
+
+
+def _run_all(commands: Sequence[Sequence[str]], folder: Path, without: str) -> bool:
+    """Run commands of apt after an update; say what failed."""
     # RUNLEVEL is policy-rc.d's way to install a service without starting it.
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for command in (["apt-get", "update", "-qq"], install):
-        code = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, check=False).returncode
-        if code:
-            say(f"{' '.join(command)} failed; {without}: {', '.join(missing)}")
-            return
+    for command in (["apt-get", "update", "-qq"], *commands):
+        done = subprocess.run(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode:
+            say(f"{' '.join(command)} failed; {without}")
+            return False
+    return True
+
+
+def _unpack(words: Sequence[str], folder: Path, without: str) -> None:
+    """Unpack Debian packages into a folder, all or nothing."""
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    # Root of a folder that apt's own user cannot enter; apt warns of it otherwise.
+    download = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *words]
+    unpack = ["sh", "-c", 'for file in *.deb; do dpkg-deb -x "$file" . && rm "$file"; done']
+    if _run_all([download, unpack], new, without):
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+        for path in [folder, *folder.rglob("*")]:
+            give_to_owner(path)
+    shutil.rmtree(new, ignore_errors=True)

@@ -23,7 +23,7 @@ SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|PASSPHRASE")
 ENV_FILE = "LIGHTERAGE_ENV_FILE"
 # What names the machine, the clone or the moment is no property of a variant.
 LEFT_OUT_SETTINGS = {
-    "task", "variant", "remote_host_address", "password", "ping_url", "webhook_url"
+    "task", "variant", "remote_host_address", "password", "ping_url", "webhook_url", "notify_urls"
 }  # fmt: skip
 
 

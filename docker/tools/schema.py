@@ -47,6 +47,7 @@ FORMS: dict[Any, dict[str, Any]] = {
     types.Duration | None: {
         "anyOf": [*_number("number", f"({_DURATION})?")["anyOf"], {"type": "null"}]
     },
+    types.Port: _number("integer", r"\d{1,5}", maximum=65535),
     types.StringList: _TEXTS,
     types.TimeZone: _TEXT,
     Rate: _number("number", r"\s*\d[^\u0000]*", minimum=0),

@@ -73,7 +73,7 @@ def test_a_clone_lands_from_the_sample_host_on_a_swarm_of_this_machine(
     tree.ok("cluster-down", "RUN_ID=one")
     assert node.docker("service", "ls", "--format", "{{.Name}}") == f"{PROJECT}-prod-3-day-one"
     secrets = node.docker("secret", "ls", "--format", "{{.Name}}").split()
-    assert len(secrets) == 7
+    assert len(secrets) == 10
     assert all(name.startswith(f"{PROJECT}-prod-3-day-one-") for name in secrets)
 
 

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from docker.setup import envfiles
 from docker.tools.context import Context
 from images import tree_in
 from tree import Tree
@@ -222,7 +223,7 @@ def test_a_build_sees_no_file_that_it_must_not(tree: Tree, engine: Context, tmp_
 
 @pytest.mark.container
 def test_a_running_container_shows_no_secret_of_a_file(tree: Tree, engine: Context) -> None:
-    for name in ("password", "ssh_key", "ssh_key_passphrase", "gateway_password"):
+    for name in envfiles.SECRETS:
         (tree.folder / "envs/secrets" / name).write_text(f"{MARK}-{name}")
     (tree.folder / "envs/ssh_config").write_text("")
     (tree.folder / "envs/prod.env").write_text(

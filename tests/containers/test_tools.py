@@ -438,3 +438,39 @@ def test_packages_are_named_and_not_installed_where_setup_refuses(
     lines = capfd.readouterr().err.splitlines()
     assert f"no-{package}-here" in lines[0]
     assert package in lines[1].split()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_programs_that_would_be_services_are_only_unpacked(
+    project: Project,
+    works: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Apt and dpkg-deb are stand-ins; a download that fails leaves nothing."""
+    bin_folder = project.root / "bin"
+    bin_folder.mkdir()
+    for name, script in {
+        "apt-get": 'case "$*" in *download*) touch a.deb "b c.deb";; esac; '
+        f'case "$*" in *install*) exit 9;; *download*) {"exit 0" if works else "exit 1"};; esac',
+        "dpkg-deb": "mkdir -p usr/bin; touch usr/bin/prometheus; chmod +x usr/bin/*",
+    }.items():
+        (bin_folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (bin_folder / name).chmod(0o755)
+    monkeypatch.delenv("LIGHTERAGE_SETUP", raising=False)
+    monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(os, "chown", lambda *_, **__: None)
+    monkeypatch.setattr(venv, "PEERS", {})
+    monkeypatch.setattr(venv, "TESTED_WITH", {})
+    monkeypatch.setattr(venv, "UNPACKED", {"prometheus": "prometheus"})
+    for _ in range(2):
+        venv.packages(project, "test")
+    folder = project.root / ".lighterage/programs"
+    assert folder.exists() is works
+    assert not folder.with_name("programs.new").exists()
+    said = capfd.readouterr().err
+    assert said.count("unpacking prometheus into") == (1 if works else 2)
+    assert ("download prometheus failed; tests that run them are skipped" in said) is not works
+    if works:
+        assert {path.name for path in folder.rglob("*")} == {"usr", "bin", "prometheus"}

@@ -303,8 +303,7 @@ def test_prod_has_the_optional_packages_on_request(tree: Tree) -> None:
         assert not done.returncode or f"No module named '{package}'" in done.stderr
         return not done.returncode
 
-    for extras in ("s3 parquet", "parquet", "s3", ""):
-        assert (has("obstore", extras), has("duckdb", extras)) == (
-            "s3" in extras,
-            "parquet" in extras,
-        )
+    packages = {"s3": "obstore", "parquet": "duckdb", "apprise": "apprise"}
+    for extras in ("s3 parquet apprise", "parquet", "s3", "apprise", ""):
+        found = {extra for extra, package in packages.items() if has(package, extras)}
+        assert found == {*extras.split()}

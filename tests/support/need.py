@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
+
+UNPACKED = Path(__file__).parents[2] / ".lighterage/programs/usr/bin"
+"""Programs of packages that `make test` only unpacks, since installed they are services."""
+PATH = f"/usr/sbin:/usr/local/sbin:/sbin:{UNPACKED}"
 
 
 def need(program: str, package: str, untested: str) -> str:
@@ -15,7 +20,7 @@ def need(program: str, package: str, untested: str) -> str:
         package: The Debian package that has it.
         untested: What stays untested without it.
     """
-    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin:/sbin")
+    found = shutil.which(program) or shutil.which(program, path=PATH)
     if found is None:
         pytest.skip(f"NO {program} HERE (Debian: apt-get install {package}): {untested}")
     return found

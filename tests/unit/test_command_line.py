@@ -56,6 +56,7 @@ def test_help_of_a_task_says_what_it_does_and_names_every_setting(
     assert hidden == {
         "variant", "password", "schedule", "time_zone", "catch_up", "schedule_jitter",
         "max_backoff", "unhealthy_after_failures", "overdue_after", "ping_url", "webhook_url",
+        "metrics_port", "metrics_address", "notify_urls",
     }  # fmt: skip
     for name in {*settings.FIELDS, "config_file", "json"} - hidden:
         assert f"--{name.replace('_', '-')}" in done.stdout, name

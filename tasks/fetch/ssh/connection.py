@@ -16,9 +16,10 @@ import paramiko
 from tasks.fetch import dial
 from tasks.fetch.dial import split_address
 from tasks.fetch.errors import ConfigError, NetworkError
+from tasks.fetch.secret_file import read_secret
 from tasks.fetch.ssh.connection_limit import connection_slot
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
-from tasks.fetch.ssh.credentials import login_arguments, private_key, read_secret
+from tasks.fetch.ssh.credentials import login_arguments, private_key
 from tasks.fetch.ssh.errors import CLOSED_IN_LOGIN, translated
 from tasks.fetch.ssh.host_keys import verify_hop
 from tasks.fetch.ssh.paramiko_private import HookedTransport

@@ -11,6 +11,7 @@ import fabric
 import paramiko
 
 from tasks.fetch.errors import AuthError, ConfigError
+from tasks.fetch.secret_file import read_secret
 from tasks.fetch.ssh.connection_settings import ConnectionSettings
 from tasks.fetch.ssh.login import Login
 
@@ -62,29 +63,6 @@ def _loadable(files: Iterable[str], settings: ConnectionSettings) -> Iterator[pa
             yield _load(Path(file).expanduser(), "IdentityFile", phrase)
         except (AuthError, ConfigError) as error:
             log.warning("%s", error)
-
-
-def read_secret(file: Path | None, setting: str) -> str | None:
-    """Read a secret that is a file; its last line ending is not part of it."""
-    if file is None:
-        return None
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{setting} is {file}: there is no such file", advice="create it, or name another"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{setting} is {file}: cannot be read: {error}",
-            advice="make it readable; it must be UTF-8",
-        ) from error
-    text = text.removesuffix("\n").removesuffix("\r")
-    if not text:
-        raise ConfigError(
-            f"{setting} is {file}: the file is empty", advice="put the secret into it"
-        )
-    return text
 
 
 def private_key(settings: ConnectionSettings) -> paramiko.PKey | None:
