@@ -432,7 +432,8 @@ $(VARIANTS:%=%-status): %-status: .venv/.lighterage
 	@$(STEP) attach $(here) .venv/bin/python -m tasks status $(TASK) --run-id="$$LIGHTERAGE_RUN_ID"
 
 $(VARIANTS:%=%-shell): %-shell: .venv/.lighterage
-	@$(STEP) attach $(here) VIRTUAL_ENV="$$PWD/.venv" PATH="$$PWD/.venv/bin:$$PATH" $(comforts) bash
+	@$(STEP) attach $(here) VIRTUAL_ENV="$$PWD/.venv" PATH="$$PWD/.venv/bin:$$PATH" $(comforts) bash \
+	  $(if $(filter $*,$(COMFORTABLE)),--rcfile docker/$*/bashrc)
 
 $(VARIANTS:%=%-down): %-down:
 	@$(STEP) end-loopback $*

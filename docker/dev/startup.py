@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from docker.setup.project import say
 from tasks.fetch.errors import LighterageError
+from tasks.logs import log_at
 from tasks.options import parse
 from tasks.verbs import settings_of
 
@@ -48,6 +49,7 @@ try:
     _words = [os.environ.get("LIGHTERAGE_TASK", "1")]
     _words += shlex.split(os.environ.get("LIGHTERAGE_OPTIONS", ""))
     settings = settings_of(_words[0], parse(_words)[1]).settings
+    log_at("INFO")  # DEBUG would show the traceback of a connection that fails
     connection = _Connection(settings)
     _host = f"{settings.username}@{settings.remote_host_address}"
     say(f"task {_words[0]}: `settings`, and `connection` to {_host}: connection.run('ls')")
