@@ -52,6 +52,6 @@ try:
     log_at("INFO")  # DEBUG would show the traceback of a connection that fails
     connection = _Connection(settings)
     _host = f"{settings.username}@{settings.remote_host_address}"
-    say(f"task {_words[0]}: `settings`, and `connection` to {_host}: connection.run('ls')")
+    say(f"task {_words[0]}: `settings`, and `connection` to {_host}: connection.sftp().listdir()")
 except LighterageError as _error:
     say(f"no settings and no connection: {_error.kind}: {_error}")
