@@ -81,8 +81,9 @@ class Saves:
         try:
             for changes in watch(
                 *folders,
-                watch_filter=lambda change, path: accepted(change, path)
-                and (files is None or Path(path) in files),
+                watch_filter=lambda change, path: (
+                    accepted(change, path) and (files is None or Path(path) in files)
+                ),
                 stop_event=self._stop,
                 recursive=files is None,
             ):

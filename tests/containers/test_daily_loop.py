@@ -26,7 +26,9 @@ RUNNERS = [
 
 
 @pytest.fixture(scope="module", params=RUNNERS)
-def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+def tree(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Tree]:
     """Give a tree for each runner, in a folder with a space and a letter beyond ASCII."""
     folder = tmp_path_factory.mktemp("loop") / "ein Käfig"
     if request.param == "container":
@@ -147,9 +149,7 @@ def test_a_syntax_error_is_one_line_and_the_next_save_runs(
     assert "def run(:" not in shown
 
 
-def test_a_run_under_way_ends_before_the_next_starts(
-    tree: Tree, task: Path, start: Start
-) -> None:
+def test_a_run_under_way_ends_before_the_next_starts(tree: Tree, task: Path, start: Start) -> None:
     slow = "--force --max-rate 2kB --file-save-path data/task_2/slow --no-keep-archive"
     watch = start("watch", "TASK=2", f"ARGS={slow}")
     watch.shows("bytes, from 0")
@@ -261,7 +261,10 @@ def in_python(tree: Tree, *lines: bytes) -> str:
     steps = [(lambda shown: b"$ " in shown or b"# " in shown, b"python\n")]
     steps += [(at(b">>> "), line + b"\n") for line in (*lines, b"exit()")]
     said, _ = in_steps_on_terminal(
-        tree, ["shell", "TASK=2"], *steps, (lambda shown: b"$ " in shown or b"# " in shown, b"exit 0\n")
+        tree,
+        ["shell", "TASK=2"],
+        *steps,
+        (lambda shown: b"$ " in shown or b"# " in shown, b"exit 0\n"),
     )
     text = said.decode()
     assert "Traceback" not in text, text
