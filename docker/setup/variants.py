@@ -83,9 +83,9 @@ class Variant:
     def debug_ports(self) -> dict[str, str]:
         """The ports of 127.0.0.1 that services publish for a debugger, by service."""
         text = self.compose_file.read_text(encoding="utf-8")
-        _, *parts = re.split(r"^  ([A-Za-z0-9_-]+):\n", text, flags=re.MULTILINE)
+        blocks = re.findall(r"^  ([A-Za-z0-9_-]+):\n((?:    .*\n)+)", text, re.MULTILINE)
         published = re.compile(r"\b127\.0\.0\.1:(\d+):5678\b")
-        found = ((name, published.search(block)) for name, block in zip(parts[::2], parts[1::2]))
+        found = ((name, published.search(block)) for name, block in blocks)
         return {name: match[1] for name, match in found if match}
 
     @cached_property

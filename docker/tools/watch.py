@@ -1,7 +1,7 @@
 """`make watch`: run a task again at each save of a file below tasks/, or of its settings.
 
-`python -m docker.tools.watch TASK [options]`, in the dev container or on this machine. A run that is
-under way at a save is ended by SIGTERM first, so that there are never two.
+`python -m docker.tools.watch TASK [options]`, in the dev container or on this machine. A run that
+is under way at a save is ended by SIGTERM first, so that there are never two.
 """
 
 from __future__ import annotations

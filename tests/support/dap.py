@@ -67,7 +67,10 @@ class Debugger:
 
 @contextlib.contextmanager
 def debugger(port: int) -> Iterator[Debugger]:
-    """Connect to a debug adapter once it listens; a port that an engine publishes accepts earlier."""
+    """Connect to a debug adapter once it answers.
+
+    A port that an engine publishes accepts connections earlier.
+    """
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as one:
