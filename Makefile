@@ -34,6 +34,8 @@ OFFLINE =
 LOCKED =
 # 1 lets a dev task wait for a debugger on its port of 127.0.0.1.
 DEBUGGER =
+# Another port of 127.0.0.1 for it than the one in docker/dev/compose.yaml.
+DEBUG_PORT =
 
 # The surrounding environment may set those that follow, since they describe a machine.
 
@@ -73,7 +75,12 @@ override RUN_ID := $(shell date -u +%Y%m%dt%H%M%S)
 endif
 endif
 
-COMMAND_VARIABLES := ENV TASK ARGS SHARDS RUN_ID HOST REMOTE_USER REMOTE_PATH YES NAME KIND FILE REGISTRY OFFLINE LOCKED DEBUGGER
+# make debug is make run DEBUGGER=1.
+ifneq ($(filter debug %-debug,$(MAKECMDGOALS)),)
+override DEBUGGER := 1
+endif
+
+COMMAND_VARIABLES := ENV TASK ARGS SHARDS RUN_ID HOST REMOTE_USER REMOTE_PATH YES NAME KIND FILE REGISTRY OFFLINE LOCKED DEBUGGER DEBUG_PORT
 VARIABLES := $(COMMAND_VARIABLES) RUNNER ENGINE BASE HUB EXTRAS PROJECT SETUP WORK
 
 # What a shell exports for other programs must not change which compose project, file or platform
@@ -126,6 +133,7 @@ LETTERS := a b c d e f g h i j k l m n o p q r s t u v w x y z $(DIGITS) -
 $(foreach name,PROJECT $(if $(filter k8s cluster-%,$(MAKECMDGOALS)),$(if $(value RUN_ID),RUN_ID)),\
   $(call only,$(name),$(LETTERS),lowercase letters$(COMMA) digits and dashes,-))
 $(call only,SHARDS,$(DIGITS),a whole number from 1 on,0)
+$(if $(value DEBUG_PORT),$(call only,DEBUG_PORT,$(DIGITS),a number from 1 to 65535,0))
 
 on = $(filter 1,$(value $1))
 PYTHON := python3
@@ -134,7 +142,7 @@ STEP = $(PYTHON) -S -m docker.setup
 TOOLS := .venv/bin/python -B -m docker.tools
 
 # The goals by name, `run` being `dev-run`; those of PREPARED need env files, an engine or both.
-VERBS := build run shell up down logs tasks config status history show diff-data schedule pause resume clean save push reproduce size sbom
+VERBS := build run watch debug shell up down logs tasks config status history show diff-data schedule pause resume clean save push reproduce size sbom
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
 # A cluster runs an image, so prod's; cluster-run needs what `up` does, the others what `logs` does.
 CLUSTERED := $(if $(call given,ENV),$(ENV),prod)
@@ -202,12 +210,22 @@ HOST_KEY := .lighterage/sample-host/host_key.pub
 CHECK_SETTINGS := import sys; from tasks.__main__ import main; \
   verbs = [*(["config", task] for task in sys.argv[1:]), ["schedule", "--dry-run"]]; \
   sys.exit(next((code for verb in verbs if (code := main(verb))), 0))
-WAIT_FOR_DEBUGGER := python -m debugpy --listen 0.0.0.0:5678 --wait-for-client -m tasks
+# A Python that lets a debugger see its own modules; what follows are the addresses.
+WAIT_FOR_DEBUGGER := -B -X frozen_modules=off -m docker.tools.debug
+debug-port = $(or $(DEBUG_PORT),$(patsubst $(service)=%,%,$(filter $(service)=%,$(PORTS.$*))))
+# Variants whose shell keeps its history, and whose python has settings and a connection at hand.
+COMFORTABLE := $(patsubst docker/%/startup.py,%,$(wildcard docker/*/startup.py))
 
 # --- For one variant: ENV chooses, or the name does, as in prod-build ---------------------------
 
 .PHONY: run
 run: $(ENV)-run ## [run] run TASK; on the bundled sample host until envs/ names another
+
+.PHONY: watch
+watch: $(ENV)-watch ## [run] run TASK again at each save of a task or setting; dev only
+
+.PHONY: debug
+debug: $(ENV)-debug ## [run] run TASK once a debugger is attached to its port; dev only
 
 .PHONY: init
 init: $(ENV)-init ## [run] set up ENV and TASK for HOST, REMOTE_USER and REMOTE_PATH
@@ -275,14 +293,27 @@ sbom: $(ENV)-sbom ## [image+] print what the image is made of, as CycloneDX JSON
 
 .PHONY: $(FAMILY) $(VARIANTS:%=%-trust) $(VARIANTS:%=%-init)
 
+$(VARIANTS:%=%-debug): %-debug: %-run
+
+# A port that cannot be used is reported in plain words.
+ifeq ($(call on,DEBUGGER),1)
+.PHONY: $(VARIANTS:%=%-debug-port)
+$(VARIANTS:%=%-debug-port): %-debug-port:
+	@$(STEP) debug-port $(debug-port)
+$(VARIANTS:%=%-run): %-run: | %-debug-port
+endif
+
 ifeq ($(FOUND),container)
 
 $(VARIANTS:%=%-build): %-build: $(BASES)/stamp
 	@$(call docker-build,$*)
 
 $(VARIANTS:%=%-run): %-run: %-build
-	@$(STEP) task $(compose) run --rm $(if $(call on,DEBUGGER),--service-ports \
-	  --entrypoint '$(WAIT_FOR_DEBUGGER)') $(service) $(TASK)
+	@$(STEP) task $(compose) run --rm $(if $(call on,DEBUGGER),--publish 127.0.0.1:$(debug-port):5678 \
+	  --entrypoint 'python $(WAIT_FOR_DEBUGGER) 0.0.0.0:5678 127.0.0.1:$(debug-port)') $(service) $(TASK)
+
+$(VARIANTS:%=%-watch): %-watch: %-build
+	@$(STEP) attach $(compose) run --rm --entrypoint 'python -B -m docker.tools.watch' $(service) $(TASK)
 
 $(VARIANTS:%=%-tasks): %-tasks: %-build
 	@$(STEP) attach $(compose) run --rm $(service) tasks
@@ -311,8 +342,10 @@ $(VARIANTS:%=%-diff-data): %-diff-data: %-build
 $(VARIANTS:%=%-status): %-status: %-build
 	@$(STEP) attach $(compose) run --rm $(service) status $(TASK) --run-id="$$LIGHTERAGE_RUN_ID"
 
+comforts = $(if $(filter $*,$(COMFORTABLE)),-e LIGHTERAGE_TASK=$(TASK) \
+  -e HISTFILE=/app/.lighterage/shell_history -e PYTHONSTARTUP=/app/docker/$*/startup.py)
 $(VARIANTS:%=%-shell): %-shell: %-build
-	@$(STEP) attach $(compose) run --rm --entrypoint bash $(service)
+	@$(STEP) attach $(compose) run --rm $(comforts) --entrypoint bash $(service)
 
 .PHONY: $(VARIANTS:%=%-settings)
 $(VARIANTS:%=%-settings): %-settings: %-build
@@ -341,6 +374,7 @@ $(VARIANTS:%=%-clean): %-clean: %-down
 ifeq ($(HELPED),)
 $(SAMPLED:%=%-run): %-run: $(SAMPLE_HOST)
 endif
+$(SAMPLED:%=%-watch): %-watch: $(SAMPLE_HOST)
 $(SAMPLED:%=%-shell): %-shell: $(SAMPLE_HOST)
 $(SAMPLED:%=%-up): %-up: $(SAMPLE_HOST)
 
@@ -374,6 +408,10 @@ $(VARIANTS:%=%-build): %-build: .venv/.lighterage
 ifeq ($(HELPED),)
 $(SAMPLED:%=%-run): %-run: %-loopback
 endif
+$(SAMPLED:%=%-watch): %-watch: %-loopback
+$(patsubst %,%-shell,$(filter $(COMFORTABLE),$(SAMPLED))): %-shell: %-loopback
+comforts = $(if $(filter $*,$(COMFORTABLE)),PYTHONSTARTUP="$$PWD/docker/$*/startup.py" \
+  LIGHTERAGE_OPTIONS='$(sample-option)')
 sample-option = $(if $(HELPED),,$(if $(filter $*,$(SAMPLED)),\
   $(file <.lighterage/$(PROJECT)-$*-sample-host.option)))
 here = env LIGHTERAGE_VARIANT=$* PYTHONUNBUFFERED=1
@@ -385,7 +423,11 @@ $(VARIANTS:%=%-loopback): %-loopback: .venv/.lighterage
 	  --ready-file .lighterage/$(PROJECT)-$*-sample-host.json
 
 $(VARIANTS:%=%-run): %-run: .venv/.lighterage
-	@$(STEP) task $(here) .venv/bin/python -m tasks $(TASK) $(sample-option)
+	@$(STEP) task $(here) .venv/bin/python $(if $(call on,DEBUGGER),$(WAIT_FOR_DEBUGGER) \
+	  127.0.0.1:$(debug-port) 127.0.0.1:$(debug-port),-m tasks) $(TASK) $(sample-option)
+
+$(VARIANTS:%=%-watch): %-watch: .venv/.lighterage
+	@$(STEP) attach $(here) .venv/bin/python -B -m docker.tools.watch $(TASK) $(sample-option)
 
 $(VARIANTS:%=%-tasks): %-tasks: .venv/.lighterage
 	@$(STEP) attach $(here) .venv/bin/python -m tasks tasks
@@ -415,7 +457,8 @@ $(VARIANTS:%=%-status): %-status: .venv/.lighterage
 	@$(STEP) attach $(here) .venv/bin/python -m tasks status $(TASK) --run-id="$$LIGHTERAGE_RUN_ID"
 
 $(VARIANTS:%=%-shell): %-shell: .venv/.lighterage
-	@$(STEP) attach $(here) VIRTUAL_ENV="$$PWD/.venv" PATH="$$PWD/.venv/bin:$$PATH" bash
+	@$(STEP) attach $(here) VIRTUAL_ENV="$$PWD/.venv" PATH="$$PWD/.venv/bin:$$PATH" $(comforts) bash \
+	  $(if $(filter $*,$(COMFORTABLE)),--rcfile docker/$*/bashrc)
 
 $(VARIANTS:%=%-down): %-down:
 	@$(STEP) end-loopback $*

@@ -17,6 +17,7 @@ STEPS = {
     "sample-host": "sample_host", "loopback": "sample_host", "end-loopback": "sample_host",
     "bases": "bases", "lock-bases": "bases", "install": "venv", "index": "venv",
     "packages": "venv", "record-wheels": "venv", "record-lock": "locks",
+    "debug-port": "debugger",
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ NEED_ENGINE = {
 STOP = {"down", "clean"}
 # Those before which env files must be correct, and those that need no image.
 START = {
-    "run", "config", "status", "history", "show", "diff-data", "shell", "tasks",
+    "run", "watch", "debug", "config", "status", "history", "show", "diff-data", "shell", "tasks",
     "schedule", "pause", "resume", "trust", "init", "up", "verify", "diff",
 }  # fmt: skip
 NO_BUILD = {"logs", "load", "vendor", *STOP}
@@ -52,9 +52,7 @@ def prepare(project: Project, output: str, *goals: str) -> None:
     verbs = set().union(*chosen.values())
     if project.offline and "vendor" in verbs:
         raise Failure("vendor downloads what OFFLINE=1 builds take: run it without, on a network")
-    for variant in every:
-        if project.debugger and "run" in chosen[variant] and not variant.binds_tree:
-            raise Failure(f"DEBUGGER=1: the {variant.name} variant has no debugger; use ENV=dev")
+    _check_live_tree(project, chosen)
     locks.report(project)
     with project.lock("prepare"):
         for variant in filter(chosen.get, every):
@@ -77,8 +75,25 @@ def prepare(project: Project, output: str, *goals: str) -> None:
         lines["SAMPLED"] = " ".join(v.name for v in every if sample_host.is_named(v))
         for variant in every:
             lines[f"SERVICES.{variant.name}"] = " ".join(variant.services)
+            ports = variant.debug_ports.items()
+            lines[f"PORTS.{variant.name}"] = " ".join(f"{name}={port}" for name, port in ports)
         text = "".join(f"{key} := {_escaped(value)}\n" for key, value in lines.items())
         write_changed(Path(output), "# Written by make: what this machine has.\n" + text)
+
+
+def _check_live_tree(project: Project, chosen: Mapping[Variant, set[str]]) -> None:
+    """Refuse to watch or debug a variant whose services do not see the working tree.
+
+    Raises:
+        Failure: One is to be watched or debugged.
+    """
+    for variant, verbs in chosen.items():
+        if variant.binds_tree:
+            continue
+        if "watch" in verbs:
+            raise Failure(f"watch: the {variant.name} variant does not see saves; use ENV=dev")
+        if project.debugger and {"run", "debug"} & verbs:
+            raise Failure(f"DEBUGGER=1: the {variant.name} variant has no debugger; use ENV=dev")
 
 
 def _verbs(variant: Variant, every: Sequence[Variant], goals: Sequence[str]) -> set[str]:

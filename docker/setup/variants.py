@@ -80,6 +80,15 @@ class Variant:
         return tuple(name for name in names if name != SAMPLE_HOST)
 
     @cached_property
+    def debug_ports(self) -> dict[str, str]:
+        """The ports of 127.0.0.1 that services publish for a debugger, by service."""
+        text = self.compose_file.read_text(encoding="utf-8")
+        blocks = re.findall(r"^  ([A-Za-z0-9_-]+):\n((?:    .*\n)+)", text, re.MULTILINE)
+        published = re.compile(r"\b127\.0\.0\.1:(\d+):5678\b")
+        found = ((name, published.search(block)) for name, block in blocks)
+        return {name: match[1] for name, match in found if match}
+
+    @cached_property
     def binds_tree(self) -> bool:
         """Whether its services see the live working tree."""
         return "../..:/app" in self.compose_file.read_text(encoding="utf-8")

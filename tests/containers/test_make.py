@@ -21,7 +21,7 @@ TARGETS = (
     "build run shell up down logs config clean save push reproduce size sbom trust vendor diff "
     "tasks verify load schedule history pause resume doctor test bench bench-build check fmt lock "
     "audit help k8s cluster-up cluster-run cluster-status cluster-logs cluster-down new-task init "
-    "site bench-swarm show diff-data list completion"
+    "site bench-swarm show diff-data list completion watch debug"
 )
 
 

@@ -84,17 +84,20 @@ class Tree:
             **more,
         )
 
-    def start(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *words: str, env: dict[str, str] | None = None, **more: Any
+    ) -> subprocess.Popen[str]:
         """Start make in the folder, in a process group of its own, as a terminal does."""
         return subprocess.Popen(
             ["make", *words],
             cwd=self.folder,
             env=self.environ(env),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=more.pop("stdout", subprocess.PIPE),
+            stderr=more.pop("stderr", subprocess.PIPE),
             text=True,
             start_new_session=True,
+            **more,
         )
 
     def ok(self, *words: str, **more: Any) -> str:
@@ -135,6 +138,22 @@ def on_terminal(
     Returns:
         What the terminal showed, and the exit code.
     """
+    return in_steps_on_terminal(tree, words, (ready, typed))
+
+
+def in_steps_on_terminal(
+    tree: Tree, words: list[str], *steps: tuple[Callable[[bytes], bool], bytes]
+) -> tuple[bytes, int]:
+    """Run make at a terminal, and type more than once.
+
+    Args:
+        tree: Where.
+        words: Of make.
+        steps: Whether to type, by what was shown since the last step; and what is typed then.
+
+    Returns:
+        What the terminal showed, and the exit code.
+    """
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(tree.folder)
@@ -142,9 +161,11 @@ def on_terminal(
     said = b""
     try:
         deadline = time.monotonic() + 60
-        while not ready(said) and time.monotonic() < deadline:
-            said += os.read(terminal, 4096)
-        os.write(terminal, typed)
+        for ready, typed in steps:
+            start = len(said)
+            while not ready(said[start:]) and time.monotonic() < deadline:
+                said += os.read(terminal, 4096)
+            os.write(terminal, typed)
         with contextlib.suppress(OSError):  # the end of a terminal
             while block := os.read(terminal, 4096):
                 said += block

@@ -95,6 +95,29 @@ def test_the_devcontainer_is_a_service_of_dev() -> None:
     assert f"PATH={Path(python).parent}:" in dockerfile
 
 
+def test_editors_attach_to_each_service_of_dev() -> None:
+    """By .vscode/launch.json: its port on this machine, and the live tree in the container."""
+    lines = (REPOSITORY / ".vscode/launch.json").read_text(encoding="utf-8").splitlines()
+    found = json.loads("\n".join(line for line in lines if not line.lstrip().startswith("//")))
+    *in_containers, here = found["configurations"]
+    services = yaml_of("docker/dev/compose.yaml")["services"]
+    ports = {
+        name: service["ports"][0].split(":")
+        for name, service in services.items()
+        if "ports" in service
+    }
+    assert {
+        one["name"].replace("task ", "task").split()[0]: [
+            one["connect"]["host"], str(one["connect"]["port"]), "5678"
+        ]
+        for one in in_containers
+    } == ports  # fmt: skip
+    mapping = [{"localRoot": "${workspaceFolder}", "remoteRoot": "/app"}]
+    assert all(one["pathMappings"] == mapping for one in in_containers)
+    assert f"DEBUG_PORT={here['connect']['port']}" in here["name"]
+    assert "pathMappings" not in here, "the same paths"
+
+
 def test_compose_watches_for_each_task_of_dev() -> None:
     services = set(yaml_of("docker/dev/compose.yaml")["services"]) - {"sample-host"}
     watched = yaml_of("docker/dev/compose.watch.yaml")["services"]
