@@ -14,7 +14,7 @@ import msgspec
 
 from tasks.config_file import load_config
 from tasks.fetch.errors import ConfigError, LocalError, printable
-from tasks.logs import log_at
+from tasks.logs import identify, log_at
 from tasks.options import given, known_tasks
 from tasks.resolve import resolve
 from tasks.settings import FIELDS, VARIANTS
@@ -35,7 +35,9 @@ def settings_of(task: str, parsed: argparse.Namespace) -> Resolved:
     given = {name: value for name, value in vars(parsed).items() if name in FIELDS}
     resolved = resolve(task, given, config_file=parsed.config_file)
     _use_variables(resolved.others)
-    log_at(resolved.settings.log_level)
+    settings = resolved.settings
+    log_at(settings.log_level, settings.log_format, quiet=settings.quiet)
+    identify(variant=settings.variant, run_id=str(settings.run_id))
     return resolved
 
 

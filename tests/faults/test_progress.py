@@ -60,10 +60,10 @@ FRAME = re.compile(r"(\d+) %\)?, (\d+\.\d kB|\d+\.\d MB|\d+ bytes)/s, (\d+|\?) s
 )  # fmt: skip
 def test_count_of_bytes(steps: list[tuple[str, int, int]], counts: list[int]) -> None:
     """After each step: `start size resumed`, `add count _`, `finish size _`."""
-    counter, found = Progress(100), []
+    counter, found = Progress("x", 100), []
     for what, first, second in steps:
         if what == "start":
-            counter.start(first, second)
+            counter.start("x", first, second)
         else:
             getattr(counter, what)(first)
         found.append(counter.count)

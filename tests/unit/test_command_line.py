@@ -222,7 +222,7 @@ def test_task_of_a_user_runs_on_arguments_alone(clone: Clone) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "task 9 (dev): landed 1 file, 12 bytes, in data/out",
-        "  source: me@host:22:a.zip, 5 bytes, in 1.0 s; checked: size only, archive CRC",
+        "  source: me@host:22:a.zip, 5 bytes, in 1.0 s (5 bytes/s); checked: size only, archive CRC",
     ]
 
 
