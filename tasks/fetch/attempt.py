@@ -157,8 +157,8 @@ class Attempt:
         remote_checksums = self.host.remote_checksums(files, found.checksum_files)
         started = time.monotonic()
         total = sum(item.source.size for item in items)
-        name = str(settings.remote_file_path)
-        with progress(name, total, settings.progress, len(items)) as bar:
+        name, mode = str(settings.remote_file_path), settings.progress
+        with progress(name, total, "none" if settings.quiet else mode, len(items)) as bar:
             if self.part:
                 self.part(bar)
             downloads.download_all(bar)

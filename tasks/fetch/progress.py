@@ -53,17 +53,18 @@ class Meter:
     def text(self, width: int | None = None) -> str:
         """Describe it in at most `width` columns, of which rate and time come first.
 
-        With a width, numbers have a fixed number of columns, so that nothing moves on a terminal.
+        Where there is room, numbers have a fixed number of columns: nothing moves on a terminal.
         """
         done, size = min(self.done, self.size), self.size
         rate = self.downloaded / max(time.monotonic() - self._started, 1e-9)
         share = 100 * done // size if size else 100
         seconds = _duration((size - done) / rate) if rate else "? s"
+        speed = f"{human(rate)}/s, {seconds} left"
         if width is None:
-            return f"{human(done)} of {human(size)} ({share} %), {human(rate)}/s, {seconds} left"
-        speed = f"{human(rate):>8}/s, {seconds:>5} left"
-        full = f"{human(done):>8} of {human(size)} ({share:>3} %), {speed}"
-        return full if len(full) <= width else f"{share:>3} %, {speed}"[:width]
+            return f"{human(done)} of {human(size)} ({share} %), {speed}"
+        full = f"{human(done):>8} of {human(size)} ({share:>3} %), "
+        full += f"{human(rate):>8}/s, {seconds:>5} left"
+        return full if len(full) <= width else f"{share} %, {speed}"[:width]
 
     def line(self, width: int, encoding: str = "utf-8", *, color: bool = False) -> str:
         """Lay out one line: the end of the name, a bar, and the text."""
