@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import time
 import unicodedata
@@ -25,9 +26,9 @@ LINE_SECONDS = 5.0
 """Time between two lines of the log; a shorter run prints none."""
 MAX_LINE_SECONDS = 300.0
 """The same of a long run: a twentieth of its duration, but not more than this."""
-MIN_BAR = 10
-"""Columns below which a bar, or the end of a name, is not shown."""
-MAX_BAR = 40
+MIN_NAME, MAX_NAME = 15, 40
+MIN_BAR, MAX_BAR = 13, 43
+"""Columns of a live line for the name and for the bar, with what separates them."""
 _CYAN, _PLAIN = "\x1b[36m", "\x1b[0m"
 
 
@@ -50,35 +51,38 @@ class Meter:
     def __post_init__(self) -> None:
         self._started = time.monotonic()
 
-    def text(self, width: int | None = None) -> str:
-        """Describe it in at most `width` columns, of which rate and time come first.
+    def text(self, *, aligned: bool = False, brief: bool = False) -> str:
+        """Describe it.
 
-        Where there is room, numbers have a fixed number of columns: nothing moves on a terminal.
+        Args:
+            aligned: Whether each number gets a fixed number of columns: nothing moves then.
+            brief: Whether to leave out the sizes.
         """
         done, size = min(self.done, self.size), self.size
         rate = self.downloaded / max(time.monotonic() - self._started, 1e-9)
         share = 100 * done // size if size else 100
         seconds = _duration((size - done) / rate) if rate else "? s"
-        speed = f"{human(rate)}/s, {seconds} left"
-        if width is None:
-            return f"{human(done)} of {human(size)} ({share} %), {speed}"
-        full = f"{human(done):>8} of {human(size)} ({share:>3} %), "
-        full += f"{human(rate):>8}/s, {seconds:>5} left"
-        return full if len(full) <= width else f"{share} %, {speed}"[:width]
+        if brief:
+            return f"{share} %, {human(rate)}/s, {seconds} left"
+        text = f"{human(done):>8} of {human(size)} ({share:>3} %), "
+        text += f"{human(rate):>8}/s, {seconds:>5} left"
+        return text if aligned else re.sub(r"(^|[ (]) +", r"\1", text)
 
     def line(self, width: int, encoding: str = "utf-8", *, color: bool = False) -> str:
-        """Lay out one line: the end of the name, a bar, and the text."""
-        text = self.text(width)
-        room = width - len(text) - 3
-        bar = min(MAX_BAR, max(MIN_BAR, room // 2))
-        name = printable(self.name).encode(encoding, "backslashreplace").decode(encoding)
-        if room < MIN_BAR:  # the name says more than a bar
-            name = _shortened(name, width - len(text) - 2)
-            return f"{name}: {text}" if name else text
-        name = _shortened(f"{name}: ", room - bar)
-        pad = " " * (room - bar - columns(name)) if name else ""
-        full = "#" * (bar * min(self.done, self.size) // self.size if self.size else bar)
-        rest = " " * (bar - len(full))
+        """Lay out one line: the end of the name, a bar where there is room, and the text."""
+        text = self.text(aligned=True)
+        if width - len(text) < MIN_NAME + MIN_BAR:
+            text = self.text(brief=True)[:width]
+        name = printable(self.name).encode(encoding, "backslashreplace").decode(encoding) + ": "
+        room = width - len(text)
+        if room < MIN_NAME + MIN_BAR:
+            return _shortened(name, room) + text
+        bar = min(MAX_BAR, max(MIN_BAR, room - MAX_NAME))
+        name = _shortened(name, room - bar)
+        pad = " " * (room - bar - columns(name))
+        cells = bar - len("|| ")
+        full = "#" * (cells * min(self.done, self.size) // self.size if self.size else cells)
+        rest = " " * (cells - len(full))
         if color and full:
             full = f"{_CYAN}{full}{_PLAIN}"
         return f"{name}{pad}|{full}{rest}| {text}"
@@ -139,7 +143,7 @@ class Progress:
         """Return what to show: the file and, if there are several, all of them."""
         if self._files == 1:
             return [self._run]
-        self._run.name = f"{self._finished_files} of {self._files} files"
+        self._run.name = f"{self._finished_files}/{self._files} files"
         return [*([self._file] if self._file else []), self._run]
 
     def _update(self) -> None:
@@ -221,7 +225,7 @@ def _shortened(name: str, width: int) -> str:
         return name
     while name and columns(name) > width - 3:
         name = name[1:]
-    return f"...{name}" if columns(name) >= MIN_BAR - 3 else ""
+    return f"...{name}" if len(name) > len("a.b: ") else ""
 
 
 def columns(text: str) -> int:
