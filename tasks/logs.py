@@ -67,7 +67,7 @@ def begin(log_format: str) -> None:
     _output.fields.clear()
     moment = datetime.now(UTC).strftime("%Y%m%dt%H%M%S")
     identify(run_id=f"{moment}-{os.urandom(4).hex()}")
-    _use(log_format)
+    use(log_format)
 
 
 def identify(**fields: str) -> None:
@@ -90,7 +90,7 @@ def log_at(level: str, log_format: str = "text", *, quiet: bool = False) -> None
         log_format: `text` or `json`.
         quiet: Whether warnings and errors are enough.
     """
-    _use(log_format)
+    use(log_format)
     if quiet and level in {"DEBUG", "INFO"}:
         level = "WARNING"
     handler = _Handler(sys.stderr)
@@ -128,7 +128,8 @@ def line_to_descriptor(text: str) -> str:
     return line_times.prefix() + text
 
 
-def _use(log_format: str) -> None:
+def use(log_format: str) -> None:
+    """Use a format from now on."""
     _output.is_json = log_format == "json"
     line_times.time_errors(on=not _output.is_json)
 

@@ -134,7 +134,7 @@ def test_lines_of_a_long_run_become_rare(
 ) -> None:
     """In ten hours, of which each second downloads a byte."""
     now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     counts = []
     with (
         caplog.at_level("INFO", logger="tasks.fetch.progress"),
