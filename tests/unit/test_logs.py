@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 
 from clone import Clone
-from test_line_times import CONFIG, EVERY_SECOND, TASK, TIMED
+from timed_service import CONFIG, TIMED, ended_by_force, output_of_service
 
 JSON = "--log-format=json"
 ALWAYS = {"time", "level", "logger", "message", "run_id"}
@@ -113,23 +111,8 @@ def test_names_cannot_break_a_line_or_a_terminal(clone: Clone) -> None:
 
 
 def test_service_and_its_runs_write_objects_and_their_results_the_time(tmp_path: Path) -> None:
-    clone = Clone(tmp_path)
-    (tmp_path / "config.yaml").write_text(
-        CONFIG.replace("common: {", "common: {log_format: json, ")
-    )
-    (tmp_path / "tasks/task_9.py").write_text(TASK)
-    (tmp_path / "every_second.py").write_text(EVERY_SECOND)
-    process = clone.start(program=["every_second.py"])
-    turns, deadline = tmp_path / "turns", time.monotonic() + 60
-    try:
-        while not turns.exists() or len(turns.read_text()) < 3:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        out, log = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    config = CONFIG.replace("common: {", "common: {log_format: json, ")
+    out, log = output_of_service(tmp_path, config)
     lines = objects(log)
     assert all(TIMED.fullmatch(line) for line in out.splitlines())
     texts = {line["message"] for line in lines}
@@ -141,18 +124,7 @@ def test_service_and_its_runs_write_objects_and_their_results_the_time(tmp_path:
 
 
 def test_run_that_the_watchdog_ends_says_so_in_an_object(tmp_path: Path) -> None:
-    clone = Clone(tmp_path)
-    process = clone.start(*clone.complete("block"), JSON)
-    try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "ready").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        process.terminate()
-        log = process.communicate(timeout=60)[1]
-    finally:
-        process.kill()
-    assert process.returncode == 143
+    log = ended_by_force(Clone(tmp_path), JSON)
     assert "ended by force" in objects(log)[-1]["message"]
 
 
@@ -163,6 +135,6 @@ def test_quiet_run_logs_warnings_and_errors_only(clone: Clone) -> None:
     assert json.loads(done.stdout)["status"] == "landed"
     shutil.rmtree(clone.folder / "data")
     (clone.folder / "data").write_text("no folder: the history cannot be written")
-    done = clone.stand_in("NetworkError", "--quiet")
+    done = clone.stand_in("a.zip", "--quiet")
     assert " WARNING tasks.history: " in done.stderr
-    assert "lighterage: network: as requested" in done.stderr
+    assert "lighterage: local disk: " in done.stderr
