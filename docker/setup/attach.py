@@ -67,7 +67,9 @@ def attach(project: Project, *command: str) -> int:
         return _run(project, [*command, *project.args], variant.compose_file)
     name = f"{variant.prefix}-run-{os.getpid()}-{os.urandom(3).hex()}"
     options = ["--name", name]
-    if not _on_terminal():
+    if _on_terminal():
+        options += [o for name in ("NO_COLOR", "TERM") if name in os.environ for o in ("-e", name)]
+    else:
         options += ["-T"]
     socket = os.environ.get("SSH_AUTH_SOCK", "")
     if variant.binds_tree and Path(socket).is_socket():  # the caller's SSH agent

@@ -18,6 +18,8 @@ from docker.tools.context import Context
 
 # Set by make, by the Dockerfiles and by compose, never by a user.
 OWN = ("LIGHTERAGE_", "COMPOSE_")
+# Of the user's terminal; `make run` passes them on.
+OF_TERMINAL = {"NO_COLOR", "TERM"}
 # How files read a variable.
 READ = {
     "docker/*/compose.yaml": re.compile(r"\$\{([A-Z_]+)"),
@@ -36,7 +38,11 @@ def parity(context: Context) -> int:
 def faults(root: Path) -> list[str]:
     """Return a line for each fault of the examples of the tree at `root`."""
     examples = {path: set(example_keys(path)) for path in sorted(root.glob("envs/*.env.example"))}
-    read = {key: where for key, where in _read_by_code(root) if not key.startswith(OWN)}
+    read = {
+        key: where
+        for key, where in _read_by_code(root)
+        if not key.startswith(OWN) and key not in OF_TERMINAL
+    }
     mentioned = set().union(*examples.values())
     found = [
         f"{read[key]} reads {key}, and no envs/*.env.example mentions it"

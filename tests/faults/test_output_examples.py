@@ -16,9 +16,8 @@ from terminal import Terminal
 from tree import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/output.md").read_text(encoding="utf-8")
-LIVE, NARROW, PLAIN, LANDED, CHANGED, UNCHANGED, FAILED, LOG = (
-    block.strip() for block in re.findall(r"^```(?:text|json)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-)
+BLOCK = re.compile(r"^```(?:text|json)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
+LIVE, NARROW, PLAIN, LANDED, CHANGED, UNCHANGED, FAILED, LOG = BLOCK.findall(PAGE)
 PATH = "datasets/events.tar.gz"
 SIZE = 200_000
 
@@ -26,7 +25,7 @@ SIZE = 200_000
 @pytest.fixture
 def client(tmp_path: Path, server: Sshd) -> Client:
     """Return a client of prod."""
-    options = {"file-save-path": "data/task_2/events", "host-keys": "known"}
+    options: dict[str, str | None] = {"file-save-path": "data/task_2/events", "host-keys": "known"}
     return Client(tmp_path, server, options, {"LIGHTERAGE_VARIANT": "prod"})
 
 
