@@ -97,10 +97,10 @@ def _dispatch(arguments: Sequence[str], result: Result) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Run one command line; print one line if it fails, and return the exit code."""
     result = Result(*output_options(arguments))
-    interrupt.install(result.end_by_force, logs.line_to_descriptor)
-    line_times.begin()
-    logs.begin(early_log_format(arguments))
     try:
+        interrupt.install(result.end_by_force, logs.line_to_descriptor)
+        line_times.begin()
+        logs.begin(early_log_format(arguments))
         return _dispatch(arguments, result)
     except SystemExit as end:  # --help, or a task's own
         if end.code is None or isinstance(end.code, int):
