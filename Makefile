@@ -729,6 +729,10 @@ site: $(call recipes,site) ## [develop+] the pages as a website in .lighterage/s
 	@$(STEP) isolated env NO_MKDOCS_2_WARNING=1 PYTHONDONTWRITEBYTECODE=1 $(<D)/bin/mkdocs build --strict --config-file .mkdocs.yaml
 	@echo "lighterage: open .lighterage/site/index.html" >&2
 
+.PHONY: record
+record: .venv/.lighterage ## record docs/session.svg: README's command on a terminal; without an engine RUNNER=host
+	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support:$$PWD" .venv/bin/python docs/record.py docs/session.svg $(RUNNER)
+
 docs/flow.svg: docs/flow.dot  # with Debian's graphviz
 	dot -Tsvg -o $@ $<
 

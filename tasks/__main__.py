@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from tasks import line_times, verbs
+from tasks import line_times, logs, verbs
 from tasks.fetch import dial, interrupt, memory
 from tasks.fetch.errors import (
     ConfigError,
@@ -20,7 +20,7 @@ from tasks.fetch.errors import (
     LighterageError,
     did_you_mean,
 )
-from tasks.options import PREFIX, VERBS, known_tasks, output_options, parse
+from tasks.options import PREFIX, VERBS, early_log_format, known_tasks, output_options, parse
 from tasks.result import Result
 from tasks.unexpected import TASK, explain
 
@@ -54,6 +54,7 @@ def _task_of(words: list[str], parsed: argparse.Namespace) -> str:
 
 
 def _run(task: str, parsed: argparse.Namespace, result: Result) -> int:
+    logs.identify(task=task)
     settings = verbs.settings_of(task, parsed).settings.require()
     result.begin(settings)
     # Not where this run may have to wait, while the host waits for a login.
@@ -111,8 +112,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command line; print one line if it fails, and return the exit code."""
     result = Result(*output_options(arguments))
     try:
-        interrupt.install(result.end_by_force, line_times.prefix)
+        interrupt.install(result.end_by_force, logs.line_to_descriptor)
         line_times.begin()
+        logs.begin(early_log_format(arguments))
         return _dispatch(arguments, result)
     except SystemExit as end:  # --help, or a task's own
         if end.code is None or isinstance(end.code, int):
@@ -143,10 +145,8 @@ def _exit(code: int) -> NoReturn:
         except OSError as error:
             code = code or 1
             with contextlib.suppress(OSError):
-                text = (
-                    f"{line_times.prefix()}lighterage: cannot write the output: {error.strerror}\n"
-                )
-                os.write(2, text.encode())
+                text = f"lighterage: cannot write the output: {error.strerror}\n"
+                os.write(2, logs.line_to_descriptor(text).encode())
     os._exit(code)
 
 

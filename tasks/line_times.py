@@ -21,9 +21,12 @@ _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 class _TimedStream(io.TextIOWrapper):
     """A text stream that writes the time at the start of each line."""
 
+    is_timed = True
     _is_inside_line = False
 
     def write(self, text: str, /) -> int:
+        if not self.is_timed:
+            return super().write(text)
         lines = _LINE.findall(text)
         if lines:
             first = "" if self._is_inside_line else prefix()
@@ -45,6 +48,12 @@ def begin(*, service: bool = False) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # for names that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+
+
+def time_errors(*, on: bool) -> None:
+    """Whether lines on standard error start with the time: those in JSON have it elsewhere."""
+    if isinstance(sys.stderr, _TimedStream):
+        sys.stderr.is_timed = on
 
 
 def is_on() -> bool:

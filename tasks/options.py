@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import os
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -147,6 +148,15 @@ def output_options(arguments: Sequence[str]) -> tuple[str, Path | None]:
         path = None if VERBS.keys() & others else convert("result_file", known.result_file, "")
         return known.json, path
     return "", None
+
+
+def early_log_format(arguments: Sequence[str]) -> str:
+    """Return the format of errors that are found before, or in, the settings: as far as known."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--log-format", default=os.environ.get("LOG_FORMAT", ""))
+    with contextlib.suppress(ConfigError):
+        return str(parser.parse_known_args([*map(_dashed, arguments)])[0].log_format).lower()
+    return ""
 
 
 def _dashed(argument: str) -> str:

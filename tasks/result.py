@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks import logs
 from tasks.fetch import interrupt
 from tasks.fetch.errors import ConfigError, LocalError, printable
 from tasks.fetch.manifest import NAME as MANIFEST_NAME
@@ -47,6 +48,7 @@ class Result:
         self._recorder: Recorder | None = None
         self._notifier: Notifier | None = None
         self._form = form
+        self._is_quiet = False
         self._path = path
         self._is_checked = False
 
@@ -57,7 +59,7 @@ class Result:
             ConfigError: It is in the target, where only Lighterage writes; or the metrics file is.
             LocalError: It cannot be written, or is a file of something else.
         """
-        self.running = True
+        self.running, self._is_quiet = True, settings.quiet
         self._path, path = None, settings.result_file
         _require_outside("result_file", path, settings.target)
         _require_outside("metrics_file", settings.metrics_file, settings.target)
@@ -83,7 +85,7 @@ class Result:
             LocalError: The result file can no longer be written.
         """
         self.landed = report.status in {"landed", "partial"}
-        data = {**report.data(), "exit_code": code}
+        data = {**report.data(), "exit_code": code, "run_id": logs.run_id()}
         with interrupt.deferred():
             try:
                 self._write(data)
@@ -96,14 +98,15 @@ class Result:
             self._record(data)
             self.running = False
         with contextlib.suppress(BrokenPipeError):  # the exit code stays that of the result
-            print(self.text(data) if self._form else "\n".join(map(printable, report.lines())))
+            if self._form:
+                print(self.text(data))
+            elif not self._is_quiet:
+                print("\n".join(map(printable, report.lines())))
 
     def fail(self, code: int, kind: str, text: str, advice: str = "") -> int:
         """Write and print a failure, and what to do about it; return the exit code."""
         lines = [_line(kind, text, advice)]
-        data = {"status": "failed", "exit_code": code, "kind": kind, "error": text}
-        if advice:
-            data["advice"] = advice
+        data = _failure(code, kind, text, advice)
         try:
             self._write(data)
         except LocalError as error:
@@ -111,7 +114,7 @@ class Result:
                 lines.append(_line(error.kind, error.text, error.advice))
         self._record(data)
         with contextlib.suppress(BrokenPipeError):
-            print("\n".join(lines), file=sys.stderr)
+            print(logs.error_lines("\n".join(lines), data), file=sys.stderr)
             if self._form:
                 print(self.text(data))
         return code
@@ -119,8 +122,8 @@ class Result:
     def end(self, code: int) -> int:
         """Write and print that a task ended the process itself; return the exit code."""
         if self.running:
-            data = {"status": "failed" if code else "ended", "exit_code": code, "kind": "task"}
-            data["error"] = "the task ended the process and gave no report"
+            text = "the task ended the process and gave no report"
+            data = _failure(code, "task", text) | {"status": "failed" if code else "ended"}
             self._record(data)
             with contextlib.suppress(LocalError):
                 self._write(data)
@@ -131,7 +134,7 @@ class Result:
     def end_by_force(self, code: int) -> None:
         """Write that a signal ends the process by force; called in another thread."""
         text = "the new data had landed" if self.landed else "no data is published in part"
-        data = {"status": "failed", "exit_code": code, "kind": "interrupted", "error": text}
+        data = _failure(code, "interrupted", text)
         with contextlib.suppress(LocalError):
             self._write(data)
         self._record(data)
@@ -154,6 +157,13 @@ class Result:
             with _new_file(self._path) as new:
                 new.write_bytes((_json(data, self._form, "utf-8") + "\n").encode())
                 new.replace(self._path)
+
+
+def _failure(code: int, kind: str, text: str, advice: str = "") -> dict[str, object]:
+    data = {"status": "failed", "exit_code": code, "kind": kind, "error": text}
+    if advice:
+        data["advice"] = advice
+    return {**data, "run_id": logs.run_id()}
 
 
 def _line(kind: str, text: str, advice: str) -> str:

@@ -93,7 +93,8 @@ class Job:
         self._task = settings.task
         self._zone = time_zone(settings.time_zone)
         self._command = [
-            sys.executable, "-m", "tasks", self._task, "--progress", "none", *arguments
+            sys.executable, "-m", "tasks", self._task, "--progress", "none",
+            "--log-format", settings.log_format, *arguments,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self._random = random.Random()  # noqa: S311 (no secret)

@@ -18,6 +18,7 @@ from tasks.fetch.progress import ProgressMode
 from tasks.fetch.rate import Rate
 from tasks.fetch.shards.names import Hosts, RunId
 from tasks.fetch.stores.protocol import Layout
+from tasks.logs import LogFormat
 from tasks.setting_types import Duration, ExitCode, Port, Size, StringList, TimeZone, Url
 from tasks.shard_variables import UNSUPPORTED, check_shard
 
@@ -113,7 +114,11 @@ class Settings:
         "bytes per second, such as 20MB/s, or '20MB/s 08:00-18:00'; 0: no limit", Rate(0)
     )
     log_level: LogLevel = _setting("how much to log", "INFO", env=True)
+    log_format: LogFormat = _setting(
+        "`json` writes each line of the log as a JSON object", "text", env=True
+    )
     progress: ProgressMode = _setting("how to show progress", "auto")
+    quiet: bool = _setting("show warnings and errors only: no progress, no result", False)
     result_file: Path | None = _setting("a file to write the result to as JSON, at the run's end")
     metrics_file: Path | None = _setting("a file to write metrics to, in Prometheus' text format")
     metrics_port: Port = _setting(

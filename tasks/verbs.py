@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pwd
@@ -14,7 +15,7 @@ import msgspec
 
 from tasks.config_file import load_config
 from tasks.fetch.errors import ConfigError, LocalError, printable
-from tasks.logs import log_at
+from tasks.logs import identify, log_at, use
 from tasks.options import given, known_tasks
 from tasks.resolve import DEFAULT, resolve
 from tasks.settings import FIELDS, VARIANTS
@@ -38,10 +39,27 @@ DIM, NOT_DIM = "\x1b[2m", "\x1b[0m"
 def settings_of(task: str, parsed: argparse.Namespace) -> Resolved:
     """Return the settings of a task; log at their level from now on."""
     given = {name: value for name, value in vars(parsed).items() if name in FIELDS}
-    resolved = resolve(task, given, config_file=parsed.config_file)
+    try:
+        resolved = resolve(task, given, config_file=parsed.config_file)
+    except ConfigError:
+        _use_log_format(task, parsed)
+        raise
     _use_variables(resolved.others)
-    log_at(resolved.settings.log_level)
+    settings = resolved.settings
+    log_at(settings.log_level, settings.log_format, quiet=settings.quiet)
+    identify(variant=settings.variant, run_id=str(settings.run_id))
     return resolved
+
+
+def _use_log_format(task: str, parsed: argparse.Namespace) -> None:
+    """Use the log format of the config file for an error in other settings."""
+    if parsed.log_format or os.environ.get("LOG_FORMAT"):
+        return
+    with contextlib.suppress(ConfigError):
+        variant = os.environ.get("LIGHTERAGE_VARIANT") or VARIANTS[0]
+        for _, layer in load_config(parsed.config_file).layers(task, variant):
+            if "log_format" in layer:
+                use(str(layer["log_format"]))
 
 
 def _use_variables(others: Mapping[str, str]) -> None:

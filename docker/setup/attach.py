@@ -67,7 +67,9 @@ def attach(project: Project, *command: str) -> int:
         return _run(project, [*command, *project.args], variant.compose_file)
     name = f"{variant.prefix}-run-{os.getpid()}-{os.urandom(3).hex()}"
     options = ["--name", name]
-    if not _on_terminal():
+    if _on_terminal():
+        options += [o for name in ("NO_COLOR", "TERM") if name in os.environ for o in ("-e", name)]
+    else:
         options += ["-T"]
     elif os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         options += ["-e", "NO_COLOR=1"]

@@ -18,8 +18,8 @@ from docker.tools.context import Context
 
 # Set by make, by the Dockerfiles and by compose, never by a user.
 OWN = ("LIGHTERAGE_", "COMPOSE_")
-OF_TERMINALS = {"NO_COLOR", "TERM"}
-"""Set by the terminal, or by a user for all programs on it."""
+# Of the user's terminal; `make run` passes them on.
+OF_TERMINAL = {"NO_COLOR", "TERM"}
 # How files read a variable.
 READ = {
     "docker/*/compose.yaml": re.compile(r"\$\{([A-Z_]+)"),
@@ -41,7 +41,7 @@ def faults(root: Path) -> list[str]:
     read = {
         key: where
         for key, where in _read_by_code(root)
-        if not key.startswith(OWN) and key not in OF_TERMINALS
+        if not key.startswith(OWN) and key not in OF_TERMINAL
     }
     mentioned = set().union(*examples.values())
     found = [

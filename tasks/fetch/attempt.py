@@ -19,7 +19,7 @@ from tasks.fetch.errors import CsvError, LocalError, RemotePathError, SpaceError
 from tasks.fetch.manifest import File, Manifest
 from tasks.fetch.plan import Plan, compare
 from tasks.fetch.progress import progress
-from tasks.fetch.report import Report
+from tasks.fetch.report import Changes, Report
 from tasks.fetch.tables.drift import drifts, listed
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ class Attempt:
         remote_checksums = self.host.remote_checksums(files, found.checksum_files)
         started = time.monotonic()
         total = sum(item.source.size for item in items)
-        with progress(str(settings.remote_file_path), total, settings.progress) as bar:
+        name, mode = str(settings.remote_file_path), settings.progress
+        with progress(name, total, "none" if settings.quiet else mode, len(items)) as bar:
             if self.part:
                 self.part(bar)
             downloads.download_all(bar)
@@ -289,6 +290,11 @@ class Attempt:
             self._after.failed,
             self._plain_copy,
             self._drifts,
+            changes=(
+                Changes.between(self._replaced, manifest)
+                if status == "landed" and self._replaced and not self.part
+                else None
+            ),
         )
 
     def _explanations(self, downloads: Downloads) -> list[str]:

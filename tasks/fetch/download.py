@@ -116,7 +116,7 @@ class Downloads:
             tail = b"".join(b"".join(next(streams)) for _ in tail_first(item))
             stream = next(streams)
             size = sizes.get(item.source.path, item.source.size)
-            bar.start(size, stream.start)
+            bar.start(item.source.path, size, stream.start)
             log.debug("%s: %d bytes, from %d", item.source.path, item.source.size, stream.start)
             if item.is_archive:
                 sha256 = self.unpacker.unpack(item, stream, tail, self.key(item))

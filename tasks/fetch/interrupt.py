@@ -44,21 +44,19 @@ _publishing = threading.RLock()  # held during `uninterrupted`, and by the watch
 
 
 def install(
-    at_forced_end: Callable[[int], None] = lambda _: None, line_start: Callable[[], str] = str
+    at_forced_end: Callable[[int], None] = lambda _: None, line: Callable[[str], str] = str
 ) -> None:
     """Raise the first signal as `Interrupted` in the main thread, and start the watchdog.
 
     Args:
         at_forced_end: Called with the exit code where the watchdog ends the process, beside the
             clean-ups, and in another thread than the main one.
-        line_start: Gives what a line on standard error starts with.
+        line: Returns a line as standard error has it.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    watchdog = threading.Thread(
-        target=_watch, args=(reading, at_forced_end, line_start), name="watchdog"
-    )
+    watchdog = threading.Thread(target=_watch, args=(reading, at_forced_end, line), name="watchdog")
     watchdog.daemon = True
     watchdog.start()
     for signum in SIGNALS:
@@ -85,9 +83,7 @@ def _on_signal(signum: int, _frame: FrameType | None) -> None:
         raise Interrupted(signum)
 
 
-def _watch(
-    reading: int, at_forced_end: Callable[[int], None], line_start: Callable[[], str]
-) -> None:
+def _watch(reading: int, at_forced_end: Callable[[int], None], line: Callable[[str], str]) -> None:
     """Wait for a signal; then end the process if the main thread does not end it in time."""
     while (signum := os.read(reading, 1)[0]) not in SIGNALS:
         pass
@@ -113,7 +109,7 @@ def _watch(
             thread.join(max(0.0, end - time.monotonic()))
     finally:
         if select.select([], [2], [], 0)[1]:  # not where its reader hangs
-            os.write(2, line_start().encode() + FORCED)
+            os.write(2, line(FORCED.decode()).encode())
         os._exit(128 + signum)
 
 

@@ -1,24 +1,91 @@
-"""Progress of a run: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress of a run: live lines on a terminal, a line of the log every few seconds elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import re
 import sys
 import time
 import unicodedata
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from tasks.fetch import live
 from tasks.fetch.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+log = logging.getLogger(__name__)
+
 ProgressMode = Literal["auto", "bar", "lines", "none"]
 
 LINE_SECONDS = 5.0
-"""Time between two lines; a shorter run prints none."""
-MIN_BAR = 10
-"""Columns below which a bar, or the end of a name, is not shown."""
+"""Time between two lines of the log; a shorter run prints none."""
+MAX_LINE_SECONDS = 300.0
+"""The same of a long run: a twentieth of its duration, but not more than this."""
+MIN_NAME, MAX_NAME = 15, 40
+MIN_BAR, MAX_BAR = 13, 43
+"""Columns of a live line for the name and for the bar, with what separates them."""
+_CYAN, _PLAIN = "\x1b[36m", "\x1b[0m"
+
+
+@dataclass
+class Meter:
+    """The bytes of a file, or of all files.
+
+    Attributes:
+        name: The file's, which is not trusted, or what all of them are.
+        size: All bytes.
+        done: Those that were downloaded by this run or an earlier one, or need no download.
+        downloaded: Those of this run.
+    """
+
+    name: str
+    size: int
+    done: int = 0
+    downloaded: int = 0
+
+    def __post_init__(self) -> None:
+        self._started = time.monotonic()
+
+    def text(self, *, aligned: bool = False, brief: bool = False) -> str:
+        """Describe it.
+
+        Args:
+            aligned: Whether each number gets a fixed number of columns: nothing moves then.
+            brief: Whether to leave out the sizes.
+        """
+        done, size = min(self.done, self.size), self.size
+        rate = self.downloaded / max(time.monotonic() - self._started, 1e-9)
+        share = 100 * done // size if size else 100
+        seconds = _duration((size - done) / rate) if rate else "? s"
+        if brief:
+            return f"{share} %, {human(rate)}/s, {seconds} left"
+        text = f"{human(done):>8} of {human(size)} ({share:>3} %), "
+        text += f"{human(rate):>8}/s, {seconds:>5} left"
+        return text if aligned else re.sub(r"(^|[ (]) +", r"\1", text)
+
+    def line(self, width: int, encoding: str = "utf-8", *, color: bool = False) -> str:
+        """Lay out one line: the end of the name, a bar where there is room, and the text."""
+        text = self.text(aligned=True)
+        if width - len(text) < MIN_NAME + MIN_BAR:
+            text = self.text(brief=True)[:width]
+        name = printable(self.name).encode(encoding, "backslashreplace").decode(encoding) + ": "
+        room = width - len(text)
+        if room < MIN_NAME + MIN_BAR:
+            return _shortened(name, room) + text
+        bar = min(MAX_BAR, max(MIN_BAR, room - MAX_NAME))
+        name = _shortened(name, room - bar)
+        pad = " " * (room - bar - columns(name))
+        cells = bar - len("|| ")
+        full = "#" * (cells * min(self.done, self.size) // self.size if self.size else cells)
+        rest = " " * (cells - len(full))
+        if color and full:
+            full = f"{_CYAN}{full}{_PLAIN}"
+        return f"{name}{pad}|{full}{rest}| {text}"
 
 
 class Progress:
@@ -28,154 +95,149 @@ class Progress:
     its end: the sum never exceeds the total, and ends there.
 
     Args:
+        name: What is downloaded.
         total: Bytes of all files.
+        files: How many they are.
     """
 
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._finished = 0
-        self._size: int | None = None
-        self._of_file = 0
-        self._downloaded = 0
-        self._start = time.monotonic()
+    def __init__(self, name: str, total: int, files: int = 1) -> None:
+        self._files = files
+        self._finished = self._finished_files = 0
+        self._run = Meter(name, total)
+        self._file: Meter | None = None
 
     @property
     def count(self) -> int:
         """Bytes done."""
-        return self._finished + min(self._of_file, self._size or 0)
+        file = self._file
+        return self._finished + (min(file.done, file.size) if file else 0)
 
-    def start(self, size: int, resumed: int = 0) -> None:
+    def start(self, name: str, size: int, resumed: int = 0) -> None:
         """Start a file, also one that is downloaded again.
 
         Args:
+            name: Its remote path.
             size: Its bytes, as counted in the total.
             resumed: Bytes that an earlier run downloaded: they do not count for the rate.
         """
-        self._size, self._of_file = size, resumed
-        self._show()
+        self._file = Meter(name, size, resumed)
+        self._update()
 
     def add(self, count: int) -> None:
         """Count downloaded bytes, except between files: the tail of a zip, which is read first."""
-        if self._size is None:
+        if self._file is None:
             return
-        self._of_file += count
-        self._downloaded += count
-        self._show()
+        for meter in (self._file, self._run):
+            meter.downloaded += count
+        self._file.done += count
+        self._update()
 
     def finish(self, size: int) -> None:
         """End a file of that size: it is complete, or will not be downloaded."""
         self._finished += size
-        self._size = None
+        self._finished_files += 1
+        self._file = None
+        self._update()
+
+    def meters(self) -> list[Meter]:
+        """Return what to show: the file and, if there are several, all of them."""
+        if self._files == 1:
+            return [self._run]
+        self._run.name = f"{self._finished_files}/{self._files} files"
+        return [*([self._file] if self._file else []), self._run]
+
+    def _update(self) -> None:
+        self._run.done = self.count
         self._show()
-
-    def text(self, width: int | None = None) -> str:
-        """Describe the progress in at most `width` columns, of which rate and time come first."""
-        rate = self._downloaded / max(time.monotonic() - self._start, 1e-9)
-        seconds = f"{(self._total - self.count) / rate:.0f}" if rate else "?"
-        share = 100 * self.count // self._total if self._total else 100
-        speed = f"{human(rate)}/s, {seconds} s left"
-        full = f"{human(self.count)} of {human(self._total)} ({share} %), {speed}"
-        if width is None or len(full) <= width:
-            return full
-        return f"{share} %, {speed}"[:width]
-
-    def close(self) -> None:
-        """Show the end of a successful run."""
 
     def _show(self) -> None:
         """Show the progress, if it is time."""
 
 
-class _Bar(Progress):
-    def __init__(self, name: str, total: int) -> None:
-        super().__init__(total)
-        self._name = name
-        from tqdm import tqdm
+class _Bars(Progress):
+    """Shows a live line for the file and, if there are several, one for all of them."""
 
-        # tqdm cuts a long line at its end, where the rate and the remaining time are.
-        fitted = type("_Fitted", (tqdm,), {"format_meter": self._meter})
-        # By time, not by count: the steps of a resumed file differ widely.
-        self.bar = fitted(
-            total=total, leave=False, file=sys.stderr, dynamic_ncols=True, miniters=0,
-            mininterval=0.1,
-        )  # fmt: skip
+    def __init__(self, name: str, total: int, files: int) -> None:
+        super().__init__(name, total, files)
+        self._color = not os.environ.get("NO_COLOR")
+        self.live = live.Live(sys.stderr, self._lines)
 
-    def _meter(self, *_: object, ncols: int | None = None, **__: object) -> str:
-        return self.line((ncols or 80) - 1)
-
-    def line(self, width: int) -> str:
-        """Lay out one line: the end of the name, a bar, and the text."""
-        text = self.text(width)
-        room = width - len(text) - 3
-        if room < MIN_BAR:
-            return text
-        name = _shortened(f"{self._name}: ", room - MIN_BAR)
-        cells = min(room - _columns(name), 4 * MIN_BAR)
-        full = cells * self.count // self._total if self._total else cells
-        return f"{name}|{'#' * full}{' ' * (cells - full)}| {text}"
+    def _lines(self, width: int) -> list[str]:
+        encoding = sys.stderr.encoding
+        return [meter.line(width, encoding, color=self._color) for meter in self.meters()]
 
     def _show(self) -> None:
-        self.bar.update(self.count - self.bar.n)
-
-    def close(self) -> None:
-        self.bar.refresh()
+        self.live.draw_if_due()
 
 
 class _Lines(Progress):
-    def __init__(self, name: str, total: int) -> None:
-        super().__init__(total)
-        self._name = name
-        self._first = self._last = self._start
+    """Logs a line every few seconds, and a last one where there was one before."""
+
+    def __init__(self, name: str, total: int, files: int) -> None:
+        super().__init__(name, total, files)
+        self._name = printable(name)
+        self._first = self._last = time.monotonic()
 
     def _show(self) -> None:
         now = time.monotonic()
-        if now - self._last >= LINE_SECONDS:
+        pause = min(max(LINE_SECONDS, (now - self._first) / 20), MAX_LINE_SECONDS)
+        if now - self._last >= pause:
             self._last = now
-            self._print()
+            self._log()
 
     def close(self) -> None:
+        """Log the end of a successful run."""
         if self._last > self._first:
-            self._print()
+            self._log()
 
-    def _print(self) -> None:
-        print(f"{self._name}: {self.text()}", file=sys.stderr, flush=True)
+    def _log(self) -> None:
+        fields = {"fetched_bytes": self._run.downloaded, "remote_bytes": self._run.size}
+        log.info("%s: %s", self._name, self._run.text(), extra={"fields": fields})
 
 
 @contextlib.contextmanager
-def progress(name: str, total: int, mode: ProgressMode) -> Iterator[Progress]:
+def progress(name: str, total: int, mode: ProgressMode, files: int = 1) -> Iterator[Progress]:
     """Show on standard error how much of `total` bytes is done.
 
     Args:
         name: What is downloaded.
         total: Bytes.
-        mode: `auto` is a bar on a terminal, lines elsewhere.
+        mode: `auto` is live lines on a terminal that can draw them, lines of the log elsewhere.
+        files: How many files they are.
     """
-    name = printable(name)
     if mode == "auto":
-        mode = "bar" if sys.stderr.isatty() else "lines"
+        mode = "bar" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "lines"
     if mode == "bar":
-        bar = _Bar(name, total)
-        with contextlib.closing(bar.bar):
-            yield bar
-            bar.close()
-        return
-    shown = Progress(total) if mode == "none" else _Lines(name, total)
-    yield shown
-    shown.close()
+        bars = _Bars(name, total, files)
+        with live.shown(bars.live):
+            yield bars
+    elif mode == "lines":
+        lines = _Lines(name, total, files)
+        yield lines
+        lines.close()
+    else:
+        yield Progress(name, total, files)
 
 
 def _shortened(name: str, width: int) -> str:
     """Return as much of a name's end as fits; an empty text if that is too little."""
-    if _columns(name) <= width:
+    if columns(name) <= width:
         return name
-    while name and _columns(name) > width - 3:
+    while name and columns(name) > width - 3:
         name = name[1:]
-    return f"...{name}" if _columns(name) >= MIN_BAR else ""
+    return f"...{name}" if len(name) > len("a.b: ") else ""
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
     """Return how many columns of a terminal a text needs at most."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _duration(seconds: float) -> str:
+    """Format a time in at most five columns, but for days: `42 s`, `12 m`, `3 h`."""
+    if seconds < 1000:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} m" if seconds < 60000 else f"{seconds / 3600:.0f} h"
 
 
 def human(count: float) -> str:

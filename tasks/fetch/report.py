@@ -65,6 +65,54 @@ class ShardNote:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """How the published files differ from those that were published before.
+
+    Attributes:
+        since: When those were.
+        added: Sizes of the files, in bytes; `changed`, `removed` and `unchanged` likewise.
+    """
+
+    since: str
+    added: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
+    unchanged: list[int] = field(default_factory=list)
+
+    @classmethod
+    def between(cls, before: Manifest, after: Manifest) -> Changes:
+        """Compare the files of two manifests, by path and checksum."""
+        changes, old = cls(before.finished), {file.path: file for file in before.files}
+        for file in after.files:
+            known = old.pop(file.path, None)
+            if known is None:
+                changes.added.append(file.size)
+            else:
+                is_same = known.sha256 == file.sha256
+                (changes.unchanged if is_same else changes.changed).append(file.size)
+        changes.removed.extend(file.size for file in old.values())
+        return changes
+
+    def line(self) -> str:
+        """Return it for people."""
+        counts = [
+            f"{len(sizes)} {what} ({human(sum(sizes))})" for what, sizes in self._sizes() if sizes
+        ]
+        return f"files since {self.since}: {', '.join(counts)}"
+
+    def data(self) -> dict[str, object]:
+        """Return it for programs."""
+        data: dict[str, object] = {"since": self.since}
+        for what, sizes in self._sizes():
+            data |= {what: len(sizes), f"{what}_bytes": sum(sizes)}
+        return data
+
+    def _sizes(self) -> list[tuple[str, list[int]]]:
+        names = ("added", "changed", "removed", "unchanged")
+        return [(name, getattr(self, name)) for name in names]
+
+
+@dataclass(frozen=True)
 class Report:
     """The result of a run.
 
@@ -85,6 +133,7 @@ class Report:
         plain_copy: Where the published files are under plain names; empty without publish_layout.
         columns: What has changed in the columns of CSVs.
         shard: Of a run that has shards.
+        changes: What landed, compared with what was published before; None at the first time.
     """
 
     status: Status
@@ -101,6 +150,7 @@ class Report:
     plain_copy: str = ""
     columns: list[Drift] = field(default_factory=list)
     shard: ShardNote | None = None
+    changes: Changes | None = None
 
     @property
     def exit_code(self) -> int:
@@ -140,10 +190,12 @@ class Report:
             ]
         if self.status == "shard":
             return [f"{name}: landed {_count(len(manifest.files), 'file')}, {size}, of {where}"]
-        downloaded = human(sum(item.source.size for item in plan.downloads))
+        downloaded = sum(item.source.size for item in plan.downloads)
+        how = f"in {self.seconds:.1f} s ({human(downloaded / max(self.seconds, 0.001))}/s)"
         lines = [
             f"{name}: {self.status} {data}",
-            f"  source: {where}, {downloaded}, in {self.seconds:.1f} s; checked: {self._checked()}",
+            f"  source: {where}, {human(downloaded)}, {how}; checked: {self._checked()}",
+            *([f"  {self.changes.line()}"] if self.changes else []),
         ]
         if plan.unchanged or plan.removed or len(plan.downloads) > 1:
             counts = ", ".join(f"{count} {what}" for what, count in self._counts().items())
@@ -227,6 +279,8 @@ class Report:
             data["removed"] = [old.source.path for old in plan.removed]
         else:
             data["checked"] = self._checked() if plan.downloads else ""
+        if self.changes:
+            data["changes"] = self.changes.data()
         if self.plain_copy:
             data["plain_copy"] = self.plain_copy
         if self.after_done:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from docker.setup import attach, envfiles, locks, prepare, venv
 from docker.setup import engine as engines
-from docker.setup import envfiles, locks, prepare, venv
 from docker.setup.engine import MOMENT, Engine
 from docker.setup.messages import Errors
 from docker.setup.project import Project
@@ -30,6 +30,28 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
             monkeypatch.delenv(name)
     tree = Tree(tmp_path / "clone")
     return Project.from_environment()._replace(root=tree.folder)
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_run_passes_what_is_set_of_the_terminal_on_to_the_container(
+    project: Project, monkeypatch: pytest.MonkeyPatch, on_terminal: bool
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(attach, "_on_terminal", lambda: on_terminal)
+
+    def run(_: Project, words: list[str], *__: object) -> int:
+        ran.append(words)
+        return 0
+
+    monkeypatch.setattr(attach, "_run", run)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("TERM", raising=False)
+    file = f"{project.root}/docker/prod/compose.yaml"
+    assert attach.attach(project, "docker-compose", "-f", file, "run", "--rm", "tasks", "2") == 0
+    (words,) = ran
+    assert ("-e NO_COLOR" in " ".join(words)) is on_terminal
+    assert "TERM" not in words
+    assert ("-T" in words) is not on_terminal
 
 
 # --- variables ------------------------------------------------------------------------------
