@@ -737,8 +737,8 @@ fmt: .venv/.lighterage ## format the Python files, fix what the linter can, writ
 	@$(BIN)/ruff format .
 	@$(foreach name,$(sort $(GENERATED)),text=$$($(TOOLS) $(name)); echo "$$text" > $(GENERATED_$(name));)
 
-# In the order of making: dev is bound by prod and the sample host.
-LOCKS := uv prod s3 parquet sample-host dev
+# In the order of making: dev is bound by prod and the sample host, report by dev.
+LOCKS := uv prod s3 parquet sample-host dev report
 PINS := $(LOCKS:%=requirements/%.txt)
 UV := .lighterage/uv/bin/uv
 
@@ -759,8 +759,8 @@ audit: .venv/.lighterage ## known vulnerabilities of what requirements/*.txt pin
 	@$(STEP) index $(TOOLS) audit
 
 # The environments of this machine: made again when the pins change, or Python moved away.
-.venv/.lighterage: requirements/dev.txt $(if $(wildcard .venv/bin/python),,FORCE)
-	@$(STEP) install sh requirements/install.sh .venv requirements/dev.txt
+.venv/.lighterage: requirements/dev.txt requirements/report.txt $(if $(wildcard .venv/bin/python),,FORCE)
+	@$(STEP) install sh requirements/install.sh .venv requirements/dev.txt requirements/report.txt
 
 .lighterage/uv/.lighterage: requirements/uv.txt $(if $(wildcard .lighterage/uv/bin/python),,FORCE)
 	@$(STEP) install sh requirements/install.sh .lighterage/uv requirements/uv.txt

@@ -53,13 +53,14 @@ def find_python() -> str:
 
 
 def install(project: Project, *command: str) -> None:
-    """Run `sh requirements/install.sh FOLDER FILE`, unless the folder has what the file pins.
+    """Run `sh requirements/install.sh FOLDER FILE...`, unless the folder has what the files pin.
 
     Raises:
         Failure: There is no Python to do it with, or a package was not to be had.
     """
-    folder, file = (project.root / word for word in command[2:4])
-    stamp, pins = folder / ".lighterage", sha256(file)
+    folder, *files = (project.root / word for word in command[2:])
+    stamp, pins = folder / ".lighterage", " ".join(map(sha256, files))
+    names = " and ".join(command[3:])
     locks.report(project)
     with project.lock("venv"):
         # Git gives a file that it writes again a new time.
@@ -67,10 +68,10 @@ def install(project: Project, *command: str) -> None:
             stamp.touch()
             return
         if folder.is_symlink():
-            raise Failure(f"{command[2]} is a link to what {command[3]} does not pin: remove it", 1)
+            raise Failure(f"{command[2]} is a link to what {names} does not pin: remove it", 1)
         if project.offline:
             check_wheels(project)
-        say(f"making {command[2]} from {command[3]}")
+        say(f"making {command[2]} from {names}")
         if index(project, *command):
             source = "docker/wheels" if project.offline else "the package index"
             raise Failure(f"{source} did not give what it takes; see above", 1)
