@@ -131,7 +131,7 @@ VERBS := build run shell up down logs tasks config status history schedule pause
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
 # A cluster runs an image, so prod's; cluster-run needs what `up` does, the others what `logs` does.
 CLUSTERED := $(if $(call given,ENV),$(ENV),prod)
-PREPARED := $(filter $(FAMILY) vendor load diff verify bench-build %-trust %-init,$(foreach goal,$(MAKECMDGOALS),\
+PREPARED := $(filter $(FAMILY) vendor load diff verify report bench-build %-trust %-init,$(foreach goal,$(MAKECMDGOALS),\
   $(if $(filter $(VERBS) trust init,$(goal)),$(ENV)-,$(if $(filter cluster-%,$(goal)),$(CLUSTERED)-))$(or \
   $(if $(filter cluster-run,$(goal)),up),$(if $(filter cluster-%,$(goal)),logs),$(goal))))
 $(foreach goal,$(filter $(FAMILY),$(MAKECMDGOALS)),$(if $(call given,ENV),\
@@ -556,6 +556,10 @@ diff: $(VARIANTS:%=%-build) .venv/.lighterage ## how variants differ, measured: 
 VERIFIED := $(if $(call given,ENV),$(ENV),$(VARIANTS))
 verify: $(VARIANTS:%=%-build) $(VERIFIED:%=$(SAMPLE_HOST)) .venv/.lighterage ## prove on images and containers that variants differ as their contracts say
 	@$(TOOLS) verify $(if $(call given,ENV),$(ENV))
+
+.PHONY: report
+report: $(VERIFIED:%=%-build) .venv/.lighterage ## write a page on runs, data, variants and images; print its path
+	@$(TOOLS) report $(if $(call given,ENV),$(ENV))
 
 .PHONY: load
 load: ## load FILE, which make save wrote, after checking its checksum

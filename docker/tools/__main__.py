@@ -12,7 +12,7 @@ from docker.tools.context import Context
 
 VERBS = (
     "diff", "verify", "size", "reproduce", "trust", "doctor", "audit", "parity", "schema",
-    "reference", "new-task", "init", "bake", *ENGINES,
+    "reference", "new-task", "init", "bake", "report", *ENGINES,
 )  # fmt: skip
 
 
