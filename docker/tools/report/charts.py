@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any, NamedTuple
 
 import vl_convert
 from markupsafe import Markup
 
 from docker.tools.size import MB, Part
+from tasks.fetch.errors import printable
 from tasks.history import Run
 
 SHAPES = ("circle", "square", "triangle-up", "diamond")
 SYMBOLS = ("●", "■", "▲", "◆")
 """The same shapes as text, in the legend of the page."""
-WIDTH, HEIGHT = 320, 130
+WIDTH, HEIGHT = 272, 130
+SHORTEST = timedelta(hours=1)
+"""Of the time on an axis: the labels of a shorter one have seconds and no hours."""
 COMPONENTS = 12
+LONGEST = 60
+
+
+WHOLE = "d"
 
 
 class Measure(NamedTuple):
@@ -26,14 +34,14 @@ class Measure(NamedTuple):
     title: str
     unit: str
     value: Callable[[Run], float | None]
-    whole: bool = False
+    format: str
 
 
 MEASURES = (
-    Measure("Rate", "bytes per second", lambda run: _rate(run)),
-    Measure("Size of the data", "bytes", lambda run: run.bytes if run.is_success else None),
-    Measure("Duration", "seconds", lambda run: run.seconds),
-    Measure("Retries", "retries", lambda run: run.retries, whole=True),
+    Measure("Rate", "bytes per second", lambda run: _rate(run), "~s"),
+    Measure("Size of the data", "bytes", lambda run: run.bytes if run.is_success else None, "~s"),
+    Measure("Duration", "seconds", lambda run: run.seconds, ",~r"),
+    Measure("Retries", "retries", lambda run: run.retries, WHOLE),
 )
 
 
@@ -67,14 +75,15 @@ def runs_chart(runs: Mapping[str, Sequence[Run]], measure: Measure) -> Markup:
         "range": [*map(color, range(len(names))), "var(--failed)"],
     }
     shapes = [*(SHAPES[index % len(SHAPES)] for index in range(len(names))), "cross"]
-    axis: dict[str, Any] = {"format": "d" if measure.whole else "~s", "tickCount": 4}
-    axis |= {"tickMinStep": 1} if measure.whole else {}
+    axis: dict[str, Any] = {"format": measure.format, "tickCount": 4}
+    axis |= {"tickMinStep": 1} if measure.format == WHOLE else {}
     spec = {
         "data": {"values": values},
         "encoding": {
             "x": {
-                "field": "started", "type": "temporal", "title": None, "scale": {"type": "utc"},
-                "axis": {"tickCount": 4, "labelOverlap": True},
+                "field": "started", "type": "temporal", "title": None,
+                "scale": {"type": "utc", "domain": _times(runs)},
+                "axis": {"tickCount": 3, "labelOverlap": True},
             },
             "y": {
                 "field": "value", "type": "quantitative", "title": measure.unit, "axis": axis,
@@ -102,6 +111,14 @@ def runs_chart(runs: Mapping[str, Sequence[Run]], measure: Measure) -> Markup:
     return _svg(spec, f"{measure.title} of {count} run{'s' * (count != 1)} over time, in UTC")
 
 
+def _times(runs: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Return the times between which the runs of a task started, with a margin."""
+    started = [run.started.astimezone(UTC) for found in runs.values() for run in found]
+    first, last = min(started), max(started)
+    margin = max(SHORTEST - (last - first), (last - first) / 10) / 2
+    return [(first - margin).isoformat(), (last + margin).isoformat()]
+
+
 def _is_zero(values: Sequence[Mapping[str, Any]]) -> bool:
     return not any(value["value"] for value in values)
 
@@ -109,7 +126,7 @@ def _is_zero(values: Sequence[Mapping[str, Any]]) -> bool:
 def image_chart(name: str, parts: Sequence[Part]) -> Markup:
     """Return a chart of the largest components of an image."""
     values = [
-        {"name": part.name, "MB": part.bytes / MB, "text": f"{part.bytes / MB:.1f} MB"}
+        {"name": _text(part.name), "MB": part.bytes / MB, "text": f"{part.bytes / MB:.1f} MB"}
         for part in parts[:COMPONENTS]
     ]
     if not values:
@@ -119,7 +136,7 @@ def image_chart(name: str, parts: Sequence[Part]) -> Markup:
         "encoding": {
             "y": {
                 "field": "name", "type": "nominal", "sort": None, "title": None,
-                "axis": {"labelLimit": 120, "domain": False, "ticks": False},
+                "axis": {"labelLimit": 150, "domain": False, "ticks": False},
             },
             "x": {
                 "field": "MB", "type": "quantitative", "axis": None,
@@ -134,7 +151,12 @@ def image_chart(name: str, parts: Sequence[Part]) -> Markup:
             },
         ],
     }  # fmt: skip
-    return _svg({**spec, "height": {"step": 18}}, f"The largest components of the image {name}")
+    return _svg({**spec, "width": 400, "height": {"step": 18}}, f"The largest components of the image {name}")
+
+
+def _text(name: str) -> str:
+    """Return a name for a chart, without what XML cannot have: vl-convert 1.9 aborts on it."""
+    return re.sub("[\ufffe\uffff]", "\ufffd", printable(name[:LONGEST]))
 
 
 def _svg(spec: Mapping[str, Any], title: str) -> Markup:

@@ -19,7 +19,7 @@ from docker.tools.report.charts import (
     image_chart,
     runs_chart,
 )
-from docker.tools.report.data import Data, Facts, Image
+from docker.tools.report.data import Data, Facts, Image, Task
 from docker.tools.size import SHOWN
 from tasks.fetch.errors import printable
 from tasks.fetch.progress import human
@@ -35,9 +35,9 @@ class TaskView(NamedTuple):
     """A task of all variants: its runs by variant, and what each landed."""
 
     name: str
-    description: str
+    title: str
     runs: Mapping[str, Sequence[Run]]
-    data: Mapping[str, Data]
+    data: Sequence[tuple[str, Data]]
     errors: Sequence[tuple[str, str]]
 
     @property
@@ -88,14 +88,30 @@ def _task_view(facts: Facts, name: str) -> TaskView:
         for task in variant.tasks
         if task.name == name
     }
+    label = f"Task {name}"
+    text = next((task.description for task in found.values() if task.description), label)
     return TaskView(
         name,
-        next((task.description for task in found.values() if task.description), ""),
+        text if text.startswith(label) else f"{label}: {text}",
         # In the order of the variants, also of one without runs: it keeps its color.
         {one.name: found[one.name].runs if one.name in found else [] for one in facts.variants},
-        {variant: task.data for variant, task in found.items() if task.data},
+        _data(found),
         [(variant, error) for variant, task in found.items() for error in task.errors],
     )
+
+
+def _data(tasks: Mapping[str, Task]) -> list[tuple[str, Data]]:
+    """Return what landed, once where variants share a target, with the names of the variants."""
+    names: list[tuple[list[str], Data]] = []
+    for variant, task in tasks.items():
+        if task.data is None:
+            continue
+        same = [found for found, data in names if data == task.data]
+        if same:
+            same[0].append(variant)
+        else:
+            names.append(([variant], task.data))
+    return [(" and ".join(found), data) for found, data in names]
 
 
 def newest(runs: Any) -> list[Run]:
