@@ -588,6 +588,11 @@ test: .venv/.lighterage ## install what the tests need, and run them all; ARGS g
 	@$(STEP) packages test
 	@LIGHTERAGE_TEST_ENGINE=$(ENGINE) $(STEP) isolated .venv/bin/python -m pytest
 
+.PHONY: test-report
+test-report: .venv/.lighterage ## open the page of make report in Chromium, which it installs, and check it
+	@$(STEP) packages test-report
+	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_report.py tests/unit/test_report_page.py
+
 # The transfer tests with other versions of Paramiko and Fabric, each pair in an environment of its
 # own that finds everything else in .venv: the oldest and the newest that requirements/prod.in allows.
 PARAMIKO_oldest = sed -nE 's/^(paramiko|fabric)>=([0-9.]+).*/\1==\2/p' requirements/prod.in

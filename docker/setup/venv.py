@@ -33,6 +33,8 @@ TESTED_WITH = {
     "dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto", "fish": "fish", "tcsh": "tcsh",
     "strace": "strace", "zip": "zip",
 }  # fmt: skip
+BROWSER = {"chromium-headless-shell or chromium": "chromium-headless-shell"}
+PURPOSES = {"test": {**PEERS, **TESTED_WITH}, "bench": PEERS, "test-report": BROWSER}
 
 
 def find_python() -> str:
@@ -164,16 +166,19 @@ def packages(_: Project, purpose: str) -> None:
     """Install the programs that tests or benchmarks run and that are missing, where possible.
 
     Args:
-        purpose: `test` or `bench`.
+        purpose: The make target: `test`, `bench` or `test-report`.
     """
-    programs = {**PEERS, **(TESTED_WITH if purpose == "test" else {})}
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
-    missing = {name: word for name, word in programs.items() if not shutil.which(name, path=path)}
+    missing = {
+        names: word
+        for names, word in PURPOSES[purpose].items()
+        if not any(shutil.which(name, path=path) for name in names.split(" or "))
+    }
     if not missing:
         return
     words = sorted(set(missing.values()))
     install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *words]
-    without = "tests that run them are skipped" if purpose == "test" else "they are left out"
+    without = "tests that run them are skipped" if purpose != "bench" else "they are left out"
     if os.environ.get("LIGHTERAGE_SETUP") == "0" or os.getuid() or not shutil.which("apt-get"):
         say(f"not here: {', '.join(missing)}; {without}; on Debian, as root: apt-get install")
         say(f"  {' '.join(words)}")

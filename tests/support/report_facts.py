@@ -101,4 +101,6 @@ def empty() -> Facts:
     """Make facts of a fresh clone on a machine without an engine."""
     tasks = [Task("1", [], [], "Task 1: one zip archive."), Task("2", [], [])]
     note = "no container engine answers here; make doctor says what it takes"
-    return Facts("lighterage", "host", [variant("dev", *tasks), variant("prod", *tasks)], notes=[note])
+    return Facts(
+        "lighterage", "host", [variant("dev", *tasks), variant("prod", *tasks)], notes=[note]
+    )

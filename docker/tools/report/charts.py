@@ -26,6 +26,7 @@ LONGEST = 60
 
 
 WHOLE = "d"
+FAILED = "datum.series == 'failed'"
 
 
 class Measure(NamedTuple):
@@ -92,18 +93,19 @@ def runs_chart(runs: Mapping[str, Sequence[Run]], measure: Measure) -> Markup:
         },
         "layer": [
             {
-                "transform": [{"filter": "datum.series != 'failed'"}],
+                "transform": [{"filter": f"!({FAILED})"}],
                 "mark": {"type": "line", "strokeWidth": 1.5},
                 "encoding": {"color": {"field": "variant", "scale": style, "legend": None}},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 45, "opacity": 1},
+                "mark": {"type": "point", "filled": True, "opacity": 1},
                 "encoding": {
                     "color": {"field": "series", "scale": style, "legend": None},
                     "shape": {
                         "field": "series", "legend": None,
                         "scale": {"domain": style["domain"], "range": shapes},
                     },
+                    "size": {"condition": {"test": FAILED, "value": 110}, "value": 40},
                 },
             },
         ],
@@ -136,7 +138,7 @@ def image_chart(name: str, parts: Sequence[Part]) -> Markup:
         "encoding": {
             "y": {
                 "field": "name", "type": "nominal", "sort": None, "title": None,
-                "axis": {"labelLimit": 150, "domain": False, "ticks": False},
+                "axis": {"labelLimit": 105, "minExtent": 130, "domain": False, "ticks": False},
             },
             "x": {
                 "field": "MB", "type": "quantitative", "axis": None,
@@ -151,7 +153,10 @@ def image_chart(name: str, parts: Sequence[Part]) -> Markup:
             },
         ],
     }  # fmt: skip
-    return _svg({**spec, "width": 400, "height": {"step": 18}}, f"The largest components of the image {name}")
+    return _svg(
+        {**spec, "width": 400, "height": {"step": 18}},
+        f"The largest components of the image {name}",
+    )
 
 
 def _text(name: str) -> str:

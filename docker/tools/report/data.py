@@ -14,8 +14,9 @@ from msgspec import Struct
 from docker.setup.engine import quiet
 from docker.setup.project import Failure, last_line
 from docker.tools.context import Context, Variant
-from docker.tools.diff import differing
+from docker.tools.diff import differing, unshared
 from docker.tools.measure import Measured, measure
+from docker.tools.rows import Value
 from docker.tools.saved import saved
 from docker.tools.size import Content, Part
 from tasks.fetch.manifest import Column
@@ -122,9 +123,7 @@ def facts(context: Context, variants: Sequence[Variant]) -> Facts:
         notes.append(str(failure))
     images = [*_images(context, variants, notes)]
     names = [one.variant.name for one in measured]
-    return Facts(
-        context.name, context.engine, found, names, rows(measured), images, notes
-    )  # fmt: skip
+    return Facts(context.name, context.engine, found, names, rows(measured), images, notes)
 
 
 def variant_facts(variant: Variant) -> VariantFacts:
@@ -146,18 +145,17 @@ def variant_facts(variant: Variant) -> VariantFacts:
 
 
 def rows(measured: Sequence[Measured]) -> list[Row]:
-    """Return each measured property, in the order of `make diff`."""
+    """Return each measured property as `make diff` has it: of lists what only some have."""
     if not measured:
         return []
     apart = differing(measured)
-    return [
-        Row(name, name in apart, [_lines(one.facts[name]) for one in measured])
-        for name in measured[0].facts
-    ]
-
-
-def _lines(value: str | list[str]) -> list[str]:
-    return [value] if isinstance(value, str) else value
+    found = []
+    for name in measured[0].facts:
+        values: Sequence[Value] = [one.facts[name] for one in measured]
+        values = unshared(values) if name in apart else values
+        lists = [[value] if isinstance(value, str) else value for value in values]
+        found.append(Row(name, name in apart, lists))
+    return found
 
 
 def _images(context: Context, variants: Sequence[Variant], notes: list[str]) -> Iterator[Image]:

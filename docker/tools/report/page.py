@@ -29,6 +29,7 @@ FOLDER = Path(__file__).parent
 RECENT = 15
 """Runs of each task in a table; the charts have more."""
 FAILURES = 50
+LONGEST = 500
 
 
 class TaskView(NamedTuple):
@@ -78,7 +79,8 @@ def page(facts: Facts, now: datetime | None = None) -> str:
 def task_views(facts: Facts) -> list[TaskView]:
     """Return the tasks that any variant has, each with what every variant knows of it."""
     names = dict.fromkeys(task.name for variant in facts.variants for task in variant.tasks)
-    return [_task_view(facts, name) for name in names]
+    ordered = sorted(names, key=lambda name: (len(name), name))  # task 10 after task 9
+    return [_task_view(facts, name) for name in ordered]
 
 
 def _task_view(facts: Facts, name: str) -> TaskView:
@@ -128,7 +130,9 @@ def _charts(tasks: Sequence[TaskView]) -> dict[str, list[tuple[str, Markup]]]:
     """Return the charts of each task that has runs, with their titles."""
     return {
         task.name: [
-            (measure.title, chart) for measure in MEASURES if (chart := runs_chart(task.runs, measure))
+            (measure.title, chart)
+            for measure in MEASURES
+            if (chart := runs_chart(task.runs, measure))
         ]
         for task in tasks
     }
@@ -151,4 +155,6 @@ def _moment(time: datetime) -> str:
 
 def _shown(value: Any) -> Any:
     """Show control characters and those that change the direction of text as escapes."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return printable(value if len(value) <= LONGEST else f"{value[:LONGEST]}…")
