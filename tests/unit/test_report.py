@@ -87,14 +87,14 @@ def test_what_cannot_be_read_of_a_task_is_in_the_report_with_the_rest(tree: Tree
     record(tree, "dev", "1", b"").unlink()
     (tree.folder / "data/.history/dev/task-1.jsonl").mkdir()
     record(tree, "dev", "2", msgspec.json.encode(made_up.run()))
-    (tree.folder / "data/task_3").mkdir(parents=True)
-    (tree.folder / "data/task_3/events").write_text("a file, where a folder is")
+    config = tree.folder / "config.yaml"
+    config.write_text(config.read_text().replace("data/task_3/events", "ftp://x/y"))
     found = read(tree, "dev")
     assert found["1"].errors == [
         "data/.history/dev/task-1.jsonl: Is a directory: make it readable"
     ]  # fmt: skip
     assert len(found["2"].runs) == 1
-    assert "task_3/events" in found["3"].errors[0]
+    assert "no store for ftp://" in found["3"].errors[0]
 
 
 def test_a_variant_that_cannot_be_read_has_the_reason(tree: Tree) -> None:
