@@ -93,7 +93,7 @@ def _print(found: Sequence[Measured], *, everything: bool) -> None:
 
 
 def unshared(values: Sequence[Value]) -> Sequence[Value]:
-    """Return the values, and of lists only the items that not all have, with a count of the rest."""
+    """Return the values; of lists only the items that not all have, and a count of the rest."""
     lists = [set(value) for value in values if isinstance(value, list)]
     shared = set.intersection(*lists) if len(lists) == len(values) else set()
     rest = [f"({len(shared)} shared)"] if shared else []

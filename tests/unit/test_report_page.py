@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,5 +129,5 @@ def test_headings_captions_and_regions_have_names(
     levels = chromium.evaluate("[...document.querySelectorAll('h1,h2,h3')].map(x => +x.tagName[1])")
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
     assert chromium.evaluate("document.documentElement.lang") == "en"

@@ -38,16 +38,16 @@ class Measure(NamedTuple):
     format: str
 
 
+def _rate(run: Run) -> float | None:
+    return run.fetched_bytes / run.seconds if run.fetched_bytes and run.seconds else None
+
+
 MEASURES = (
-    Measure("Rate", "bytes per second", lambda run: _rate(run), "~s"),
+    Measure("Rate", "bytes per second", _rate, "~s"),
     Measure("Size of the data", "bytes", lambda run: run.bytes if run.is_success else None, "~s"),
     Measure("Duration", "seconds", lambda run: run.seconds, ",~r"),
     Measure("Retries", "retries", lambda run: run.retries, WHOLE),
 )
-
-
-def _rate(run: Run) -> float | None:
-    return run.fetched_bytes / run.seconds if run.fetched_bytes and run.seconds else None
 
 
 def color(index: int) -> str:
@@ -142,7 +142,7 @@ def image_chart(name: str, parts: Sequence[Part]) -> Markup:
             },
             "x": {
                 "field": "MB", "type": "quantitative", "axis": None,
-                "scale": {"domainMax": max(value["MB"] for value in values) * 1.35},
+                "scale": {"domainMax": parts[0].bytes / MB * 1.35},
             },
         },
         "layer": [

@@ -72,7 +72,7 @@ def page(facts: Facts, now: datetime | None = None) -> str:
         legend=[*zip((one.name for one in facts.variants), _cycle(SYMBOLS), strict=False)],
         images=[(image, image_chart(image.name, image.parts), *_split(image))
                 for image in facts.images],
-        style=Markup(style), digest=Markup(digest), now=now or datetime.now(UTC),
+        style=style, digest=digest, now=now or datetime.now(UTC),
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def main() -> None:
 
 def _task(name: str, module: str, variant: str) -> dict[str, Any]:
     """Return what is known of a task; what cannot be read is an error in it."""
-    errors = []
+    errors: list[str] = []
     found: dict[str, Any] = {"name": name, "runs": [], "errors": errors}
     try:
         found["runs"] = History().runs(variant, name)[-RUNS:]
