@@ -146,7 +146,7 @@ VERBS := build run watch debug shell up down logs tasks config status history sh
 FAMILY := $(foreach variant,$(VARIANTS),$(addprefix $(variant)-,$(VERBS)))
 # A cluster runs an image, so prod's; cluster-run needs what `up` does, the others what `logs` does.
 CLUSTERED := $(if $(call given,ENV),$(ENV),prod)
-PREPARED := $(filter $(FAMILY) vendor load diff verify bench-build %-trust %-init,$(foreach goal,$(MAKECMDGOALS),\
+PREPARED := $(filter $(FAMILY) vendor load diff verify report bench-build %-trust %-init,$(foreach goal,$(MAKECMDGOALS),\
   $(if $(filter $(VERBS) trust init,$(goal)),$(ENV)-,$(if $(filter cluster-%,$(goal)),$(CLUSTERED)-))$(or \
   $(if $(filter cluster-run,$(goal)),up),$(if $(filter cluster-%,$(goal)),logs),$(goal))))
 $(foreach goal,$(filter $(FAMILY),$(MAKECMDGOALS)),$(if $(call given,ENV),\
@@ -625,6 +625,10 @@ VERIFIED := $(if $(call given,ENV),$(ENV),$(VARIANTS))
 verify: $(VARIANTS:%=%-build) $(VERIFIED:%=$(SAMPLE_HOST)) .venv/.lighterage ## [image] prove that images and containers are as the contracts say
 	@$(TOOLS) verify $(if $(call given,ENV),$(ENV))
 
+.PHONY: report
+report: $(VERIFIED:%=%-build) .venv/.lighterage ## [data] write a page on runs, data, variants and images; print its path
+	@$(TOOLS) report $(if $(call given,ENV),$(ENV))
+
 .PHONY: load
 load: ## [image+] load FILE, which make save wrote, after checking its checksum
 	@file=$$LIGHTERAGE_FILE; \
@@ -651,6 +655,11 @@ new-task: .venv/.lighterage ## [run] write a task NAME of KIND archive or tree, 
 test: .venv/.lighterage ## [develop] run all tests, after installing what they need; ARGS for pytest
 	@$(STEP) packages test
 	@LIGHTERAGE_TEST_ENGINE=$(ENGINE) $(STEP) isolated .venv/bin/python -m pytest
+
+.PHONY: test-report
+test-report: .venv/.lighterage ## open the page of make report in Chromium, which it installs, and check it
+	@$(STEP) packages test-report
+	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_report.py tests/unit/test_report_page.py
 
 # The transfer tests with other versions of Paramiko and Fabric, each pair in an environment of its
 # own that finds everything else in .venv: the oldest and the newest that requirements/prod.in allows.
@@ -810,8 +819,8 @@ fmt: .venv/.lighterage ## [develop] format the Python files, write the generated
 	@$(BIN)/ruff format .
 	@$(foreach name,$(sort $(GENERATED)),text=$$($(TOOLS) $(name)); echo "$$text" > $(GENERATED_$(name));)
 
-# In the order of making: dev is bound by prod and the sample host.
-LOCKS := uv prod s3 parquet apprise sample-host dev
+# In the order of making: dev is bound by prod and the sample host, report by dev.
+LOCKS := uv prod s3 parquet apprise sample-host dev report
 PINS := $(LOCKS:%=requirements/%.txt)
 UV := .lighterage/uv/bin/uv
 
@@ -832,8 +841,8 @@ audit: .venv/.lighterage ## [develop+] known vulnerabilities of what requirement
 	@$(STEP) index $(TOOLS) audit
 
 # The environments of this machine: made again when the pins change, or Python moved away.
-.venv/.lighterage: requirements/dev.txt $(if $(wildcard .venv/bin/python),,FORCE)
-	@$(STEP) install sh requirements/install.sh .venv requirements/dev.txt
+.venv/.lighterage: requirements/dev.txt requirements/report.txt $(if $(wildcard .venv/bin/python),,FORCE)
+	@$(STEP) install sh requirements/install.sh .venv requirements/dev.txt requirements/report.txt
 
 .lighterage/uv/.lighterage: requirements/uv.txt $(if $(wildcard .lighterage/uv/bin/python),,FORCE)
 	@$(STEP) install sh requirements/install.sh .lighterage/uv requirements/uv.txt

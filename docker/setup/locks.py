@@ -8,7 +8,7 @@ from pathlib import Path
 
 from docker.setup.project import Project, say
 
-NAMES = ("uv", "prod", "s3", "parquet", "apprise", "sample-host", "dev")
+NAMES = ("uv", "prod", "s3", "parquet", "apprise", "sample-host", "dev", "report")
 RECORD = "# Made by `make lock` from {name}.in, whose requirements have the sha256 {digest}\n"
 
 

@@ -29,7 +29,7 @@ STOP = {"down", "clean"}
 # Those before which env files must be correct, and those that need no image.
 START = {
     "run", "watch", "debug", "config", "status", "history", "show", "diff-data", "shell", "tasks",
-    "schedule", "pause", "resume", "trust", "init", "up", "verify", "diff",
+    "schedule", "pause", "resume", "trust", "init", "up", "verify", "diff", "report",
 }  # fmt: skip
 NO_BUILD = {"logs", "load", "vendor", *STOP}
 OCI = "org.opencontainers.image."

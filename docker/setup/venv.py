@@ -34,6 +34,8 @@ TESTED_WITH = {
     "dropbear": "dropbear-bin", "proftpd": "proftpd-mod-crypto", "fish": "fish", "tcsh": "tcsh",
     "strace": "strace", "zip": "zip",
 }  # fmt: skip
+BROWSER = {"chromium-headless-shell or chromium": "chromium-headless-shell"}
+PURPOSES = {"test": {**PEERS, **TESTED_WITH}, "bench": PEERS, "test-report": BROWSER}
 
 # Installed they would be services of this machine: their packages are only unpacked.
 UNPACKED = {
@@ -61,13 +63,14 @@ def find_python() -> str:
 
 
 def install(project: Project, *command: str) -> None:
-    """Run `sh requirements/install.sh FOLDER FILE`, unless the folder has what the file pins.
+    """Run `sh requirements/install.sh FOLDER FILE...`, unless the folder has what the files pin.
 
     Raises:
         Failure: There is no Python to do it with, or a package was not to be had.
     """
-    folder, file = (project.root / word for word in command[2:4])
-    stamp, pins = folder / ".lighterage", sha256(file)
+    folder, *files = (project.root / word for word in command[2:])
+    stamp, pins = folder / ".lighterage", " ".join(map(sha256, files))
+    names = " and ".join(command[3:])
     locks.report(project)
     with project.lock("venv"):
         # Git gives a file that it writes again a new time.
@@ -75,10 +78,10 @@ def install(project: Project, *command: str) -> None:
             stamp.touch()
             return
         if folder.is_symlink():
-            raise Failure(f"{command[2]} is a link to what {command[3]} does not pin: remove it", 1)
+            raise Failure(f"{command[2]} is a link to what {names} does not pin: remove it", 1)
         if project.offline:
             check_wheels(project)
-        say(f"making {command[2]} from {command[3]}")
+        say(f"making {command[2]} from {names}")
         if index(project, *command):
             source = "docker/wheels" if project.offline else "the package index"
             raise Failure(f"{source} did not give what it takes; see above", 1)
@@ -172,12 +175,11 @@ def packages(project: Project, purpose: str) -> None:
 
     Args:
         project: The clone; what is only unpacked goes into its `.lighterage/programs`.
-        purpose: `test` or `bench`.
+        purpose: The make target: `test`, `bench` or `test-report`.
     """
-    without = "tests that run them are skipped" if purpose == "test" else "they are left out"
+    without = "tests that run them are skipped" if purpose != "bench" else "they are left out"
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin"
-    programs = {**PEERS, **(TESTED_WITH if purpose == "test" else {})}
-    missing = _missing(programs, path)
+    missing = _missing(PURPOSES[purpose], path)
     words = sorted(set(missing.values()))
     install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *words]
     if missing and _may_install(missing, without):
@@ -193,7 +195,11 @@ def packages(project: Project, purpose: str) -> None:
 
 
 def _missing(programs: Mapping[str, str], path: str) -> dict[str, str]:
-    return {name: word for name, word in programs.items() if not shutil.which(name, path=path)}
+    return {
+        names: word
+        for names, word in programs.items()
+        if not any(shutil.which(name, path=path) for name in names.split(" or "))
+    }
 
 
 def _may_install(missing: Mapping[str, str], without: str) -> bool:

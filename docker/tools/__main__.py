@@ -12,7 +12,7 @@ from docker.tools.context import Context
 
 VERBS = (
     "diff", "verify", "size", "reproduce", "trust", "doctor", "audit", "parity", "schema",
-    "reference", "errors-page", "new-task", "init", "bake", *ENGINES,
+    "reference", "errors-page", "new-task", "init", "bake", "report", *ENGINES,
 )  # fmt: skip
 
 

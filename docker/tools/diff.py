@@ -81,16 +81,8 @@ def _print(found: Sequence[Measured], *, everything: bool) -> None:
     table = Table("", *(one.variant.name.upper() for one in found), box=None, pad_edge=False)
     for row in found[0].facts if everything else apart:
         values = [one.facts[row] for one in found]
-        lists = [set(value) for value in values if isinstance(value, list)]
-        shared = set.intersection(*lists) if row in apart and len(lists) == len(values) else set()
-        rest = [f"({len(shared)} shared)"] if shared else []
-        cells = (
-            value
-            if isinstance(value, str)
-            else "  ".join([x for x in value if x not in shared] + rest)
-            for value in values
-        )
-        table.add_row(row, *cells)
+        lists = unshared(values) if row in apart else values
+        table.add_row(row, *(x if isinstance(x, str) else "  ".join(x) for x in lists))
     width = max(80, shutil.get_terminal_size((120, 24)).columns)
     console = Console(width=width, markup=False, emoji=False, highlight=False)
     with console.capture() as captured:
@@ -98,6 +90,17 @@ def _print(found: Sequence[Measured], *, everything: bool) -> None:
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
     same = len(found[0].facts) - len(apart)
     say(f"{len(apart)} properties differ, {same} are the same; ARGS=--all shows these too")
+
+
+def unshared(values: Sequence[Value]) -> Sequence[Value]:
+    """Return the values; of lists only the items that not all have, and a count of the rest."""
+    lists = [set(value) for value in values if isinstance(value, list)]
+    shared = set.intersection(*lists) if len(lists) == len(values) else set()
+    rest = [f"({len(shared)} shared)"] if shared else []
+    return [
+        value if isinstance(value, str) else [x for x in value if x not in shared] + rest
+        for value in values
+    ]
 
 
 def _write_readme(context: Context, table: str) -> None:

@@ -94,8 +94,9 @@ def test_a_package_unknown_to_the_service_is_an_error(tmp_path: Path) -> None:
     place = tree.folder / ".venv"
     place.unlink()
     (place / "bin").mkdir(parents=True)
-    pins = (tree.folder / "requirements/dev.txt").read_bytes()
-    (place / ".lighterage").write_text(hashlib.sha256(pins).hexdigest())
+    pins = [(tree.folder / f"requirements/{name}.txt").read_bytes() for name in ("dev", "report")]
+    stamp = " ".join(hashlib.sha256(text).hexdigest() for text in pins)
+    (place / ".lighterage").write_text(stamp)
     scripts = {
         "python": f'exec {shlex.quote(sys.executable)} "$@"',
         "pip-audit": 'case "$*" in *--strict*) echo "ERROR: a: 404" >&2; exit 1 ;; esac',
