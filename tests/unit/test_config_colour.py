@@ -1,4 +1,4 @@
-"""`config` on a terminal: defaults are dim, and what somebody set is not."""
+"""`config` on a terminal: defaults are dim, and values that are set are not."""
 
 from __future__ import annotations
 

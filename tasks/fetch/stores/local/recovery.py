@@ -83,7 +83,7 @@ def _restore(target: Target, others: list[Path]) -> None:
 
 
 def _is_previous(target: Target, found: Manifest, *, replaced: bool) -> bool:
-    """Whether a tree was published before the target, and neither by its run nor never."""
+    """Whether a tree was published before the target, and by another run."""
     if replaced and not found.run_id:  # without reading the other one
         return True
     published = target.manifest()
