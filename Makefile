@@ -626,7 +626,7 @@ verify: $(VARIANTS:%=%-build) $(VERIFIED:%=$(SAMPLE_HOST)) .venv/.lighterage ## 
 	@$(TOOLS) verify $(if $(call given,ENV),$(ENV))
 
 .PHONY: report
-report: $(VERIFIED:%=%-build) .venv/.lighterage ## [data] write a page on runs, data, variants and images; print its path
+report: $(VERIFIED:%=%-build) .venv/.lighterage ## [data] a page on runs, data, variants and images; prints its path
 	@$(TOOLS) report $(if $(call given,ENV),$(ENV))
 
 .PHONY: load
@@ -657,7 +657,7 @@ test: .venv/.lighterage ## [develop] run all tests, after installing what they n
 	@LIGHTERAGE_TEST_ENGINE=$(ENGINE) $(STEP) isolated .venv/bin/python -m pytest
 
 .PHONY: test-report
-test-report: .venv/.lighterage ## open the page of make report in Chromium, which it installs, and check it
+test-report: .venv/.lighterage ## [develop+] open the page of make report in Chromium, which it installs, and check it
 	@$(STEP) packages test-report
 	@$(STEP) isolated .venv/bin/python -m pytest tests/unit/test_report.py tests/unit/test_report_page.py
 
@@ -739,7 +739,7 @@ site: $(call recipes,site) ## [develop+] the pages as a website in .lighterage/s
 	@echo "lighterage: open .lighterage/site/index.html" >&2
 
 .PHONY: record
-record: .venv/.lighterage ## record docs/session.svg: README's command on a terminal; without an engine RUNNER=host
+record: .venv/.lighterage ## [develop+] record docs/session.svg: README's command on a terminal; without an engine RUNNER=host
 	@$(STEP) isolated env PYTHONPATH="$$PWD/tests/support:$$PWD" .venv/bin/python docs/record.py docs/session.svg $(RUNNER)
 
 docs/flow.svg: docs/flow.dot  # with Debian's graphviz
