@@ -247,8 +247,8 @@ def _changed(before: Manifest, after: Manifest) -> Iterator[str]:
 def _landed(settings: Settings, manifest: Manifest | None, store: Any) -> Landing:
     if manifest is None:
         raise LocalError(
-            f"nothing has landed in {settings.target} yet: run the task first, "
-            f"make run TASK={settings.task} ENV={settings.variant}"
+            f"nothing has landed in {settings.target} yet",
+            advice=f"run the task: make run TASK={settings.task} ENV={settings.variant}",
         )
     return Landing(store, manifest)
 

@@ -71,8 +71,6 @@ def attach(project: Project, *command: str) -> int:
         options += [o for name in ("NO_COLOR", "TERM") if name in os.environ for o in ("-e", name)]
     else:
         options += ["-T"]
-    elif os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        options += ["-e", "NO_COLOR=1"]
     socket = os.environ.get("SSH_AUTH_SOCK", "")
     if variant.binds_tree and Path(socket).is_socket():  # the caller's SSH agent
         options += ["-v", f"{socket}:/run/ssh-agent", "-e", "SSH_AUTH_SOCK=/run/ssh-agent"]
