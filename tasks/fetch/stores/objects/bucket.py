@@ -253,8 +253,8 @@ class Bucket:
         if status == 403:
             return StoreError(
                 f"{self._name}: permission denied ({shown})",
-                advice="give the account s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject "
-                "and s3:AbortMultipartUpload",
+                advice="give the account s3:ListBucket, s3:GetObject, s3:PutObject, "
+                "s3:DeleteObject and s3:AbortMultipartUpload",
             )
         if code == "NoSuchUpload":
             return NetworkError(
