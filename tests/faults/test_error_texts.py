@@ -14,9 +14,11 @@ import pytest
 from backports import zstd
 
 import sshd
-from client import Client, tarred, write_datasets, zipped
+from client import Client, tarred, zipped
 from small_disk import disk
 from sshd import Sshd
+from tasks.fetch.ssh.near_paths import MAX_NAMES, near
+from tasks.fetch.ssh.sftp_session import Session
 from tasks.fetch.stores.local.disk import local_error
 
 
@@ -61,17 +63,18 @@ def test_missing_path_with_no_near_name_lists_some_of_the_directory(dataset_clie
     assert error.endswith(f"; {home}/many contains 0, 1, 2, 3, 4, ...")
 
 
-def test_missing_path_is_reported_where_the_directory_cannot_be_listed(folder: Path) -> None:
-    server = Sshd(folder)
-    with server.running():
-        client = Client(folder, server)
-        write_datasets(server.home)
-        # The directory has more names than are read: those that come first are compared.
-        (server.home / "full").mkdir()
-        for number in range(1200):
-            (server.home / f"full/{number:04}.csv").touch()
-        error, _ = failure(client, "1", "full/0001.csx", code=3)
-        assert error.startswith(f"{server.home}/full/0001.csx: no such file or directory")
+def test_missing_path_in_a_large_directory_is_compared_with_some_names(client: Client) -> None:
+    client.put({f"full/{number:05}.csv": b"" for number in range(MAX_NAMES + 200)})
+    error, _ = failure(client, "1", "full/00001.csw", code=3)
+    assert error.startswith(f"{client.server.home}/full/00001.csw: no such file or directory")
+    assert re.search(r" \(did you mean \S+/full/\d{5}\.csv or ", error)
+
+
+def test_fault_while_names_are_looked_for_hides_no_error() -> None:
+    def lost() -> Session:
+        raise EOFError
+
+    assert near(lost, "folder/a.zip", 1.0) == ""
 
 
 # --- a denied login --------------------------------------------------------------------------
