@@ -283,6 +283,21 @@ def test_name_with_control_characters_does_not_reach_the_terminal(
     assert "x1bc.zip" in "".join(shown.last())
 
 
+SHORT_LOG = """
+from tasks import logs
+from tasks.fetch.progress import progress
+logs.log_at("INFO")
+with progress("x", 100, "bar", 2) as bar:
+    bar.start("a", 50)
+    logs.log.info("short")
+"""
+
+
+def test_short_line_of_the_log_replaces_the_whole_live_line(client: Client) -> None:
+    shown = Terminal(80).run([sys.executable, "-c", SHORT_LOG], client.folder, client.env())
+    assert [line[9:] for line in shown.last()] == ["INFO tasks: short"]
+
+
 @pytest.mark.sshd
 def test_log_stays_above_the_live_lines(client: Client) -> None:
     shown = on_terminal(client, 80, "3", "several", "--log-level=DEBUG")
