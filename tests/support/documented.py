@@ -27,11 +27,12 @@ _COMMENT = re.compile(r"\s+# .*$")
 def commands() -> dict[str, str]:
     """Return each command, on one line and without its comment, and the page that prints it first.
 
-    CHANGELOG.md is left out: it may name what a later version no longer has.
+    CHANGELOG.md is left out: it may name what a later version no longer has. docs/errors.md is made
+    from the code and has its placeholders.
     """
     found: dict[str, str] = {}
     for page in PAGES:
-        if page.name != "CHANGELOG.md":
+        if page.name not in {"CHANGELOG.md", "errors.md"}:
             for command in _of(page):
                 found.setdefault(command, str(page.relative_to(REPOSITORY)))
     return found
