@@ -110,9 +110,9 @@ def _dispatch(arguments: Sequence[str], result: Result) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Run one command line; print one line if it fails, and return the exit code."""
     result = Result(*output_options(arguments))
-    interrupt.install(result.end_by_force, line_times.prefix)
-    line_times.begin()
     try:
+        interrupt.install(result.end_by_force, line_times.prefix)
+        line_times.begin()
         return _dispatch(arguments, result)
     except SystemExit as end:  # --help, or a task's own
         if end.code is None or isinstance(end.code, int):

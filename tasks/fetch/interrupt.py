@@ -65,6 +65,7 @@ def install(
         # Shells start background jobs with SIGINT ignored; nohup ignores SIGHUP on purpose.
         if signal.getsignal(signum) is not signal.SIG_IGN or signum == signal.SIGINT:
             signal.signal(signum, _on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the images start Python with them blocked
 
 
 def uninstall() -> None:

@@ -50,6 +50,12 @@ def test_prod_contains_what_it_needs_and_nothing_else(tree: Tree) -> None:
     assert said == [f"ModuleNotFoundError: No module named '{name}'" for name in modules.split()]
 
 
+def test_the_bill_of_materials_of_an_image_is_printed(tree: Tree) -> None:
+    bill = json.loads(tree.ok("sbom", "ENV=prod"))
+    assert bill["bomFormat"] == "CycloneDX"
+    assert "fabric" in {component["name"] for component in bill["components"]}
+
+
 def test_a_changed_task_rebuilds_and_dev_sees_it_live(tree: Tree) -> None:
     with edited(tree.folder / "tasks/task_1.py", ("one zip archive", "one changed archive")):
         live = in_shell(tree, "dev", "head -1 tasks/task_1.py")

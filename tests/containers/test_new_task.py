@@ -16,7 +16,7 @@ def test_new_tasks_pass_the_checks_and_their_tests_at_once(tmp_path: Path) -> No
     rows = tree.ok("tasks")
     assert "task 940 " in rows
     assert "  Task neworders: a directory of CSVs and zips, nested." in rows
-    for check in ("format", "lint", "types", "imports", "yaml", "schema", "env-examples"):
+    for check in ("format", "lint", "types", "imports", "yaml", "generated", "env-examples"):
         tree.ok(f"check-{check}", timeout=600)
     files = "tests/faults/test_task_940.py tests/faults/test_task_neworders.py"
     tested = tree.ok("test", "SETUP=0", f"ARGS={files} -n 0", timeout=600)

@@ -26,6 +26,12 @@ class _Server(asyncssh.SSHServer):
     def validate_password(self, username: str, password: str) -> bool:
         return password == PASSWORD
 
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return True
+
 
 class Unreadable(asyncssh.SFTPServer):
     """Denies access to checksum files."""

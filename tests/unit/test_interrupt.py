@@ -334,3 +334,49 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+# --- before the handlers ------------------------------------------------------------------------
+
+AT_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+"""
+"""A sitecustomize.py: the signal arrives while a module is imported."""
+
+
+@pytest.mark.parametrize("module", ["tasks.options", "tasks.fetch.memory"])
+@pytest.mark.parametrize(
+    ("start", "code", "error"),
+    [
+        ([], -signal.SIGINT, ""),
+        (
+            ["env", "--block-signal=INT,TERM,HUP"],
+            130,
+            "lighterage: interrupted: nothing was changed\n",
+        ),
+    ],
+    ids=["alone", "as in the images"],
+)
+def test_signal_while_modules_load_ends_without_a_traceback(
+    tmp_path: Path, module: str, start: list[str], code: int, error: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AT_IMPORT.format(module=module))
+    done = subprocess.run(
+        [*start, sys.executable, "-m", "tasks", "2", "--help"],
+        cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, error)
+
+
+def test_images_start_python_with_its_signals_blocked() -> None:
+    for file in ("docker/dev/Dockerfile", "docker/prod/Dockerfile"):
+        text = (REPOSITORY / file).read_text()
+        assert '\nENTRYPOINT ["env", "--block-signal=INT,TERM,HUP", ' in text
