@@ -120,6 +120,7 @@ def test_each_save_runs_the_task_again(tree: Tree, task: Path, start: Start) -> 
     watch.shows(WAITS, 2)
     new = tree.folder / "tasks/more/names.py"
     new.parent.mkdir()
+    watch.shows("saved .*tasks/more")
     new.write_text("NAMES = ()\n")
     watch.shows("saved .*tasks/more/names.py")
     for name in ("config.yaml", "envs/dev.env"):
