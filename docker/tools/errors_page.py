@@ -69,7 +69,7 @@ def page(found: list[Site]) -> str:
     sections = [HEAD.rstrip()]
     for code in sorted({site.kind.exit_code for site in found}):
         of_code = [site for site in found if site.kind.exit_code == code]
-        for kind in sorted({site.kind for site in of_code}, key=lambda kind: len(kind.__mro__)):
+        for kind in filter({site.kind for site in of_code}.__contains__, _declared().values()):
             rows = dict.fromkeys(
                 f"| {_cell(site.text)} | {_cell(site.advice or kind.default_advice)} |"
                 for site in of_code
@@ -134,13 +134,18 @@ def _passes_on(text: ast.expr) -> bool:
     return any(isinstance(node, ast.Attribute) and node.attr == "text" for node in ast.walk(text))
 
 
-def _kinds(trees: object) -> dict[str, type[errors.LighterageError]]:
-    """Return each class of error by its name; those of other modules as what they extend."""
-    known = {
+def _declared() -> dict[str, type[errors.LighterageError]]:
+    """Return the kinds of errors by name, in the order of their declaration."""
+    return {
         name: kind
         for name, kind in vars(errors).items()
         if isinstance(kind, type) and issubclass(kind, errors.LighterageError)
     }
+
+
+def _kinds(trees: object) -> dict[str, type[errors.LighterageError]]:
+    """Return each class of error by its name; those of other modules as what they extend."""
+    known = _declared()
     for tree in trees:  # type: ignore[attr-defined]
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and node.bases:

@@ -185,8 +185,10 @@ class Attempt:
             yield
         except SpaceError as error:
             total = sum(item.source.size for item in items)
-            text = f"{error.text}; {free} were free before, and the files to download have {total}"
-            raise SpaceError(text, advice=error.advice) from error
+            raise SpaceError(
+                f"{error.text}; {free} were free before, and the files to download have {total}",
+                advice=error.advice,
+            ) from error
 
     def _host_checksums(self, files: list[RemoteFile]) -> Mapping[str, str]:
         return self.host.remote_checksums(files).result(CHECKSUM_TIMEOUT_S)
