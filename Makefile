@@ -264,7 +264,7 @@ down: $(ENV)-down ## [service] stop the services and the sample host
 logs: $(ENV)-logs ## [service] the logs of the services; ARGS=--follow stays
 
 .PHONY: schedule
-schedule: $(ENV)-schedule ## [service] when the service runs each task next, and what delays it
+schedule: $(ENV)-schedule ## [service+] when the service runs each task next, and what delays it
 
 .PHONY: pause resume
 pause: $(ENV)-pause ## [service+] have the service start no further runs of TASK, until make resume
@@ -857,8 +857,8 @@ EMPTY :=
 help: help-targets ## [develop+] this text
 	$(info Variants: $(VARIANTS) (ENV=name, or in front as in $(lastword $(FAMILY)))  Tasks: $(TASKS))
 	$(info Values: $(call values,1,8))
-	$(info $(EMPTY)  $(call values,9,16))
-	$(info $(EMPTY)  $(call values,17,99))
+	$(info $(EMPTY)  $(call values,9,17))
+	$(info $(EMPTY)  $(call values,18,99))
 	@:
 
 help-targets:

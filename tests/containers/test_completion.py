@@ -50,7 +50,7 @@ def completed(tree: Tree, *words: str, folder: Path | None = None, script: str =
         (["run", "RUNNER", "="], ["container", "host"]),
         (["run", "ENGINE", "=", "p"], ["podman"]),
         (["build", "BASE", "="], ["hub", "debian"]),
-        (["build", "EXTRAS", "="], ["s3", "parquet"]),
+        (["build", "EXTRAS", "="], ["s3", "parquet", "apprise"]),
         (["new-task", "KIND", "="], ["archive", "tree"]),
         (["build", "OFFLINE", "="], ["0", "1"]),
         (["run", "ARGS", "="], []),

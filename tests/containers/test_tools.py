@@ -454,8 +454,8 @@ def test_packages_are_named_and_not_installed_where_setup_refuses(
     monkeypatch.setenv("LIGHTERAGE_SETUP", "0")
     monkeypatch.setenv("PATH", "/none")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("nothing may be run"))
-    monkeypatch.setattr(venv, "PEERS", {"no-lftp-here": "lftp"})
-    monkeypatch.setattr(venv, "TESTED_WITH", {"no-strace-here": "strace"})
+    programs = {"test": {"no-strace-here": "strace"}, "bench": {"no-lftp-here": "lftp"}}
+    monkeypatch.setattr(venv, "PURPOSES", programs)
     venv.packages(project, purpose)
     lines = capfd.readouterr().err.splitlines()
     assert f"no-{package}-here" in lines[0]
