@@ -75,7 +75,7 @@ def test_size_accounts_for_each_megabyte(tree: Tree, engine: Context) -> None:
     components = {row["name"]: row["bytes"] for row in rows["components"]}
     assert sum(components.values()) == rows["bytes"]
     assert sum(row["bytes"] for row in rows["layers"]) == rows["bytes"]
-    assert 7_000_000 < rows["layers"][-1]["bytes"] < 9_000_000, "an edit makes one small layer"
+    assert 7_000_000 < rows["layers"][-1]["bytes"] < 10_000_000, "an edit makes one small layer"
     assert max(row["bytes"] for row in rows["layers"][1:-1]) > 10_000_000, "the packages"
     size = engine.inspect("image", f"{PROJECT}-prod")["Size"]
     # podman counts the blocks of what it stores, and not the bytes of the files.
@@ -137,7 +137,7 @@ def test_an_unknown_setting_is_reported_before_anything_is_compared(
 ) -> None:
     change("config.yaml", ("log_level: WARNING", "log_level: WARNING\n    nosuch: 1"))
     error = tree.refused("diff").splitlines()[-2]
-    assert error.endswith("config.yaml: variants.prod: unknown key nosuch")
+    assert "config.yaml: variants.prod: unknown key nosuch: correct the name" in error
 
 
 def test_each_broken_promise_of_a_container_is_named(

@@ -207,7 +207,8 @@ class Soak:
                 self.dirty.add(task)
             elif code == 0:
                 self.dirty.discard(task)
-            beside = {path.name for path in self.target(task).parent.glob("*")} - {"events"}
+            beside = {path.name for path in self.target(task).parent.glob("*")}
+            beside -= {"events", ".events.previous.json"}
             assert task in self.dirty or not beside, log
         state = {path.name for path in (self.data / ".schedule/prod").iterdir()}
         assert state <= {"lock", "state.json", *(["state.json.new"] if fault == "killed" else [])}

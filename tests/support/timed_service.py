@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from clone import Clone
+from tasks.fetch import errors
 
 TIMED = re.compile(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d .*")
 TASK = '''"""Task 9: print, log, and end in a way that the test chooses."""
@@ -31,6 +32,8 @@ def run(fetch):
         raise KeyError("a bug")
     time.sleep(60)
 '''
+FAILURE = f"lighterage: network: as requested: {errors.NetworkError.default_advice}"
+"""The line of its first run."""
 EVERY_SECOND = """
 import sys
 from datetime import UTC, datetime, timedelta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +69,10 @@ def test_run_writes_the_last_run_and_the_last_success(clone: Clone) -> None:
         "last_success_timestamp_seconds": first["last_success_timestamp_seconds"],
         "target_files": 1, "target_bytes": 12,
     }  # fmt: skip
-    assert stat.S_IMODE((clone.folder / "metrics/lighterage.prom").stat().st_mode) & 0o444 == 0o444
+    umask = os.umask(0)
+    os.umask(umask)
+    mode = stat.S_IMODE((clone.folder / "metrics/lighterage.prom").stat().st_mode)
+    assert mode == 0o666 & ~umask
 
 
 def test_tasks_and_variants_that_share_a_file_keep_each_others_series(clone: Clone) -> None:

@@ -210,7 +210,7 @@ def test_without_duckdb_the_manifest_is_shown_and_how_to_see_rows(
 
 
 def test_nothing_landed_is_an_error_that_says_what_to_do(target: str) -> None:
-    with pytest.raises(LocalError, match=r"nothing has landed in .*: run the task first, make run"):
+    with pytest.raises(LocalError, match=r"nothing has landed in .*: run the task: make run"):
         show(target)
 
 

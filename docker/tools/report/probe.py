@@ -6,7 +6,6 @@ sees the data, or in .venv.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import Any
 
@@ -15,7 +14,7 @@ import msgspec
 from tasks.fetch.errors import LighterageError
 from tasks.fetch.stores import open_store
 from tasks.history import FOLDER, History
-from tasks.options import docstring, known_tasks
+from tasks.options import docstring, known_tasks, parse
 from tasks.settings import Settings
 from tasks.verbs import settings_of
 
@@ -24,7 +23,7 @@ RUNS = 200
 FILES = 200
 LISTS = 10
 COLUMNS = 200
-OPTIONS = argparse.Namespace(config_file=None)
+OPTIONS = parse([])[1]
 
 
 def main() -> None:
