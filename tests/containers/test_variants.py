@@ -86,6 +86,17 @@ def test_size_accounts_for_each_megabyte(tree: Tree, engine: Context) -> None:
     assert "size knows no --jsn; known: --json" in tree.refused("prod-size", "ARGS=--jsn")
 
 
+def test_a_report_shows_runs_of_the_volume_and_both_images(tree: Tree) -> None:
+    tree.ok("run", "TASK=2", "ENV=prod", "ARGS=--force")
+    done = tree.make("report")
+    assert (done.returncode, done.stdout) == (0, ".lighterage/report.html\n"), done.stderr
+    page = (tree.folder / ".lighterage/report.html").read_text(encoding="utf-8")
+    runs, images = page.partition('id="images"')[::2]
+    assert "<td>prod</td>" in runs
+    assert "cryptography" in images
+    assert "No image is shown" not in page
+
+
 @pytest.mark.parametrize("variant", ["dev", "prod"])
 def test_an_image_has_no_caches_and_no_replaced_files(tree: Tree, variant: str) -> None:
     """No cache of what it was made from, and nothing that a later layer removes."""
