@@ -165,10 +165,11 @@ def test_a_failures_exit_code_is_makes_failure_and_no_line_of_its_own(
     assert "ERROR" not in done.stderr
 
 
-def test_ctrl_c_on_a_terminal_shows_no_error_of_compose(tree: Tree, engine: Context) -> None:
+def test_ctrl_c_on_a_terminal_shows_no_error_of_compose(tree: Tree) -> None:
     words = ["run", "TASK=1", "ENV=prod", f"ARGS={SLOW}"]
-    # The task has begun, or not yet: both end well.
-    said, _ = on_terminal(tree, words, lambda _: bool(running(engine, "prod-run-")), b"\x03")
+    # Once the live line is there: a signal to the first process of a container that cannot handle
+    # it yet is dropped by the kernel. tests/unit/test_interrupt.py has signals while modules load.
+    said, _ = on_terminal(tree, words, lambda shown: b"/s, " in shown, b"\x03")
     text = said.decode(errors="replace")
     assert "ended with exit code 130" in text
     assert "ERROR" not in text
