@@ -179,7 +179,8 @@ def at_terminal(client: Client, answer: bytes) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"), [(sshd.PASSWORD.encode() + b"\n", 0), (b"x\n", 4), (b"\x03", 130)]
+    ("answer", "code"),
+    [(sshd.PASSWORD.encode() + b"\n", 0), (b"not the answer\n", 4), (b"\x03", 130)],
 )
 def test_a_second_factor_is_asked_for_at_the_terminal(
     start: Callable[..., Client], answer: bytes, code: int

@@ -155,11 +155,11 @@ def test_threads_of_the_port_take_no_signal_from_the_scheduler(port: int) -> Non
 
 def blocked() -> list[int]:
     """Return the blocked signals of each thread of the server, as bits."""
-    names = ("metrics", "process_request_thread")
-    others = [
-        one for one in threading.enumerate() if one.name.endswith(names) or names[1] in one.name
+    threads = [
+        one for one in threading.enumerate() if re.search("^metrics$|process_request", one.name)
     ]
-    paths = [Path(f"/proc/self/task/{one.native_id}/status") for one in others]
+    # A thread that is about to start has no number yet.
+    paths = [Path(f"/proc/self/task/{one.native_id}/status") for one in threads if one.native_id]
     return [int(re.findall(r"SigBlk:\s*(\w+)", path.read_text())[0], 16) for path in paths]
 
 
