@@ -7,7 +7,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"index.md": "README.md"} | {
-    f"{name}.md": f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG")
+    f"{name}.md": f"{name}.md" for name in ("CONTRIBUTING", "CHANGELOG", "SECURITY")
 }
 
 
@@ -20,3 +20,10 @@ def on_files(files: Any, config: Any) -> Any:
         text = text.replace("](docs/", "](").replace("](README.md", "](index.md")
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Lead the links of a page in docs/ to these pages."""
+    for name, source in PAGES.items():
+        markdown = markdown.replace(f"](../{source}", f"]({name}")
+    return markdown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,17 @@ def test_each_make_target_that_is_named_exists(name: str) -> None:
         for words in TARGET.findall(code):
             goal = words.split()[0]
             assert goal in known or VARIANT.sub("", goal) in known, f"make {goal}"
+
+
+def test_each_page_that_another_links_to_is_one_of_the_site() -> None:
+    outside = runpy.run_path(str(REPOSITORY / "docs/site.py"))["PAGES"].values()
+    for page in PAGES:
+        if page.parent.name != "docs" and page.name not in outside:
+            continue
+        for link in LINK.findall(FENCED.sub("", page.read_text(encoding="utf-8"))):
+            path = (page.parent / link.partition("#")[0]).resolve()
+            if path.suffix == ".md" and ":" not in link:
+                assert path.parent.name == "docs" or path.name in outside, f"{page.name}: {link}"
 
 
 def test_readme_stays_short() -> None:
