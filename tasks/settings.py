@@ -283,7 +283,7 @@ def convert(name: str, value: Any, origin: str) -> Any:
     except ConfigError as error:
         raise ConfigError(f"{origin}: {error.text}", advice=error.advice) from error
     except (ValueError, OverflowError, RuntimeError, LookupError, OSError) as error:
-        # RuntimeError: ~nobody has no home folder; LookupError and OSError: no such time zone
+        # RuntimeError: `~name` of an unknown account; LookupError and OSError: no such time zone
         shown = MASK if about.get("secret") else repr(value)
         at_least = f" of at least {about['least']}" if "least" in about else ""
         raise ConfigError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,10 +143,10 @@ def _declared() -> dict[str, type[errors.LighterageError]]:
     }
 
 
-def _kinds(trees: object) -> dict[str, type[errors.LighterageError]]:
+def _kinds(trees: Iterable[ast.Module]) -> dict[str, type[errors.LighterageError]]:
     """Return each class of error by its name; those of other modules as what they extend."""
     known = _declared()
-    for tree in trees:  # type: ignore[attr-defined]
+    for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef) and node.bases:
                 base = getattr(node.bases[0], "id", "")

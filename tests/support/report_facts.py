@@ -52,7 +52,7 @@ def variant(name: str, *tasks: Task) -> VariantFacts:
 
 
 def hostile() -> Facts:
-    """Make facts with such a name wherever a host, a user or an image can have one."""
+    """Make facts that have this name in each place that a host, a user or an image names."""
     joined = " ".join(HOSTILE)
     runs = [run(number) for number in range(9)]
     runs += [failed(9 + number, text, kind=text) for number, text in enumerate(HOSTILE)]

@@ -93,7 +93,7 @@ class ZipStore:
         return manifest
 
     def update_manifest(self, manifest: Manifest) -> None:
-        """Do nothing: what is published stays as it is."""
+        """Do nothing: the published data is not changed."""
 
     def copy_published(self) -> str:
         return ""

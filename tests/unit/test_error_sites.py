@@ -18,7 +18,7 @@ KINDS = [
     if inspect.isclass(kind) and issubclass(kind, errors.LighterageError)
 ]
 SPECIFIC = {errors.ConfigError, errors.HostKeyError, errors.AuthError, errors.BusyError}
-"""Kinds of which each error says what to do: their default would help nobody."""
+"""Kinds whose errors each need their own advice: a default cannot name what is wrong."""
 
 
 @pytest.fixture(scope="module")

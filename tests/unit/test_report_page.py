@@ -14,7 +14,7 @@ from browser import Browser, browser
 from docker.tools.report.page import page
 
 PAGES = {"usual": made_up.usual, "hostile": made_up.hostile, "empty": made_up.empty}
-# WCAG 2, 1.4.3: each text with the first background behind it.
+# Contrast of each text with the nearest background behind it (WCAG 2, success criterion 1.4.3).
 CONTRASTS = """(() => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
   const rgba = color => {

@@ -185,4 +185,4 @@ def _svg(spec: Mapping[str, Any], title: str) -> Markup:
     }  # fmt: skip
     drawn: str = vl_convert.vegalite_to_svg(whole, allowed_base_urls=[])
     start = f'<svg role="img" aria-label="{html.escape(title)}" '
-    return Markup(drawn.replace("<svg ", start, 1))  # noqa: S704 - of Vega, which escapes
+    return Markup(drawn.replace("<svg ", start, 1))  # noqa: S704 - Vega escapes texts, and html.escape the title
